@@ -1,0 +1,1 @@
+"""Models and predictors that CW-VAE is compared with."""

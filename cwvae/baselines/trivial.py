@@ -1,0 +1,78 @@
+"""Predictors without a model: the lines that any learned prediction has to beat. NumPy only.
+
+B: batch, T: frames, H, W: height and width, C: channels.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def copy_last_frame(context: ArrayLike, horizon: int) -> np.ndarray:
+    """Predicts that nothing moves any more.
+
+    Args:
+      context: The frames seen, [B, T, H, W, C], T at least 1.
+      horizon: Number of frames to predict.
+
+    Returns:
+      The last frame of each video `horizon` times, [B, horizon, H, W, C], in context's type and
+      units. A read-only view: it takes no memory.
+
+    Raises:
+      ValueError: context is not [B, T, H, W, C] or has no frame.
+    """
+    context = np.asarray(context)
+    if context.ndim != 5 or context.shape[1] == 0:
+        raise ValueError(f"context must be [B, T, H, W, C] with T >= 1, got {context.shape}.")
+    batch, _, *frame = context.shape
+    return np.broadcast_to(context[:, -1:], (batch, horizon, *frame))
+
+
+def mean_frame(clips: Iterable[np.ndarray]) -> np.ndarray:
+    """Returns the mean of all frames: the best constant guess under squared error.
+
+    Args:
+      clips: Arrays uint8 [T, H, W, C], read once, one at a time. T may differ between clips; every
+        frame has the same weight.
+
+    Returns:
+      float32 [H, W, C] in [0, 1].
+
+    Raises:
+      ValueError: A clip is not uint8 [T, H, W, C], frame shapes differ, or there is no frame.
+    """
+    total, count = None, 0
+    for clip in clips:
+        if clip.dtype != np.uint8 or clip.ndim != 4:
+            raise ValueError(f"clips must be uint8 [T, H, W, C], got {clip.dtype} {clip.shape}.")
+        if total is None:
+            total = np.zeros(clip.shape[1:], np.float64)
+        if clip.shape[1:] != total.shape:
+            raise ValueError(f"frames differ in shape: {total.shape} and {clip.shape[1:]}.")
+        total += clip.sum(axis=0, dtype=np.float64)
+        count += len(clip)
+    if count == 0:
+        raise ValueError("the mean frame needs at least one frame, got none.")
+    return (total / count / 255).astype(np.float32)
+
+
+def repeat_frame(frame: ArrayLike, batch: int, horizon: int) -> np.ndarray:
+    """Predicts the same frame everywhere, as `mean_frame` makes it.
+
+    Args:
+      frame: [H, W, C].
+      batch: Number of videos, B.
+      horizon: Number of frames to predict.
+
+    Returns:
+      [B, horizon, H, W, C]. A read-only view: it takes no memory.
+
+    Raises:
+      ValueError: frame is not [H, W, C].
+    """
+    frame = np.asarray(frame)
+    if frame.ndim != 3:
+        raise ValueError(f"frame must be [H, W, C], got {frame.shape}.")
+    return np.broadcast_to(frame, (batch, horizon, *frame.shape))

@@ -1,0 +1,386 @@
+"""The configuration of a run: its schema, its YAML layers, its validation. No TensorFlow.
+
+A configuration is `configs/base.yml`, then one experiment's YAML, then `--set section.key=value`,
+each overriding the one before. What each key means stands beside its default in
+`configs/base.yml`; this module holds the types, the ranges, and what must fit together.
+"""
+
+import dataclasses
+import pathlib
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from cwvae.errors import UserError, unknown_name
+
+BASE = pathlib.Path(__file__).parent.parent / "configs" / "base.yml"
+FRAME_SIZES = (32, 64, 128)
+
+
+def _within(minimum=None, above=None, maximum=None):
+    """A field whose numbers, in a list too, lie in a range."""
+    return dataclasses.field(metadata={"minimum": minimum, "above": above, "maximum": maximum})
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The model: `configs/base.yml` explains each key."""
+
+    name: Literal["cwvae"]
+    levels: int = _within(minimum=1)
+    factor: int | tuple[int, ...] = _within(minimum=1)
+    frame_size: int
+    channels: int
+    stochastic_size: int = _within(minimum=1)
+    deterministic_size: int = _within(minimum=1)
+    hidden_size: int = _within(minimum=1)
+    mlp_size: int = _within(minimum=1)
+    channel_multiplier: float = _within(above=0)
+    decoder_stddev: float = _within(above=0)
+    min_stddev: float = _within(minimum=0)
+    mean_only: bool
+    beta: float | tuple[float, ...] = _within(minimum=0)
+    free_nats: float = _within(minimum=0)
+    kl_balance: float | None = _within(minimum=0, maximum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The data: `configs/base.yml` explains each key."""
+
+    name: str
+    seed: int = _within(minimum=0)
+    data_dir: str | None
+    digits: Literal["sklearn", "mnist"]
+    digits_dir: str | None
+    num_digits: int = _within(minimum=1, maximum=4)
+    digit_size: int = _within(minimum=4)
+    speed: tuple[float, float] = _within(minimum=0)
+    overlap: Literal["sum", "max"]
+    train_length: int = _within(minimum=2)
+    test_length: int = _within(minimum=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """The training: `configs/base.yml` explains each key."""
+
+    seed: int = _within(minimum=0, maximum=2**31 - 1)
+    steps: int = _within(minimum=1)
+    batch_size: int = _within(minimum=1)
+    seq_len: int = _within(minimum=1)
+    learning_rate: float = _within(above=0)
+    adam_epsilon: float = _within(above=0)
+    clip_norm: float = _within(above=0)
+    precision: Literal["float32", "bfloat16"]
+    log_every: int = _within(minimum=1)
+    video_every: int = _within(minimum=1)
+    video_length: int = _within(minimum=2)
+    save_every: int = _within(minimum=1)
+    keep: int = _within(minimum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """The evaluation: `configs/base.yml` explains each key."""
+
+    protocol: Literal["standard"]
+    seed: int = _within(minimum=0, maximum=2**31 - 1)
+    context: int = _within(minimum=1)
+    horizon: int = _within(minimum=1)
+    num_videos: int = _within(minimum=1)
+    num_samples: int = _within(minimum=1)
+    batch_size: int = _within(minimum=1)
+    observe_levels: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run, validated."""
+
+    model: ModelConfig
+    data: DataConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+
+
+_SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
+
+
+def load(path: str | pathlib.Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Reads, layers and validates a configuration.
+
+    Args:
+      path: An experiment's YAML file; None for the defaults alone.
+      overrides: `section.key=value`, each value written as in YAML.
+
+    Raises:
+      UserError: A file that is missing or no YAML; a key that does not exist; a value of the
+        wrong type or out of range; values that do not fit together.
+    """
+    values, origins = {}, {}
+    for file in [BASE] if path is None else [BASE, pathlib.Path(path)]:
+        _layer_file(file, values, origins)
+    for override in overrides:
+        _layer_override(override, values, origins)
+    sections = {
+        name: section(**{key: _checked(section, name, key, values, origins) for key in _keys(section)})
+        for name, section in _SECTIONS.items()
+    }
+    config = Config(**sections)
+    _check_fit(config)
+    return config
+
+
+def save(config: Config, path: str | pathlib.Path) -> None:
+    """Writes a resolved configuration, such that `load(path)` gives it back."""
+    plain = {
+        section: {k: list(v) if isinstance(v, tuple) else v for k, v in keys.items()}
+        for section, keys in dataclasses.asdict(config).items()
+    }
+    with open(path, "w") as file:
+        YAML().dump(plain, file)
+
+
+def load_run(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Config:
+    """Reads the configuration that a run was trained with.
+
+    Args:
+      logdir: The run's folder.
+      overrides: As in `load`; of the sections `data` and `evaluation` only, since the others are
+        what the weights were trained with.
+
+    Raises:
+      UserError: No run in the folder, or an override of what cannot change any more.
+    """
+    overrides = list(overrides)
+    path = pathlib.Path(logdir) / "config.yml"
+    if not path.is_file():
+        raise UserError(
+            f"{logdir}: no run here (there is no config.yml). Give the folder that train.py printed,"
+            " or make one: python train.py --config configs/quickstart.yml"
+        )
+    for override in overrides:
+        if override.startswith(("model.", "training.")):
+            raise UserError(
+                f"--set {override}: a trained run keeps its model and training settings;"
+                " only data.* and evaluation.* can be set here."
+            )
+    return load(path, overrides)
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Returns `section.key: old -> new` for every key that differs."""
+    return [
+        f"{name}.{key}: {getattr(getattr(old, name), key)} -> {getattr(getattr(new, name), key)}"
+        for name, section in _SECTIONS.items()
+        for key in _keys(section)
+        if getattr(getattr(old, name), key) != getattr(getattr(new, name), key)
+    ]
+
+
+def per_level(value, count: int) -> tuple:
+    """Returns one value per level, from one number or a tuple that already holds them."""
+    return value if isinstance(value, tuple) else (value,) * count
+
+
+def level_flags(text: str | None, levels: int) -> tuple[bool, ...]:
+    """Returns a bool per level, the fastest first, from text as `TTF`; all true for None."""
+    return (True,) * levels if text is None else tuple(letter == "T" for letter in text)
+
+
+def _keys(section) -> list[str]:
+    return [field.name for field in dataclasses.fields(section)]
+
+
+def _layer_file(path: pathlib.Path, values: dict, origins: dict) -> None:
+    if not path.is_file():
+        near = sorted(str(p) for p in BASE.parent.glob("*.yml") if p != BASE)
+        raise UserError(f"{path}: no such configuration file. There are: {', '.join(near)}.")
+    try:
+        content = YAML(typ="rt").load(path.read_text())
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold the sections {', '.join(_SECTIONS)}.")
+    for section, keys in content.items():
+        origin = f"{path}, line {content.lc.key(section)[0] + 1}"
+        if section not in _SECTIONS:
+            raise UserError(f"{origin}: {unknown_name('section', section, _SECTIONS)}")
+        if not isinstance(keys, dict):
+            raise UserError(f"{origin}: the section {section!r} must hold `key: value` lines.")
+        for key, value in keys.items():
+            origin = f"{path}, line {keys.lc.key(key)[0] + 1}"
+            _set(section, key, value, origin, values, origins)
+
+
+def _layer_override(override: str, values: dict, origins: dict) -> None:
+    origin = f"--set {override}"
+    name, equals, text = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not equals or not dot:
+        raise UserError(f"{origin}: write section.key=value, as in --set training.steps=1000.")
+    if section not in _SECTIONS:
+        raise UserError(f"{origin}: {unknown_name('section', section, _SECTIONS)}")
+    try:
+        value = YAML(typ="safe").load(text)
+    except YAMLError:
+        raise UserError(f"{origin}: {text!r} is not a YAML value.") from None
+    _set(section, key, value, origin, values, origins)
+
+
+def _set(section: str, key, value, origin: str, values: dict, origins: dict) -> None:
+    if key not in _keys(_SECTIONS[section]):
+        # A key of another section is the likelier slip than a misspelling.
+        homes = [name for name, other in _SECTIONS.items() if key in _keys(other)]
+        hint = f" ({homes[0]}.{key} exists.)" if homes else ""
+        known = unknown_name(f"key in section {section!r}:", key, _keys(_SECTIONS[section]))
+        raise UserError(f"{origin}: {known}{hint}")
+    values[section, key] = value
+    origins[section, key] = origin
+
+
+def _checked(section, name: str, key: str, values: dict, origins: dict) -> Any:
+    """Returns the value of a key in its declared type and range, or raises a UserError."""
+    if (name, key) not in values:
+        raise UserError(f"{BASE}: {name}.{key} is missing; restore the file.")
+    field = next(f for f in dataclasses.fields(section) if f.name == key)
+    origin = f"{origins[name, key]}: {name}.{key}"
+    value = _convert(values[name, key], field.type)
+    if value is _MISFIT:
+        given = values[name, key]
+        raise UserError(f"{origin} must be {_describe(field.type)}, not {given!r}.")
+    for number in value if isinstance(value, tuple) else (value,):
+        if number is not None:
+            _check_range(number, field.metadata, origin)
+    return value
+
+
+def _check_range(number, limits, origin: str) -> None:
+    if limits.get("minimum") is not None and not number >= limits["minimum"]:
+        raise UserError(f"{origin} must be at least {limits['minimum']}, not {number}.")
+    if limits.get("above") is not None and not number > limits["above"]:
+        raise UserError(f"{origin} must be above {limits['above']}, not {number}.")
+    if limits.get("maximum") is not None and not number <= limits["maximum"]:
+        raise UserError(f"{origin} must be at most {limits['maximum']}, not {number}.")
+
+
+_MISFIT = object()
+
+
+def _convert(value, kind) -> Any:
+    """Returns `value` as the annotated type, or _MISFIT. Whole numbers pass as floats."""
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        converted = (_convert(value, option) for option in typing.get_args(kind))
+        return next((c for c in converted if c is not _MISFIT), _MISFIT)
+    if origin is Literal:
+        return value if value in typing.get_args(kind) else _MISFIT
+    if origin is tuple:
+        items = typing.get_args(kind)
+        if not isinstance(value, list | tuple):
+            return _MISFIT
+        items = (items[0],) * len(value) if items[-1] is Ellipsis else items
+        if len(items) != len(value):
+            return _MISFIT
+        converted = tuple(_convert(v, item) for v, item in zip(value, items, strict=True))
+        return _MISFIT if _MISFIT in converted else converted
+    if kind is type(None):
+        return None if value is None else _MISFIT
+    if isinstance(value, bool) or kind is bool:
+        return value if isinstance(value, bool) and kind is bool else _MISFIT
+    if kind is float and isinstance(value, int | float):
+        return float(value) if abs(value) < float("inf") else _MISFIT
+    # int() and str() also turn the YAML reader's own number and text classes into plain ones.
+    return kind(value) if isinstance(value, kind) and kind in (int, str) else _MISFIT
+
+
+def _describe(kind) -> str:
+    """Returns an annotated type in words."""
+    origin, items = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_describe(item) for item in items)
+    if origin is Literal:
+        return " or ".join(repr(item) for item in items)
+    if origin is tuple:
+        count = "a list of" if items[-1] is Ellipsis else f"a list of {len(items)}"
+        return f"{count} numbers" if items[0] is float else f"{count} whole numbers"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    return words.get(kind, "null")
+
+
+def _check_fit(config: Config) -> None:
+    """Raises a UserError where values that are fine alone do not fit together."""
+    _check_model(config.model)
+    training, evaluation = config.training, config.evaluation
+    flags = evaluation.observe_levels
+    if flags is not None and (len(flags) != config.model.levels or set(flags) - set("TF")):
+        raise UserError(
+            f"evaluation.observe_levels = {flags!r}: write one letter per level, the fastest first,"
+            f" T where the level sees the context and F where it follows its prior; here"
+            f" model.levels = {config.model.levels}, so for example"
+            f" {'T' * (config.model.levels - 1) + 'F'}."
+        )
+    if evaluation.context >= training.video_length:
+        raise UserError(
+            f"training.video_length = {training.video_length} frames must be more than"
+            f" evaluation.context = {evaluation.context}, or its videos show no prediction."
+        )
+    if config.data.name == "moving_digits":
+        _check_moving_digits(config.data, config.model, training, evaluation)
+
+
+def _check_model(model: ModelConfig) -> None:
+    if model.frame_size not in FRAME_SIZES:
+        sizes = ", ".join(map(str, FRAME_SIZES))
+        raise UserError(f"model.frame_size = {model.frame_size}: the networks fit {sizes}.")
+    if model.channels not in (1, 3):
+        raise UserError(f"model.channels = {model.channels}: 1 (gray) or 3 (RGB).")
+    if isinstance(model.factor, tuple) and len(model.factor) != model.levels - 1:
+        raise UserError(
+            f"model.factor has {len(model.factor)} entries, but with model.levels = {model.levels}"
+            f" there are {model.levels - 1} levels above the fastest, which always ticks at every"
+            " frame: give one entry for each of them, or one number for all."
+        )
+    if isinstance(model.beta, tuple) and len(model.beta) != model.levels:
+        raise UserError(
+            f"model.beta has {len(model.beta)} entries for model.levels = {model.levels}:"
+            " give one per level, the fastest first, or one number for all."
+        )
+    if not float(32 * model.channel_multiplier).is_integer():
+        raise UserError(
+            f"model.channel_multiplier = {model.channel_multiplier}: 32 times it, the filters of"
+            " the first convolution, must be a whole number."
+        )
+
+
+def _check_moving_digits(data, model, training, evaluation) -> None:
+    if data.digit_size >= model.frame_size:
+        raise UserError(
+            f"data.digit_size = {data.digit_size} leaves no room to move in frames of"
+            f" model.frame_size = {model.frame_size} pixels."
+        )
+    if data.speed[0] > data.speed[1]:
+        raise UserError(f"data.speed = {list(data.speed)}: write [slowest, fastest].")
+    if training.seq_len > data.train_length:
+        raise UserError(
+            f"training.seq_len = {training.seq_len} frames is longer than the training clips:"
+            f" data.train_length = {data.train_length}."
+        )
+    for split, length in (("train", data.train_length), ("test", data.test_length)):
+        if evaluation.context >= length:
+            raise UserError(
+                f"evaluation.context = {evaluation.context} frames leaves nothing to predict in"
+                f" {split} clips of data.{split}_length = {length} frames."
+            )
+    if evaluation.context + evaluation.horizon > data.test_length:
+        raise UserError(
+            f"evaluation.context + evaluation.horizon = {evaluation.context} + {evaluation.horizon}"
+            f" frames, but test clips have data.test_length = {data.test_length}."
+        )

@@ -1,0 +1,305 @@
+"""The Clockwork VAE (Saxena, Ba & Hafner 2021): its joint distribution, its ELBO, its predictions.
+
+With frames x_t, and at each level l a state s_t^l that changes at the active steps T_l alone,
+
+    T_l = {t | t mod k^(l-1) = 1}                                                    (Equation 1)
+    p(x, s) = prod_t p(x_t | s_t^1)  prod_l prod_{t in T_l} p(s_t^l | s_{t-1}^l, s_t^{l+1})    (3)
+    encoder e_t^l, posterior q(s_t^l | s_{t-1}^l, s_t^{l+1}, e_t^l), prior p, decoder p(x_t | s_t^1)
+                                                                                               (4)
+    ELBO = sum_t E_q[ln p(x_t | s_t^1)] - sum_l sum_{t in T_l} E_q[KL(q_t^l || p_t^l)]         (5)
+
+`cwvae.clockwork` holds Equations 1 and 2, `cwvae.cell` one tick of 4. In code levels count from 0,
+the fastest. Symbols: B batch, T frames, L levels, T_l active steps of level l.
+"""
+
+import abc
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cwvae import clockwork
+from cwvae.cell import RSSMCell, State
+from cwvae.distributions import DiagGaussian
+from cwvae.networks import EmbeddingMLP, FrameDecoder, FrameEncoder, feature_size
+
+# Frames that a prediction computes at a time, about: more would only cost memory.
+_CHUNK = 64
+
+
+class Elbo(NamedTuple):
+    """The terms of Equation 5, unreduced, in nats, float32.
+
+    Attributes:
+      nll: -ln p(x_t | s_t), [B, T].
+      kl: KL(q || p) of every active step, one [B, T_l] per level (or per kind of latent).
+      diagnostics: What else is worth logging, by name, each [B, ...].
+    """
+
+    nll: tf.Tensor
+    kl: tuple[tf.Tensor, ...]
+    diagnostics: dict[str, tf.Tensor]
+
+
+def training_loss(elbo: Elbo, beta: Sequence[float], free_nats: float = 0.0) -> tf.Tensor:
+    """Reduces the terms of Equation 5 to the loss: their sum over time, batch mean, divided by T.
+
+    Args:
+      elbo: The terms.
+      beta: Weight of each entry of `elbo.kl`.
+      free_nats: Each active step's KL counts as at least this.
+    """
+    per_clip = tf.reduce_sum(elbo.nll, 1)
+    for weight, kl in zip(beta, elbo.kl, strict=True):
+        per_clip += weight * tf.reduce_sum(tf.maximum(kl, free_nats), 1)
+    return tf.reduce_mean(per_clip) / elbo.nll.shape[1]
+
+
+class VideoModel(keras.Model, abc.ABC):
+    """What training and evaluation know of a model.
+
+    Videos are [B, T, H, W, C], float in [0, 1] or uint8. Seeds are a whole number or an int
+    tensor [2]: the same seed gives the same bits on the same device.
+    """
+
+    @abc.abstractmethod
+    def elbo(self, video, seed) -> Elbo:
+        """Returns the terms of the ELBO of a video."""
+
+    @abc.abstractmethod
+    def reconstruct(self, video, seed) -> tf.Tensor:
+        """Returns the decoder's means under the posterior, [B, T, H, W, C]."""
+
+    @abc.abstractmethod
+    def predict_chunks(self, context, horizon: int, seed) -> Iterator[tf.Tensor]:
+        """Yields what `predict` returns, stretch by stretch, in memory that `horizon` leaves be."""
+
+    def predict(self, context, horizon: int, seed) -> tf.Tensor:
+        """Predicts open loop.
+
+        Args:
+          context: The frames seen, [B, T, H, W, C] with T from 1.
+          horizon: Frames to predict.
+          seed: Of the latents.
+
+        Returns:
+          The decoder's means of the frames after the context, [B, horizon, H, W, C].
+        """
+        return tf.concat(list(self.predict_chunks(context, horizon, seed)), 1)
+
+
+def as_frames(video) -> tf.Tensor:
+    """Returns float32 frames; uint8 ones are scaled from 0..255 to [0, 1]."""
+    video = tf.convert_to_tensor(video)
+    scale = 255.0 if video.dtype == tf.uint8 else 1.0
+    return tf.cast(video, tf.float32) / scale
+
+
+def as_seed(seed) -> tf.Tensor:
+    """Returns a seed as the int tensor [2] that TensorFlow's stateless sampling takes."""
+    if isinstance(seed, int | np.integer):
+        return tf.constant([seed, 0], tf.int64)
+    return tf.convert_to_tensor(seed)
+
+
+class CWVAE(VideoModel):
+    """The Clockwork VAE. One level is an RSSM; factors of 1 are the paper's NoTmpAbs."""
+
+    def __init__(
+        self,
+        *,
+        levels: int,
+        factors: Sequence[int],
+        frame_size: int,
+        channels: int,
+        stochastic_size: int,
+        deterministic_size: int,
+        hidden_size: int,
+        mlp_size: int,
+        decoder_stddev: float,
+        channel_multiplier: float = 1.0,
+        min_stddev: float = 1e-4,
+        mean_only: bool = False,
+        kl_balance: float | None = None,
+        precision: str = "float32",
+    ):
+        """Builds all weights.
+
+        Args:
+          levels: L, from 1.
+          factors: k of each level above the fastest, [L - 1].
+          frame_size: Height and width of frames: 32, 64 or 128.
+          channels: Of frames.
+          stochastic_size: S, length of z at every level.
+          deterministic_size: D, length of h at every level.
+          hidden_size: Width of the cells' hidden layers.
+          mlp_size: Width of the embedding MLPs' hidden layers.
+          decoder_stddev: Standard deviation of p(x | s).
+          channel_multiplier: Scales the filters of all convolutions.
+          min_stddev: Added to every standard deviation of the latents.
+          mean_only: Take the means of the latents instead of samples.
+          kl_balance: Share of the KL's gradient that trains the prior; None for the plain KL.
+          precision: "float32" or "mixed_bfloat16", of the networks.
+        """
+        super().__init__(name="cwvae")
+        if len(factors) != levels - 1:
+            raise ValueError(f"{levels} levels need {levels - 1} factors, not {len(factors)}.")
+        self.levels, self.factors = levels, tuple(factors)
+        self.decoder_stddev, self.kl_balance = decoder_stddev, kl_balance
+        self.mean_only = mean_only
+        state_size = stochastic_size + deterministic_size
+        embedding_size = feature_size(frame_size, channel_multiplier)
+        convolutional = dict(
+            frame_size=frame_size,
+            channels=channels,
+            channel_multiplier=channel_multiplier,
+            precision=precision,
+        )
+        self.encoder = FrameEncoder(**convolutional)
+        self.mlps = [
+            EmbeddingMLP(
+                feature_size=embedding_size,
+                hidden_size=mlp_size,
+                precision=precision,
+                name=f"level{level}_embedding",
+            )
+            for level in range(1, levels)
+        ]
+        self.cells = [
+            RSSMCell(
+                stochastic_size=stochastic_size,
+                deterministic_size=deterministic_size,
+                hidden_size=hidden_size,
+                embedding_size=embedding_size,
+                context_size=state_size,
+                min_stddev=min_stddev,
+                name=f"level{level}",
+            )
+            for level in range(levels)
+        ]
+        self.decoder = FrameDecoder(input_size=state_size, **convolutional)
+        self.built = True
+
+    def embed(self, video: tf.Tensor) -> list[tf.Tensor]:
+        """Returns e^l of every level (Equation 4), [B, T_l, F], for float frames."""
+        features = self.encoder(video)
+        embeddings = [features]
+        for mlp, period in zip(self.mlps, clockwork.periods(self.factors)[1:], strict=True):
+            features = mlp(features)
+            embeddings.append(clockwork.pool(features, period))
+        return embeddings
+
+    def infer(
+        self, video: tf.Tensor, seed: tf.Tensor, observe_levels: Sequence[bool] | None = None
+    ) -> tuple[list[clockwork.LevelPass], list[State]]:
+        """Runs the posterior over float frames from the zero state; see `clockwork.unroll`."""
+        observe_levels = observe_levels or (True,) * self.levels
+        embeddings = [
+            embedding if observed else None
+            for embedding, observed in zip(self.embed(video), observe_levels, strict=True)
+        ]
+        states = [cell.initial_state(video.shape[0]) for cell in self.cells]
+        return self._unroll(0, video.shape[1], states, embeddings, seed)
+
+    def _unroll(self, start, stop, states, embeddings, seed):
+        seed = None if self.mean_only else seed
+        return clockwork.unroll(
+            self.cells, self.factors, start, stop, states, embeddings, seed
+        )
+
+    def decode(self, level: clockwork.LevelPass) -> tf.Tensor:
+        """Returns the means of p(x_t | s_t), [B, T, H, W, C], for the fastest level's states."""
+        return self.decoder(tf.transpose(level.features, (1, 0, 2)))
+
+    def elbo(self, video, seed, observe_levels: Sequence[bool] | None = None) -> Elbo:
+        """Returns the terms of Equation 5.
+
+        Args:
+          video: [B, T, H, W, C].
+          seed: Of the latents.
+          observe_levels: Which levels infer from the video; the others follow their priors, with
+            a KL of zero.
+        """
+        video = as_frames(video)
+        passes, _ = self.infer(video, as_seed(seed), observe_levels)
+        frames = DiagGaussian(self.decode(passes[0]), self.decoder_stddev, event_rank=3)
+        diagnostics = {}
+        for level, nodes in enumerate(passes):
+            diagnostics[f"prior_entropy/level{level}"] = tf.transpose(nodes.prior.entropy())
+            diagnostics[f"posterior_entropy/level{level}"] = tf.transpose(nodes.posterior.entropy())
+        kl = tuple(tf.transpose(self._kl(nodes.posterior, nodes.prior)) for nodes in passes)
+        return Elbo(-frames.log_prob(video), kl, diagnostics)
+
+    def _kl(self, posterior: DiagGaussian, prior: DiagGaussian) -> tf.Tensor:
+        """KL(q || p); balanced, the value is the same and the gradient is split."""
+        if self.kl_balance is None:
+            return posterior.kl(prior)
+        return self.kl_balance * posterior.stop_gradient().kl(prior) + (
+            1 - self.kl_balance
+        ) * posterior.kl(prior.stop_gradient())
+
+    @tf.function
+    def _reconstruct(self, video, seed, observe_levels):
+        passes, _ = self.infer(video, seed, observe_levels)
+        return self.decode(passes[0])
+
+    def reconstruct(
+        self, video, seed, observe_levels: Sequence[bool] | None = None
+    ) -> tf.Tensor:
+        """Returns the decoder's means under the posterior, [B, T, H, W, C].
+
+        Args:
+          video: [B, T, H, W, C].
+          seed: Of the latents.
+          observe_levels: As for `elbo`.
+        """
+        return self._reconstruct(as_frames(video), as_seed(seed), observe_levels)
+
+    @tf.function
+    def _observe(self, context, seed, observe_levels):
+        return self.infer(context, seed, observe_levels)[1]
+
+    @tf.function
+    def _roll(self, start, frames, states, seed):
+        passes, states = self._unroll(start, start + frames, states, [None] * self.levels, seed)
+        return self.decode(passes[0]), states
+
+    def predict(
+        self, context, horizon: int, seed, observe_levels: Sequence[bool] | None = None
+    ) -> tf.Tensor:
+        """Predicts open loop: infers the states of the context, then follows the priors.
+
+        Args:
+          context: The frames seen, [B, T, H, W, C] with T from 1: it need be no multiple of any
+            period, since every level keeps its clock.
+          horizon: Frames to predict.
+          seed: Of the latents.
+          observe_levels: Which levels infer from the context; the others follow their priors
+            (Figure 7 of the paper).
+
+        Returns:
+          The decoder's means of the frames after the context, [B, horizon, H, W, C].
+        """
+        return tf.concat(list(self.predict_chunks(context, horizon, seed, observe_levels)), 1)
+
+    def predict_chunks(
+        self, context, horizon: int, seed, observe_levels: Sequence[bool] | None = None
+    ) -> Iterator[tf.Tensor]:
+        """Yields what `predict` returns, stretch by stretch, in memory that `horizon` leaves be."""
+        context, seed = as_frames(context), as_seed(seed)
+        states = self._observe(context, tf.random.fold_in(seed, 0), observe_levels)
+        slowest = clockwork.periods(self.factors)[-1]
+        # Stretches that are multiples of the slowest period all look alike to TensorFlow, which
+        # then traces the first one only. The start counts modulo that period for the same reason.
+        chunk = slowest * -(-_CHUNK // slowest) if slowest <= 2 * _CHUNK else _CHUNK
+        first = context.shape[1]
+        for number, done in enumerate(range(0, horizon, chunk), 1):
+            frames, states = self._roll(
+                (first + done) % slowest,
+                min(chunk, horizon - done),
+                states,
+                tf.random.fold_in(seed, number),
+            )
+            yield frames

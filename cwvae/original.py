@@ -1,0 +1,104 @@
+"""Brings in a checkpoint of the authors' TensorFlow 1 code.
+
+    python -m cwvae.original CHECKPOINT --config FILE --logdir DIR
+
+makes a run folder that eval.py and train.py take. CHECKPOINT is the prefix that TensorFlow 1 saved
+under (`.../model-100000`, as in `model-100000.index`) or the folder that holds it.
+
+The original's variables carry the automatic names of Keras layers (`dense_7`, `cell_2_1`), which
+say the order in which the layers were made; that order, and the shapes, tell what each one is.
+"""
+
+import argparse
+import pathlib
+import re
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from cwvae.errors import UserError, exit_on_user_error
+
+
+def variables_in_original_order(model) -> list[keras.Variable]:
+    """Returns a CWVAE's weights in the order of the original's trainable variables.
+
+    The encoder's convolutions, the embedding MLPs from the level above the fastest up, the cells
+    from the slowest level down, the decoder.
+    """
+    weights = list(model.encoder.trainable_weights)
+    for mlp in model.mlps:
+        weights += mlp.trainable_weights
+    for cell in reversed(model.cells):
+        weights += [*cell.prior_input, cell.gru_kernel, cell.gru_recurrent_kernel, cell.gru_bias]
+        weights += [*cell.prior_hidden, *cell.prior_heads[0], *cell.prior_heads[1]]
+        weights += [*cell.posterior_hidden1, *cell.posterior_hidden2]
+        weights += [*cell.posterior_heads[0], *cell.posterior_heads[1]]
+    decoder = model.decoder
+    weights += [*decoder.dense.trainable_weights, decoder.point.kernel, decoder.point.bias]
+    for layer in decoder.convolutions:
+        weights += layer.trainable_weights
+    return weights
+
+
+def assign_in_original_order(model, arrays: Sequence[np.ndarray], names: Sequence[str]) -> None:
+    """Sets a CWVAE's weights to the original's.
+
+    Args:
+      model: The CWVAE.
+      arrays: The original's trainable variables, in their order.
+      names: What to call them in an error.
+
+    Raises:
+      UserError: The number of variables, or the shape of one, is not the model's.
+    """
+    weights = variables_in_original_order(model)
+    for i, (weight, array) in enumerate(zip(weights, arrays, strict=False)):
+        if tuple(weight.shape) != tuple(array.shape):
+            raise UserError(
+                f"variable {i} of the checkpoint, {names[i]!r}, has the shape {list(array.shape)},"
+                f" but the configuration makes {weight.path!r} {list(weight.shape)}: set the"
+                " model section of the configuration to what the checkpoint was trained with."
+            )
+    if len(weights) != len(arrays):
+        raise UserError(
+            f"the checkpoint holds {len(arrays)} weights, the configuration makes {len(weights)}:"
+            " does model.levels agree?"
+        )
+    for weight, array in zip(weights, arrays, strict=True):
+        weight.assign(array)
+
+
+def original_order(names: Sequence[str]) -> list[str]:
+    """Sorts the names of the original's weights into the order in which its layers were made.
+
+    Args:
+      names: Names of all variables in a checkpoint; optimizer slots and counters are left out.
+    """
+    parts = ("kernel", "recurrent_kernel", "bias")
+    weights = {name for name in names if name.startswith(_MODULES) and name.endswith(parts)}
+    layers = sorted({name.rpartition("/")[0] for name in weights}, key=_layer_order)
+    for i in [i for i, layer in enumerate(layers) if "/gru_cell" in layer]:
+        # The sort puts a GRU before its cell's Dense layers; it was made after the first of them.
+        layers[i : i + 2] = layers[i + 1], layers[i]
+    return [f"{layer}/{part}" for layer in layers for part in parts if f"{layer}/{part}" in weights]
+
+
+_MODULES = ("encoder_convdense", "scan", "decoder_conv")
+
+
+def _layer_order(layer: str) -> tuple:
+    scope, _, own = layer.rpartition("/")
+    module = next(i for i, prefix in enumerate(_MODULES) if layer.startswith(prefix))
+    kind, number = _number(own)
+    # Convolutions come first in the encoder, and after the Dense layer in the decoder.
+    kinds = ("conv2d", "gru_cell", "dense", "conv2d_transpose")
+    if kind not in kinds:
+        raise UserError(f"{layer!r} is no layer of the original CW-VAE.")
+    return module, _number(scope.partition("/")[0])[1], kinds.index(kind), number
+
+
+def _number(name: str) -> tuple[str, int]:
+    """Splits `dense_7` into ("dense", 7); a name without a number counts as 0."""
+    match = re.fullmatch(r"(.*?)(?:_(\d+))?", name)
+    return match[1], int(match[2] or 0)

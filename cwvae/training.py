@@ -1,0 +1,198 @@
+"""Training: the compiled step, and the loop around it that logs, saves and can be stopped."""
+
+import pathlib
+import signal
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from cwvae import checkpoints, visualize
+from cwvae.config import Config, TrainingConfig, per_level
+from cwvae.errors import TrainingStopped
+from cwvae.logs import RunLog
+from cwvae.model import VideoModel, as_frames, training_loss
+
+# Clips side by side in TensorBoard's videos.
+_NUM_CLIPS = 4
+
+
+def build_optimizer(config: TrainingConfig, model: VideoModel) -> keras.optimizers.Optimizer:
+    """Returns Adam, built for the model's weights."""
+    optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=config.adam_epsilon)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def build_step(config: Config, model: VideoModel, optimizer: keras.optimizers.Optimizer):
+    """Returns the compiled training step.
+
+    It takes clips [B, T, H, W, C] and the step's number, and returns scalars by name: `loss`, `nll`
+    in nats per frame, each level's KL in nats summed over the clip (`_sum`) and per active step
+    (`_per_step`), entropies in nats, `gradient_norm` before clipping. An update that is not finite
+    is not applied.
+    """
+    beta, seed = config.model.beta, config.training.seed
+
+    @tf.function
+    def step(video: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
+        latents = tf.random.fold_in(tf.constant([seed, 0], tf.int64), number)
+        with tf.GradientTape() as tape:
+            elbo = model.elbo(video, latents)
+            weights = per_level(beta, len(elbo.kl))
+            loss = training_loss(elbo, weights, config.model.free_nats)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        norm = tf.linalg.global_norm(gradients)
+        clipped, _ = tf.clip_by_global_norm(gradients, config.training.clip_norm, norm)
+        tf.cond(
+            tf.math.is_finite(loss) & tf.math.is_finite(norm),
+            lambda: optimizer.apply(clipped, model.trainable_variables),
+            lambda: None,
+        )
+        return {"loss": loss, **elbo_scalars(elbo), "gradient_norm": norm}
+
+    return step
+
+
+def elbo_scalars(elbo) -> dict[str, tf.Tensor]:
+    """Returns the ELBO's terms as scalars by name; see `build_step`."""
+    scalars = {"nll": tf.reduce_mean(elbo.nll)}
+    for level, kl in enumerate(elbo.kl):
+        scalars[f"kl/level{level}_sum"] = tf.reduce_mean(tf.reduce_sum(kl, 1))
+        scalars[f"kl/level{level}_per_step"] = tf.reduce_mean(kl)
+    return scalars | {name: tf.reduce_mean(value) for name, value in elbo.diagnostics.items()}
+
+
+class Trainer:
+    """Trains a model on a data set in a run's folder, from its newest checkpoint on."""
+
+    def __init__(self, config: Config, model: VideoModel, train_data, test_data, logdir):
+        """Restores the newest checkpoint, if there is one.
+
+        Args:
+          config: Of the run.
+          model: To train.
+          train_data: Gives `batches(batch_size, length, seed, step)` and `clip(i)`.
+          test_data: Held-out clips.
+          logdir: The run's folder, which exists.
+        """
+        self.config, self.model, self.logdir = config, model, pathlib.Path(logdir)
+        self.data = {"train": train_data, "test": test_data}
+        self.optimizer = build_optimizer(config.training, model)
+        self.step = 0
+        if checkpoints.steps(logdir):
+            self.step = checkpoints.restore(checkpoints.find(logdir), model, self.optimizer)
+        self._train_step = build_step(config, model, self.optimizer)
+        self._held_out_scalars = tf.function(self._loss_scalars)
+        self._stop = False
+
+    def run(self) -> bool:
+        """Trains until `training.steps`, or until Ctrl-C.
+
+        Returns:
+          Whether training is complete.
+
+        Raises:
+          TrainingStopped: A loss or gradient that is not finite.
+        """
+        options = self.config.training
+        self._log = RunLog(self.logdir, self.step)
+        batches = self.data["train"].batches(
+            options.batch_size, options.seq_len, options.seed, self.step
+        )
+        progress = tqdm.tqdm(
+            total=options.steps, initial=self.step, unit="step", dynamic_ncols=True, smoothing=0.05
+        )
+        previous = signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            self._loop(batches, progress)
+        finally:
+            signal.signal(signal.SIGINT, previous)
+            progress.close()
+            self._log.close()
+        return self.step >= options.steps
+
+    def _interrupt(self, *_) -> None:
+        self._stop = True
+        # A second Ctrl-C ends at once.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _loop(self, batches, progress) -> None:
+        options = self.config.training
+        sums, count, start = {}, 0, time.perf_counter()
+        for video in batches:
+            if self.step >= options.steps or self._stop:
+                break
+            scalars = {k: float(v) for k, v in self._train_step(video, self.step).items()}
+            self._check_finite(scalars)
+            self.step += 1
+            count += 1
+            sums = {name: sums.get(name, 0.0) + value for name, value in scalars.items()}
+            frames = count * options.batch_size * options.seq_len
+            speed = frames / (time.perf_counter() - start)
+            progress.set_postfix_str(_summary(scalars, speed), refresh=False)
+            progress.update()
+            if self.step % options.log_every == 0 or self.step == options.steps:
+                means = {name: value / count for name, value in sums.items()}
+                self._log.scalars(self.step, means | {"frames_per_second": speed})
+                sums, count, start = {}, 0, time.perf_counter()
+            if self.step % options.video_every == 0 or self.step == options.steps:
+                self._log_held_out()
+                self._log_videos()
+                start = time.perf_counter() if not count else start
+            if self.step % options.save_every == 0 and self.step < options.steps:
+                self._save()
+        self._save()
+
+    def _check_finite(self, scalars: dict[str, float]) -> None:
+        broken = [name for name, value in scalars.items() if not np.isfinite(value)]
+        if not broken:
+            return
+        # The loss is the sum of the others: the term that broke it says more.
+        terms = [name for name in broken if name != "loss"] or broken
+        path = self._save()
+        finite = ", ".join(f"{k} {v:.4g}" for k, v in scalars.items() if k not in broken)
+        raise TrainingStopped(
+            f"step {self.step + 1}: {terms[0]} is {scalars[terms[0]]}"
+            f" (not finite: {', '.join(broken)}; finite: {finite or 'none'}). The update was not"
+            f" applied; {path} holds the weights of step {self.step}. A lower"
+            " training.learning_rate or training.clip_norm, or training.precision=float32, may help;"
+            " both need a new run (another --logdir)."
+        )
+
+    def _save(self) -> pathlib.Path:
+        keep = self.config.training.keep
+        return checkpoints.save(self.logdir, self.step, self.model, self.optimizer, keep)
+
+    def _loss_scalars(self, video: tf.Tensor) -> dict[str, tf.Tensor]:
+        options, elbo = self.config.model, self.model.elbo(video, 0)
+        loss = training_loss(elbo, per_level(options.beta, len(elbo.kl)), options.free_nats)
+        return {"loss": loss, **elbo_scalars(elbo)}
+
+    def _log_held_out(self) -> None:
+        """Logs the ELBO's terms on one batch of held-out clips."""
+        options = self.config.training
+        video = self.data["test"].batch(options.batch_size, options.seq_len, 0, 0)
+        scalars = self._held_out_scalars(tf.constant(video))
+        self._log.scalars(self.step, {f"test/{k}": float(v) for k, v in scalars.items()})
+
+    def _log_videos(self) -> None:
+        """Logs open-loop predictions beside the truth and their error."""
+        context = self.config.evaluation.context
+        for split, data in self.data.items():
+            length = min(self.config.training.video_length, data.clip_length)
+            clips = np.stack([data.clip(i, 0, length) for i in range(_NUM_CLIPS)])
+            predicted = self.model.predict(clips[:, :context], length - context, seed=0)
+            truth = as_frames(clips).numpy()
+            shown = np.concatenate([truth[:, :context], predicted.numpy()], 1)
+            rows = [list(truth), list(shown), list(visualize.error_frames(truth, shown))]
+            video = visualize.mark_context(visualize.grid(rows), context)
+            self._log.video(self.step, f"open_loop/{split}", video)
+
+
+def _summary(scalars: dict[str, float], speed: float) -> str:
+    """The progress bar's text."""
+    kl = " ".join(f"{value:.1f}" for name, value in scalars.items() if name.endswith("_sum"))
+    return f"loss {scalars['loss']:.1f}, kl {kl}, {speed:.0f} frames/s"

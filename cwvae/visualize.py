@@ -1,0 +1,338 @@
+"""Pictures of predictions: grids and GIFs of videos, film strips for print, curves of metrics.
+
+A clip is [T, H, W, C] with C = 1 (gray) or 3 (RGB), as uint8 or as floats in [0, 1]. Functions
+that draw return uint8 RGB; those named `save_` write a file and create no folder.
+
+T: frames, H, W: height and width, C: channels.
+"""
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image, ImageDraw, ImageFont
+
+# Blue and vermilion of Okabe and Ito's palette: told apart with every form of colour blindness.
+CONTEXT_COLOR = (0, 114, 178)
+PREDICTION_COLOR = (213, 94, 0)
+CURVE_COLORS = ("#0072B2", "#D55E00", "#666666", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+CURVE_STYLES = ("-", "--", ":", "-.")
+
+# Neither black nor white: digits end in black, skies in white.
+GAP_COLOR = (96, 96, 96)
+PAPER = (255, 255, 255)
+INK = (32, 32, 32)
+MARGIN = 6  # pixels between text and what it labels
+SPACE = 3  # pixels between the frames of a film strip
+DIVIDER = 12  # pixels added to it between context and prediction
+
+
+def to_uint8(frames: ArrayLike) -> np.ndarray:
+    """Returns frames as uint8.
+
+    Args:
+      frames: Floats in [0, 1] of any shape (clipped; NaN is drawn black), or uint8 as it is.
+
+    Raises:
+      ValueError: frames are neither floats nor uint8.
+    """
+    frames = np.asarray(frames)
+    if frames.dtype == np.uint8:
+        return frames
+    if frames.dtype.kind in "biu":  # not `!= "f"`: bfloat16 arrays have kind "V"
+        raise ValueError(f"frames must be floats in [0, 1] or uint8, got {frames.dtype}.")
+    frames = np.nan_to_num(frames.astype(np.float32), nan=0.0)
+    return np.round(255 * np.clip(frames, 0, 1)).astype(np.uint8)
+
+
+def error_frames(truth: ArrayLike, prediction: ArrayLike) -> np.ndarray:
+    """Returns the absolute error as frames: black where the prediction is right.
+
+    Args:
+      truth: Frames of any shape, floats in [0, 1] or uint8.
+      prediction: Frames of the same shape.
+
+    Returns:
+      uint8, the same shape.
+
+    Raises:
+      ValueError: The shapes differ.
+    """
+    truth, prediction = to_uint8(truth), to_uint8(prediction)
+    if truth.shape != prediction.shape:
+        raise ValueError(
+            f"truth and prediction differ in shape: {truth.shape} and {prediction.shape}."
+        )
+    return np.maximum(truth, prediction) - np.minimum(truth, prediction)
+
+
+def grid(rows: Sequence[Sequence[ArrayLike]], gap: int = 2, scale: int = 1) -> np.ndarray:
+    """Returns one video that shows many clips side by side.
+
+    Args:
+      rows: Top to bottom, each a sequence of clips from left to right. Gray and RGB may be mixed;
+        the clips agree in T, H and W, and the rows in length.
+      gap: Pixels between neighbours.
+      scale: Whole number by which frames are enlarged, without smoothing.
+
+    Returns:
+      uint8 [T, H', W', 3].
+
+    Raises:
+      ValueError: No clips, rows of different lengths, or clips of different sizes.
+    """
+    cells = [[_enlarged(_as_rgb(clip), scale) for clip in row] for row in rows]
+    lengths = {len(row) for row in cells}
+    if len(lengths) != 1 or lengths == {0}:
+        raise ValueError(f"rows must hold equally many clips, got {[len(row) for row in cells]}.")
+    shapes = sorted({clip.shape[:3] for row in cells for clip in row})
+    if len(shapes) != 1:
+        raise ValueError(f"clips in a grid must agree in [T, H, W], got {shapes}.")
+    return _joined([_joined(row, 2, gap) for row in cells], 1, gap)
+
+
+def mark_context(video: ArrayLike, context: int, width: int = 3) -> np.ndarray:
+    """Frames a clip or a whole grid: blue while it is context, vermilion once it is predicted.
+
+    Args:
+      video: Clip.
+      context: Number of frames seen; from frame `context` on they are predicted.
+      width: Of the border, in pixels. It goes around the video and hides none of it.
+
+    Returns:
+      uint8 [T, H + 2 width, W + 2 width, 3].
+    """
+    video = _as_rgb(video)
+    num_frames, height, width_inside, _ = video.shape
+    marked = np.empty((num_frames, height + 2 * width, width_inside + 2 * width, 3), np.uint8)
+    marked[:context] = CONTEXT_COLOR
+    marked[context:] = PREDICTION_COLOR
+    marked[:, width : width + height, width : width + width_inside] = video
+    return marked
+
+
+def label_rows(video: ArrayLike, labels: Sequence[str], font_size: int = 13) -> np.ndarray:
+    """Writes the name of each row of a grid on its left.
+
+    Args:
+      video: Clip [T, H, W, C] whose height divides into len(labels) equal rows.
+      labels: Names, top to bottom.
+      font_size: In pixels.
+
+    Returns:
+      uint8 [T, H, W + width of the text, 3].
+
+    Raises:
+      ValueError: No labels.
+    """
+    video = _as_rgb(video)
+    if not labels:
+        raise ValueError("label_rows needs one label per row, got none.")
+    font = ImageFont.load_default(size=font_size)
+    height = video.shape[1]
+    panel = Image.new("RGB", (_text_width(labels, font) + 2 * MARGIN, height), PAPER)
+    draw = ImageDraw.Draw(panel)
+    for row, label in enumerate(labels):
+        middle = (row + 0.5) * height / len(labels)
+        draw.text((panel.width - MARGIN, middle), label, INK, font, anchor="rm")
+    panel = np.broadcast_to(np.asarray(panel), (len(video), height, panel.width, 3))
+    return np.concatenate([panel, video], axis=2)
+
+
+def filmstrip(
+    clips: Sequence[ArrayLike],
+    times: Sequence[int],
+    labels: Sequence[str],
+    context: int,
+    scale: int | None = None,
+    font_size: int = 15,
+) -> np.ndarray:
+    """Returns a still picture: a row per clip, a column per chosen time step.
+
+    A line, and the colour of the time steps, part context from prediction.
+
+    Args:
+      clips: Clips that agree in H and W.
+      times: Indices of frames, counted from 0 at the first context frame.
+      labels: One per clip.
+      context: Number of context frames.
+      scale: Whole number by which frames are enlarged; by default to about 96 pixels.
+      font_size: In pixels.
+
+    Returns:
+      uint8 [H', W', 3].
+
+    Raises:
+      ValueError: Nothing to draw, clips and labels differ in number, clips differ in size, or a
+        time lies outside a clip.
+    """
+    clips = [_as_rgb(clip) for clip in clips]
+    _check_filmstrip(clips, times, labels)
+    height, width = clips[0].shape[1:3]
+    scale = scale or max(1, round(96 / height))
+    height, width = scale * height, scale * width
+    font = ImageFont.load_default(size=font_size)
+    names = [f"t={time}" for time in times]
+    column_width = max(width, _text_width(names, font))
+    label_width = _text_width(labels, font) + 2 * MARGIN
+    lefts, dividers = _columns(times, context, label_width, column_width)
+    tops = [font_size + 2 * MARGIN + row * (height + SPACE) for row in range(len(clips))]
+    size = (lefts[-1] + column_width + MARGIN, tops[-1] + height + MARGIN)
+    page = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(page)
+
+    for name, time, left in zip(names, times, lefts, strict=True):
+        color = CONTEXT_COLOR if time < context else PREDICTION_COLOR
+        draw.text((left + width / 2, tops[0] - MARGIN), name, color, font, anchor="mb")
+        for clip, top in zip(clips, tops, strict=True):
+            frame = _enlarged(clip[time : time + 1], scale)[0]
+            page.paste(Image.fromarray(frame), (left, top))
+    for label, top in zip(labels, tops, strict=True):
+        draw.text((lefts[0] - MARGIN, top + height / 2), label, INK, font, anchor="rm")
+    for x in dividers:
+        draw.line((x, 0, x, page.height), INK, width=2)
+    return np.asarray(page)
+
+
+def gif_bytes(video: ArrayLike, fps: float = 10) -> bytes:
+    """Encodes a GIF that loops for ever.
+
+    Every frame has its own palette of 256 colours: gray levels survive within 1 of 255, colours
+    approximately. Runs of identical frames are stored once and shown for as long as the run lasts.
+
+    Args:
+      video: Clip.
+      fps: Frames per second. GIF counts in hundredths of a second, to which 1 / fps is rounded;
+        browsers slow down anything above 50.
+
+    Raises:
+      ValueError: No frames, or fps not in (0, 100].
+    """
+    video = _as_rgb(video)
+    if len(video) == 0:
+        raise ValueError("a GIF needs at least one frame, got none.")
+    if not 0 < fps <= 100:
+        raise ValueError(f"fps must be in (0, 100], got {fps}.")
+    # Dithering would flicker from frame to frame, and compresses badly.
+    first, *rest = (
+        Image.fromarray(frame).quantize(
+            256, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE
+        )
+        for frame in video
+    )
+    buffer = io.BytesIO()
+    milliseconds = 10 * round(100 / fps)
+    first.save(buffer, "GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
+    return buffer.getvalue()
+
+
+def save_gif(path: str | os.PathLike, video: ArrayLike, fps: float = 10) -> None:
+    """Writes a clip as `gif_bytes` encodes it."""
+    data = gif_bytes(video, fps)
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def save_png(path: str | os.PathLike, image: ArrayLike) -> None:
+    """Writes an image [H, W, C], gray or RGB, floats in [0, 1] or uint8."""
+    Image.fromarray(_as_rgb(np.asarray(image)[None])[0]).save(path, "PNG")
+
+
+def save_curves(
+    path: str | os.PathLike, curves: Mapping[str, Mapping[str, ArrayLike]], dpi: int = 150
+) -> None:
+    """Draws metrics against the number of frames predicted, one panel per metric, as a PNG.
+
+    Args:
+      path: File to write.
+      curves: {label of a metric, with its unit: {name of a series: values [T]}}. A series of the
+        same name has the same colour in all panels.
+      dpi: Dots per inch.
+
+    Raises:
+      ValueError: No metric, no series, or a series that is not [T].
+    """
+    # Imported here, because it takes longer than all else and only this function needs it. The
+    # Figure class draws without pyplot: no display, no global state.
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for series in curves.values() for name in series))
+    if not names:
+        raise ValueError("save_curves needs at least one series, got none.")
+    figure = Figure(figsize=(4.2 * len(curves), 3.2), dpi=dpi, layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    lines = {}
+    for panel, (metric, series) in zip(panels, curves.items(), strict=True):
+        for name, values in series.items():
+            values = np.asarray(values)
+            if values.ndim != 1:
+                raise ValueError(f"{metric}, {name}: expected values [T], got {values.shape}.")
+            index = names.index(name)
+            color = CURVE_COLORS[index % len(CURVE_COLORS)]
+            style = CURVE_STYLES[index % len(CURVE_STYLES)]
+            steps = np.arange(1, len(values) + 1)
+            lines[name] = panel.plot(steps, values, color=color, linestyle=style)[0]
+        panel.set_xlabel("frames predicted")
+        panel.set_ylabel(metric)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.margins(x=0.01)
+    # Two names fit under one panel; more columns would be cut off at the figure's edge.
+    columns = min(len(lines), 2 * len(curves))
+    figure.legend(
+        lines.values(), lines.keys(), loc="outside lower center", ncols=columns, frameon=False
+    )
+    figure.savefig(path, format="png")
+
+
+def _as_rgb(clip):
+    """Returns a clip as uint8 [T, H, W, 3], or raises ValueError."""
+    clip = to_uint8(clip)
+    if clip.ndim != 4 or clip.shape[-1] not in (1, 3):
+        raise ValueError(f"expected a clip [T, H, W, 1 or 3], got shape {clip.shape}.")
+    return np.broadcast_to(clip, (*clip.shape[:3], 3))
+
+
+def _enlarged(clip, scale):
+    return clip.repeat(scale, axis=1).repeat(scale, axis=2)
+
+
+def _joined(clips, axis, gap):
+    """Concatenates equally large RGB clips with a gap between neighbours."""
+    shape = list(clips[0].shape)
+    shape[axis] = gap
+    space = np.broadcast_to(np.array(GAP_COLOR, np.uint8), shape)
+    parts = [clips[0]]
+    for clip in clips[1:]:
+        parts += [space, clip]
+    return np.concatenate(parts, axis=axis)
+
+
+def _text_width(texts, font):
+    return max(int(np.ceil(font.getlength(text))) for text in texts)
+
+
+def _columns(times, context, start, width):
+    """Returns the left edges of a film strip's columns, and of the lines where context ends."""
+    lefts, dividers = [start], []
+    for before, time in zip(times[:-1], times[1:], strict=True):
+        left = lefts[-1] + width + SPACE
+        if (before < context) != (time < context):
+            dividers.append(left + (DIVIDER - SPACE) // 2)
+            left += DIVIDER
+        lefts.append(left)
+    return lefts, dividers
+
+
+def _check_filmstrip(clips, times, labels):
+    if not clips or not times:
+        raise ValueError(f"nothing to draw: {len(clips)} clips, {len(times)} times.")
+    if len(clips) != len(labels):
+        raise ValueError(f"{len(clips)} clips but {len(labels)} labels.")
+    sizes = sorted({clip.shape[1:3] for clip in clips})
+    if len(sizes) != 1:
+        raise ValueError(f"clips in a film strip must agree in [H, W], got {sizes}.")
+    shortest = min(len(clip) for clip in clips)
+    if not all(0 <= time < shortest for time in times):
+        raise ValueError(f"times must be in [0, {shortest}), got {list(times)}.")

@@ -1,0 +1,216 @@
+"""Images of handwritten digits, the material of `moving_digits`, from one of three sources.
+
+  digits='sklearn'   the 1797 UCI digits that scikit-learn ships, 8x8, redrawn. No download.
+  digits='mnist'     MNIST through `tensorflow_datasets`, which downloads it.
+  digits_dir=...     MNIST, or any set in its format, from a folder of IDX files.
+
+Every source is brought to one layout, that of MNIST: white ink on black, in the middle 20/28 of a
+square picture. N is the number of images.
+"""
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from cwvae.errors import UserError, unknown_name
+
+SPLITS = ("train", "test")
+SOURCES = ("sklearn", "mnist")
+
+_IDX_PREFIX = {"train": "train", "test": "t10k"}  # How MNIST's own files call the two splits.
+_UBYTE = 0x08  # The IDX type code of unsigned bytes, the only one that MNIST uses.
+_OTHER_SOURCES = (
+    "Set data.digits_dir to a folder of MNIST's IDX files, or data.digits=sklearn, "
+    "which needs no download."
+)
+
+
+def load_digits(
+    split: str,
+    size: int,
+    digits: str = "sklearn",
+    digits_dir: str | None = None,
+    data_dir: str | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Loads the digit images of one split. No image is in both splits.
+
+    Args:
+      split: 'train' or 'test'. MNIST is split as published; of scikit-learn's digits the last 20%
+        are the test split.
+      size: Height and width of the images, in pixels.
+      digits: 'sklearn' or 'mnist'. Not looked at where `digits_dir` is given.
+      digits_dir: A folder with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the two
+        `t10k-...` files, each plain or with `.gz`.
+      data_dir: Where `tensorflow_datasets` keeps MNIST; None for its default folder.
+
+    Returns:
+      (images, labels): uint8 [N, size, size], from 0 (paper) to 255 (ink), and int64 [N].
+
+    Raises:
+      UserError: an unknown split or source, or digits that are missing or damaged.
+    """
+    if split not in SPLITS:
+        raise UserError(unknown_name("split", split, SPLITS))
+    if digits_dir is not None:
+        images, labels = _from_idx_files(Path(digits_dir).expanduser(), split)
+    elif digits == "sklearn":
+        images, labels = _from_sklearn(split)
+    elif digits == "mnist":
+        images, labels = _from_tfds(split, data_dir)
+    else:
+        raise UserError(unknown_name("data.digits", digits, SOURCES))
+    return _resize(images, size), labels.astype(np.int64)
+
+
+def _from_sklearn(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the UCI digits, redrawn at 112x112."""
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        raise UserError(
+            f"data.digits=sklearn needs scikit-learn, which cannot be imported ({error}). "
+            "Install it with `pip install scikit-learn`, or set data.digits_dir to a folder of "
+            "MNIST's IDX files."
+        ) from error
+    bundle = datasets.load_digits()
+    num_train = len(bundle.images) * 8 // 10
+    part = slice(num_train) if split == "train" else slice(num_train, None)
+    return _redraw(bundle.images[part]), bundle.target[part]
+
+
+def _redraw(images: np.ndarray) -> np.ndarray:
+    """Redraws [N, 8, 8] images in 0..16 as strokes with sharp edges, uint8 [N, 112, 112].
+
+    Each of the 8x8 values is the share of ink in a 4x4 block of a black and white scan. Smooth
+    interpolation to a fine grid followed by a steep contrast curve recovers a plausible outline;
+    the last step, from here to the size asked for, then smooths the edges over one pixel.
+    """
+    # MNIST's layout at four times its size: 80 pixels of digit in the middle of 112.
+    framed = np.pad(images / 16, ((0, 0), (2, 2), (2, 2)))
+    fine = _interpolate(framed, 120)[:, 4:-4, 4:-4]
+    # From 0.4 to 0.6: lower, loops fill with ink; higher, thin strokes break.
+    ramp = np.clip((fine - 0.4) / 0.2, 0, 1)
+    return _to_uint8(ramp * ramp * (3 - 2 * ramp) * 255)
+
+
+def _from_tfds(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns MNIST from `tensorflow_datasets`, [N, 28, 28], downloading it where needed."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UserError(
+            f"data.digits=mnist needs tensorflow-datasets, which cannot be imported ({error}). "
+            f"Install it with `pip install tensorflow-datasets`. {_OTHER_SOURCES}"
+        ) from error
+    try:
+        data = tfds.as_numpy(tfds.load("mnist", split=split, data_dir=data_dir, batch_size=-1))
+    except Exception as error:  # Network, disk and checksum failures have no common base class.
+        where = data_dir or "the default folder of tensorflow-datasets (~/tensorflow_datasets)"
+        raise UserError(
+            f"MNIST was not found in {where} and could not be downloaded there "
+            f"({type(error).__name__}: {error}). {_OTHER_SOURCES}"
+        ) from error
+    return data["image"][..., 0], data["label"]
+
+
+def _from_idx_files(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images [N, H, H] and labels [N] of a folder in MNIST's format."""
+    images_file = _find_idx(folder, f"{_IDX_PREFIX[split]}-images-idx3-ubyte")
+    labels_file = _find_idx(folder, f"{_IDX_PREFIX[split]}-labels-idx1-ubyte")
+    images = _read_idx(images_file, num_dims=3)
+    labels = _read_idx(labels_file, num_dims=1)
+    if images.size == 0 or images.shape[1] != images.shape[2]:
+        raise UserError(
+            f"{images_file}: holds images of shape {images.shape}; expected [N, H, H] with N > 0 "
+            "square images. Point data.digits_dir at a folder of MNIST's files."
+        )
+    if len(images) != len(labels):
+        raise UserError(
+            f"{images_file} holds {len(images)} images, but {labels_file} holds {len(labels)} "
+            "labels. The two files do not belong together: fetch both again."
+        )
+    return images, labels
+
+
+def _find_idx(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    problem = "has no file" if folder.is_dir() else "is not a folder; expected there:"
+    raise UserError(
+        f"data.digits_dir: {folder} {problem} {name} or {name}.gz. Put MNIST's four IDX files "
+        "into that folder, or leave data.digits_dir out and set data.digits=sklearn, which needs "
+        "no download."
+    )
+
+
+def _read_idx(path: Path, num_dims: int) -> np.ndarray:
+    """Reads an IDX file of unsigned bytes: magic number, sizes (big-endian uint32), values."""
+    data = _read_maybe_gzip(path)
+    header = 4 * (1 + num_dims)
+    if len(data) < header:
+        raise UserError(
+            f"{path}: is cut short: {len(data)} bytes, not even a header. Fetch it again."
+        )
+    magic, *shape = struct.unpack(f">{1 + num_dims}I", data[:header])
+    expected_magic = _UBYTE << 8 | num_dims
+    if magic != expected_magic:
+        raise UserError(
+            f"{path}: is not an IDX file of bytes with {num_dims} dimensions: it begins with "
+            f"{magic:#010x}, expected {expected_magic:#010x}. Replace it by MNIST's own file."
+        )
+    # math.prod, for Python's integers do not overflow on the sizes of a damaged header.
+    expected = header + math.prod(shape)
+    if len(data) != expected:
+        problem = "is cut short" if len(data) < expected else "is too long"
+        raise UserError(
+            f"{path}: {problem}: the header announces {expected} bytes, found {len(data)}. "
+            "Fetch it again."
+        )
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+
+
+def _read_maybe_gzip(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+        # Known by its first bytes, for browsers unpack a .gz file and leave its name.
+        return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}). It may be cut short or damaged: fetch it again."
+        ) from error
+
+
+def _resize(images: np.ndarray, size: int) -> np.ndarray:
+    """Resizes uint8 [N, H, H] to uint8 [N, size, size], smoothly and without aliasing."""
+    if size == images.shape[1]:
+        return images
+    resized = np.empty((len(images), size, size), np.uint8)
+    for first in range(0, len(images), 1024):  # In pieces: MNIST in float32 would take 188 MB.
+        piece = slice(first, first + 1024)
+        resized[piece] = _to_uint8(_interpolate(images[piece], size))
+    return resized
+
+
+def _interpolate(images: np.ndarray, size: int) -> np.ndarray:
+    """Resamples [N, H, H] to float32 [N, size, size] with the Catmull-Rom cubic kernel.
+
+    Where the picture shrinks, the kernel is widened to the output's pixels, which removes aliasing.
+    """
+    num_inputs = images.shape[1]
+    scale = num_inputs / size  # Input pixels per output pixel.
+    centers = (np.arange(size) + 0.5) * scale - 0.5  # Of the output pixels, in input pixels.
+    x = np.abs(centers[:, None] - np.arange(num_inputs)) / max(1, scale)  # [size, H]
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    weights = np.where(x < 1, near, np.where(x < 2, far, 0))
+    weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return weights @ images.astype(np.float32) @ weights.T
+
+
+def _to_uint8(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

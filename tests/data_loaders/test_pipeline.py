@@ -1,0 +1,164 @@
+"""Tests of batches: a pure function of (seed, step), as arrays and as a stream; and of `load`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import data_loaders
+from cwvae.errors import UserError
+from data_loaders.pipeline import Dataset
+
+NUM_CLIPS, CLIP_LENGTH = 5, 13
+FRAME_SHAPE = (2, 3, 1)
+
+
+class NumberedFrames(Dataset):
+    """Every pixel of frame t of clip i is 20 i + t, so that a batch tells what it is made of."""
+
+    def __len__(self):
+        return NUM_CLIPS
+
+    @property
+    def clip_length(self):
+        return CLIP_LENGTH
+
+    @property
+    def frame_shape(self):
+        return FRAME_SHAPE
+
+    def clip(self, i, start=0, length=None):
+        self._check_index(i)
+        length = self._window_length(start, length)
+        numbers = (20 * i + np.arange(start, start + length)).astype(np.uint8)
+        return np.broadcast_to(numbers[:, None, None, None], (length, *FRAME_SHAPE))
+
+
+def windows(batch: np.ndarray) -> np.ndarray:
+    """Returns (clip, start) of each video of a batch, [B, 2], and checks that it is a window."""
+    first = batch[:, :1, :1, :1, :1].astype(int)
+    expected = first + np.arange(batch.shape[1])[:, None, None, None]
+    np.testing.assert_array_equal(batch, np.broadcast_to(expected, batch.shape))
+    return np.stack(np.divmod(first.ravel(), 20), axis=-1)
+
+
+def take(stream, count: int) -> list[np.ndarray]:
+    return [batch.numpy() for batch in stream.take(count)]
+
+
+def test_batch_is_made_of_windows_of_clips():
+    batch = NumberedFrames().batch(batch_size=7, length=4, seed=3, step=2)
+    assert batch.shape == (7, 4, *FRAME_SHAPE)
+    assert batch.dtype == np.uint8
+    windows(batch)
+
+
+def test_every_clip_and_start_is_drawn_equally():
+    batch = NumberedFrames().batch(batch_size=5000, length=4, seed=0, step=0)
+    clips, starts = windows(batch).T
+    counts = np.zeros((NUM_CLIPS, CLIP_LENGTH - 4 + 1), int)
+    np.add.at(counts, (clips, starts), 1)
+    assert counts.min() > 50
+    assert counts.max() < 150
+
+
+def test_window_may_be_the_whole_clip():
+    batch = NumberedFrames().batch(batch_size=9, length=CLIP_LENGTH, seed=0, step=0)
+    assert set(windows(batch)[:, 1].tolist()) == {0}
+
+
+def test_batch_is_a_function_of_seed_and_step():
+    reference = windows(NumberedFrames().batch(32, 4, seed=3, step=2))
+    np.testing.assert_array_equal(windows(NumberedFrames().batch(32, 4, seed=3, step=2)), reference)
+    for seed, step in ((3, 3), (4, 2), (2, 3)):
+        assert np.any(windows(NumberedFrames().batch(32, 4, seed, step)) != reference)
+
+
+def test_huge_steps_are_steps():
+    dataset = NumberedFrames()
+    low, high = (windows(dataset.batch(32, 4, 0, step)) for step in (7, 2**40 + 7))
+    assert np.any(low != high)
+    [first] = take(dataset.batches(32, 4, seed=0, step=2**40 + 7), 1)
+    np.testing.assert_array_equal(windows(first), high)
+
+
+def test_stream_is_the_batches_in_order_with_static_shapes():
+    dataset = NumberedFrames()
+    stream = dataset.batches(2, 4, seed=1)
+    assert tuple(stream.element_spec.shape) == (2, 4, *FRAME_SHAPE)
+    assert stream.element_spec.dtype == "uint8"
+    for step, batch in enumerate(take(stream, 6)):
+        np.testing.assert_array_equal(batch, dataset.batch(2, 4, seed=1, step=step))
+
+
+def test_resumed_stream_goes_on_bit_for_bit():
+    options = {"frame_size": 31, "digit_size": 12}
+    whole = take(data_loaders.load("moving_digits", "train", **options).batches(3, 5, seed=1), 5)
+    resumed = data_loaders.load("moving_digits", "train", **options).batches(3, 5, seed=1, step=3)
+    assert whole[3].max() > 0
+    for batch, expected in zip(take(resumed, 2), whole[3:], strict=True):
+        np.testing.assert_array_equal(batch, expected)
+
+
+def test_too_long_window_names_both_lengths():
+    with pytest.raises(UserError, match=r"14 frames were .* have 13 frames"):
+        NumberedFrames().batch(2, 14, seed=0, step=0)
+    with pytest.raises(UserError, match=r"14 frames were .* have 13 frames"):
+        NumberedFrames().batches(2, 14, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ((0, 4, 0, 0), "batch_size"),
+        ((2, 0, 0, 0), "length"),
+        ((2, 4, -1, 0), "seed"),
+        ((2, 4, 0, -1), "step"),
+    ],
+)
+def test_arguments_out_of_range_are_named(arguments, name):
+    with pytest.raises(UserError, match=f"{name} is "):
+        NumberedFrames().batches(*arguments)
+
+
+def test_attributes_are_empty_where_nothing_is_known():
+    assert NumberedFrames().attributes(4) == {}
+    with pytest.raises(IndexError, match="no clip 5"):
+        NumberedFrames().attributes(5)
+
+
+def test_load_hands_its_options_on():
+    dataset = data_loaders.load("moving_digits", "test", frame_size=31, digit_size=12, channels=3)
+    assert dataset.frame_shape == (31, 31, 3)
+    assert dataset.clip_length == 1000
+
+
+def test_unknown_names_suggest_the_nearest():
+    with pytest.raises(UserError, match="'mooving_digits'; did you mean 'moving_digits'"):
+        data_loaders.load("mooving_digits", "train")
+    with pytest.raises(UserError, match="'digit_sice'; did you mean 'digit_size'"):
+        data_loaders.load("moving_digits", "train", digit_sice=12)
+    with pytest.raises(UserError, match="did you mean 'test'"):
+        data_loaders.load("moving_digits", "tset")
+
+
+@pytest.mark.parametrize("name", ["minerl_navigate", "gqn_mazes", "video_folder"])
+def test_planned_names_say_what_to_try_meanwhile(name):
+    with pytest.raises(UserError, match=rf"'{name}' is known.*configs/quickstart\.yml"):
+        data_loaders.load(name, "train")
+
+
+def test_import_needs_numpy_only():
+    code = "import sys, data_loaders; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(data_loaders.__file__).parents[1],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    modules = set(done.stdout.split())
+    assert "numpy" in modules
+    assert not modules & {"tensorflow", "tensorflow_datasets", "keras", "sklearn", "scipy", "PIL"}

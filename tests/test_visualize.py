@@ -1,0 +1,238 @@
+"""Pictures: what is drawn where, and what survives in the files."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from cwvae import visualize
+
+BLUE, VERMILION = visualize.CONTEXT_COLOR, visualize.PREDICTION_COLOR
+
+
+def flat(value, num_frames=4, height=5, width=7, channels=1):
+    return np.full((num_frames, height, width, channels), value, np.uint8)
+
+
+def decode(data):
+    """Returns a GIF as its viewer shows it: frames, repeated to their duration, and its loops."""
+    frames, milliseconds = [], []
+    gif = Image.open(io.BytesIO(data))
+    for frame in ImageSequence.Iterator(gif):
+        frames.append(np.asarray(frame.convert("RGB")).astype(int))
+        milliseconds.append(frame.info["duration"])
+    return frames, milliseconds, gif.info["loop"]
+
+
+def test_to_uint8_rounds_clips_and_passes_bytes_through():
+    floats = np.array([-0.2, 0, 0.5 / 255 + 1e-4, 0.998, 1, 1.3, np.nan, np.inf])
+    assert visualize.to_uint8(floats).tolist() == [0, 0, 1, 254, 255, 255, 0, 255]
+    levels = np.arange(256, dtype=np.uint8)
+    assert np.array_equal(visualize.to_uint8(levels), levels)
+    assert np.array_equal(visualize.to_uint8(levels.astype(np.float32) / 255), levels)
+    with pytest.raises(ValueError, match="int64"):
+        visualize.to_uint8(np.arange(3))
+
+
+def test_error_frames_are_the_absolute_difference():
+    truth = np.array([10, 200, 0, 255], np.uint8)
+    prediction = np.array([13, 100, 255, 255], np.uint8)
+    expected = [3, 100, 255, 0]  # in uint8, 10 - 13 would wrap to 253
+    assert visualize.error_frames(truth, prediction).tolist() == expected
+    assert visualize.error_frames(prediction / 255.0, truth).tolist() == expected
+    with pytest.raises(ValueError, match=r"\(4,\) and \(3,\)"):
+        visualize.error_frames(truth, prediction[:3])
+
+
+def test_grid_puts_clips_at_their_places():
+    rng = np.random.default_rng(0)
+    clips = rng.integers(0, 256, (2, 3, 4, 5, 7, 1), dtype=np.uint8)
+    color = rng.integers(0, 256, (4, 5, 7, 3), dtype=np.uint8)
+    rows = [list(clips[0]), [clips[1, 0], color, clips[1, 2] / 255.0]]
+    video = visualize.grid(rows, gap=2, scale=3)
+    assert video.shape == (4, 2 * 15 + 2, 3 * 21 + 2 * 2, 3)
+    assert video.dtype == np.uint8
+    for row in range(2):
+        for column in range(3):
+            cell = video[:, 17 * row :, 23 * column :][:, :15, :21]
+            expected = color if (row, column) == (1, 1) else clips[row, column]
+            for dy in range(3):  # each pixel became 3x3 equal ones
+                for dx in range(3):
+                    assert (cell[:, dy::3, dx::3] == expected).all()
+    assert (video[:, 15:17] == visualize.GAP_COLOR).all()
+    assert (video[:, :, 21:23] == visualize.GAP_COLOR).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "equally many"),
+        ([[]], "equally many"),
+        ([[flat(0)], [flat(0), flat(0)]], r"\[1, 2\]"),
+        ([[flat(0), flat(0, num_frames=3)]], r"\(3, 5, 7\), \(4, 5, 7\)"),
+        ([[flat(0, channels=2)]], "1 or 3"),
+    ],
+)
+def test_grid_reports_what_does_not_fit(rows, message):
+    with pytest.raises(ValueError, match=message):
+        visualize.grid(rows)
+
+
+def test_mark_context_changes_color_at_the_first_predicted_frame():
+    video = visualize.mark_context(flat(9), context=3, width=2)
+    assert video.shape == (4, 9, 11, 3)
+    assert (video[:, 2:-2, 2:-2] == 9).all()
+    for t, color in enumerate([BLUE, BLUE, BLUE, VERMILION]):
+        assert (video[t, :2] == color).all()
+        assert (video[t, -2:] == color).all()
+        assert (video[t, :, :2] == color).all()
+        assert (video[t, :, -2:] == color).all()
+
+
+def test_label_rows_writes_beside_each_row():
+    video = np.random.default_rng(1).integers(0, 256, (4, 60, 20, 1), dtype=np.uint8)
+    labelled = visualize.label_rows(video, ["context + truth", "", "sample 1"])
+    panel = labelled[:, :, :-20]
+    assert (labelled[:, :, -20:] == video).all()
+    assert (panel == panel[0]).all()
+    has_ink = [(panel[0, top : top + 20] < 128).any() for top in (0, 20, 40)]
+    assert has_ink == [True, False, True]
+    assert (panel[0, :, 0] == 255).all()  # not cut off on the left
+    with pytest.raises(ValueError, match="one label per row"):
+        visualize.label_rows(video, [])
+
+
+def test_filmstrip_shows_the_chosen_frames_and_divides_them():
+    truth = np.arange(40, 60, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 6, 1), np.uint8)
+    sample = flat(150, num_frames=20, height=8, width=6, channels=3)
+    sample[..., 0] = np.arange(20)[:, None, None]
+    labels = ["truth", "sample 1"]
+    times = [0, 4, 5, 19]
+    strip = visualize.filmstrip([truth, sample], times, labels, context=5, scale=5)
+    assert strip.dtype == np.uint8
+
+    def places(color):
+        rows, columns = np.nonzero((strip == color).all(-1))
+        return rows.min(), columns.min(), len(rows)
+
+    shown = [[places(np.full(3, 40 + t)) for t in times], [places((t, 150, 150)) for t in times]]
+    assert all(count == 40 * 30 for row in shown for _, _, count in row)
+    for row in shown:
+        assert len({top for top, _, _ in row}) == 1
+    for above, below in zip(*shown, strict=True):
+        assert above[1] == below[1]
+        assert above[0] + 40 < below[0]
+    lefts = [left for _, left, _ in shown[0]]
+    assert lefts == sorted(lefts)
+
+    # The times are written in the colour of their part, each above its column.
+    header = strip[: shown[0][0][0]]
+    for color, columns in ((BLUE, lefts[:2]), (VERMILION, lefts[2:])):
+        written = np.nonzero((header == color).all(-1))[1]
+        assert columns[0] - 10 < written.min() < columns[0] + 30
+        assert columns[1] < written.max() < columns[1] + 40
+    # One line from top to bottom, between t=4 and t=5.
+    full = np.nonzero((strip == visualize.INK).all(axis=(0, 2)))[0]
+    assert len(full) > 0
+    assert lefts[1] + 30 < full.min() <= full.max() < lefts[2]
+
+
+def test_filmstrip_without_a_boundary_has_no_divider():
+    strip = visualize.filmstrip([flat(0, 6)], [0, 1, 5], ["truth"], context=6)
+    assert not (strip == visualize.INK).all(axis=(0, 2)).any()
+
+
+@pytest.mark.parametrize(
+    ("clips", "times", "labels", "message"),
+    [
+        ([], [0], [], "nothing to draw"),
+        ([flat(0)], [], ["a"], "nothing to draw"),
+        ([flat(0)], [0], ["a", "b"], "1 clips but 2 labels"),
+        ([flat(0), flat(0, height=6)], [0], ["a", "b"], r"\(5, 7\), \(6, 7\)"),
+        ([flat(0)], [0, 4], ["a"], r"\[0, 4\)"),
+        ([flat(0)], [-1], ["a"], r"\[0, 4\)"),
+    ],
+)
+def test_filmstrip_reports_what_does_not_fit(clips, times, labels, message):
+    with pytest.raises(ValueError, match=message):
+        visualize.filmstrip(clips, times, labels, context=2)
+
+
+def test_gif_keeps_all_gray_levels_beside_colored_borders():
+    rng = np.random.default_rng(2)
+    levels = np.stack([rng.permutation(256).reshape(16, 16, 1) for _ in range(5)]).astype(np.uint8)
+    video = visualize.mark_context(levels, context=2)
+    frames, milliseconds, loops = decode(visualize.gif_bytes(video, fps=20))
+    assert np.abs(np.array(frames) - video).max() <= 1
+    assert milliseconds == [50] * 5
+    assert loops == 0  # for ever
+
+
+def test_gif_keeps_colors_roughly():
+    t, y, x = np.ogrid[:6, :64, :64]
+    waves = [np.sin(x / (9 + c) + y / 7 + t) * np.ones((6, 64, 64)) for c in range(3)]
+    video = visualize.to_uint8(0.5 + 0.4 * np.stack(waves, axis=-1))
+    frames, _, _ = decode(visualize.gif_bytes(video))
+    assert np.abs(np.array(frames) - video).mean() < 6
+
+
+def test_gif_shows_repeated_frames_for_as_long_as_they_last():
+    values = [0, 0, 0, 200, 200, 0, 90]
+    video = np.concatenate([flat(value, num_frames=1) for value in values])
+    frames, milliseconds, _ = decode(visualize.gif_bytes(video, fps=10))
+    shown = np.repeat([frame[0, 0, 0] for frame in frames], [m // 100 for m in milliseconds])
+    assert shown.tolist() == values
+    _, milliseconds, _ = decode(visualize.gif_bytes(flat(7, num_frames=1), fps=4))
+    assert milliseconds == [250]
+
+
+def test_gif_reports_nothing_to_show():
+    with pytest.raises(ValueError, match="at least one frame"):
+        visualize.gif_bytes(flat(0, num_frames=0))
+    with pytest.raises(ValueError, match="fps"):
+        visualize.gif_bytes(flat(0), fps=0)
+
+
+def test_save_gif_and_save_png_write_files(tmp_path):
+    video = flat(77)
+    visualize.save_gif(tmp_path / "video.gif", video, fps=5)
+    assert (tmp_path / "video.gif").read_bytes() == visualize.gif_bytes(video, fps=5)
+    image = np.random.default_rng(3).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    visualize.save_png(tmp_path / "image.png", image)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "image.png")), image)
+    visualize.save_png(tmp_path / "gray.png", image[..., :1] / 255.0)
+    assert (np.asarray(Image.open(tmp_path / "gray.png")) == image[..., :1]).all()
+
+
+@pytest.mark.parametrize("metrics", [["SSIM"], ["PSNR (dB)", "SSIM"]])
+def test_save_curves_draws_each_series_and_cuts_nothing_off(tmp_path, metrics):
+    names = ["CW-VAE", "copy last frame", "mean training frame"]
+    values = {name: np.linspace(1, 0.5 - 0.1 * i, 20) for i, name in enumerate(names)}
+    visualize.save_curves(tmp_path / "curves.png", {metric: values for metric in metrics})
+    with Image.open(tmp_path / "curves.png") as picture:
+        np.testing.assert_allclose(picture.info["dpi"], 150, rtol=0.01)
+        pixels = np.asarray(picture.convert("RGB"))
+    for color in visualize.CURVE_COLORS[:3]:
+        rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (pixels == rgb).all(-1).sum() > 100 * len(metrics)
+    assert (pixels[:, [0, -1]] == 255).all()
+
+
+def test_save_curves_reports_what_it_cannot_draw(tmp_path):
+    with pytest.raises(ValueError, match="at least one series"):
+        visualize.save_curves(tmp_path / "curves.png", {})
+    with pytest.raises(ValueError, match=r"SSIM, CW-VAE: expected values \[T\], got \(2, 3\)"):
+        visualize.save_curves(tmp_path / "curves.png", {"SSIM": {"CW-VAE": np.zeros((2, 3))}})
+
+
+def test_drawing_needs_neither_tensorflow_nor_pyplot(tmp_path):
+    code = (
+        "import sys; from cwvae import visualize;"
+        "assert 'matplotlib' not in sys.modules;"
+        f"visualize.save_curves({str(tmp_path / 'curves.png')!r}, {{'SSIM': {{'a': [1, 2]}}}});"
+        "assert not {'tensorflow', 'matplotlib.pyplot'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
