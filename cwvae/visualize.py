@@ -7,6 +7,7 @@ T: frames, H, W: height and width, C: channels.
 """
 
 import io
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 
@@ -316,7 +317,7 @@ def _text_width(texts, font):
 def _columns(times, context, start, width):
     """Returns the left edges of a film strip's columns, and of the lines where context ends."""
     lefts, dividers = [start], []
-    for before, time in zip(times[:-1], times[1:], strict=True):
+    for before, time in itertools.pairwise(times):
         left = lefts[-1] + width + SPACE
         if (before < context) != (time < context):
             dividers.append(left + (DIVIDER - SPACE) // 2)

@@ -74,22 +74,22 @@ class MovingDigits(Dataset):
           UserError: an option out of range, or digits that are missing or damaged.
         """
         for name, value, least in (
-            ("frame_size", frame_size, 2),
-            ("digit_size", digit_size, 1),
-            ("num_digits", num_digits, 1),
-            ("train_length", train_length, 1),
-            ("test_length", test_length, 1),
-            ("seed", seed, 0),
+            ("model.frame_size", frame_size, 2),
+            ("data.digit_size", digit_size, 1),
+            ("data.num_digits", num_digits, 1),
+            ("data.train_length", train_length, 1),
+            ("data.test_length", test_length, 1),
+            ("data.seed", seed, 0),
         ):
             if not isinstance(value, int | np.integer) or value < least:
-                raise UserError(f"data.{name} is {value!r}; expected a whole number >= {least}.")
+                raise UserError(f"{name} is {value!r}; expected a whole number >= {least}.")
         if digit_size >= frame_size:
             raise UserError(
                 f"digits of {digit_size} pixels (data.digit_size) have no room to move in frames "
-                f"of {frame_size} pixels (data.frame_size). Make the digits smaller."
+                f"of {frame_size} pixels (model.frame_size). Make the digits smaller."
             )
         if channels not in (1, 3):
-            raise UserError(f"data.channels is {channels!r}; expected 1 or 3.")
+            raise UserError(f"model.channels is {channels!r}; expected 1 or 3.")
         if overlap not in OVERLAPS:
             raise UserError(unknown_name("data.overlap", overlap, OVERLAPS))
         self._speed = _checked_speed(speed)

