@@ -38,13 +38,13 @@ def train(config: Config, logdir: str | pathlib.Path) -> bool:
     Raises:
       UserError: A folder or data set that cannot be used; a training that broke.
     """
-    data = {split: data_loaders.from_config(config, split) for split in ("train", "test")}
+    data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
     prepare_folder(config, logdir)
     # TensorFlow starts here, once all that a user may have got wrong has been looked at.
     from cwvae import factory, training
 
     model = factory.build(config)
-    return training.Trainer(config, model, data["train"], data["test"], logdir).run()
+    return training.Trainer(config, model, *data, logdir).run()
 
 
 def prepare_folder(config: Config, logdir: str | pathlib.Path) -> None:

@@ -31,6 +31,18 @@ class State(NamedTuple):
         return tf.concat([self.stochastic, self.deterministic], -1)
 
 
+class RecurrentKernels(NamedTuple):
+    """The rows of the layers with split inputs that belong to the recurrence.
+
+    Attributes:
+      stochastic: Of the transition's input layer, for z, [S, E].
+      deterministic: Of the posterior's first layer, for h, [D, E].
+    """
+
+    stochastic: tf.Tensor
+    deterministic: tf.Tensor
+
+
 class RSSMCell(keras.layers.Layer):
     """The transition of one level and its two beliefs.
 
@@ -98,6 +110,16 @@ class RSSMCell(keras.layers.Layer):
             tf.zeros((batch, self.stochastic_size)), tf.zeros((batch, self.deterministic_size))
         )
 
+    def recurrent_kernels(self) -> RecurrentKernels:
+        """Returns what `transition` and `posterior` take, sliced once for all ticks.
+
+        A slice within the recurrence would cost its gradient the whole kernel at every tick.
+        """
+        return RecurrentKernels(
+            self.prior_input[0][: self.stochastic_size],
+            self.posterior_hidden1[0][: self.deterministic_size],
+        )
+
     def context_input(self, context: tf.Tensor) -> tf.Tensor:
         """Returns the context's share of the transition's input layer.
 
@@ -122,15 +144,17 @@ class RSSMCell(keras.layers.Layer):
         kernel, bias = self.posterior_hidden1
         return tf.linalg.matmul(embedding, kernel[self.deterministic_size :]) + bias
 
-    def transition(self, state: State, context_input: tf.Tensor) -> tf.Tensor:
+    def transition(
+        self, state: State, context_input: tf.Tensor, kernels: RecurrentKernels
+    ) -> tf.Tensor:
         """Returns the next deterministic state h, [B, D].
 
         Args:
           state: The level's state at its previous tick.
           context_input: From `context_input`, [B, E].
+          kernels: From `recurrent_kernels`.
         """
-        kernel = self.prior_input[0][: self.stochastic_size]
-        inputs = tf.nn.relu(tf.linalg.matmul(state.stochastic, kernel) + context_input)
+        inputs = tf.nn.relu(tf.linalg.matmul(state.stochastic, kernels.stochastic) + context_input)
         return self._gru(inputs, state.deterministic)
 
     def _gru(self, inputs: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
@@ -149,15 +173,18 @@ class RSSMCell(keras.layers.Layer):
         hidden = tf.nn.relu(tf.linalg.matmul(deterministic, kernel) + bias)
         return self._belief(hidden, self.prior_heads)
 
-    def posterior(self, deterministic: tf.Tensor, embedding_input: tf.Tensor) -> DiagGaussian:
+    def posterior(
+        self, deterministic: tf.Tensor, embedding_input: tf.Tensor, kernels: RecurrentKernels
+    ) -> DiagGaussian:
         """Returns q(z | h, embedding).
 
         Args:
           deterministic: h, [..., D].
           embedding_input: From `embedding_input`, [..., E].
+          kernels: From `recurrent_kernels`.
         """
-        kernel = self.posterior_hidden1[0][: self.deterministic_size]
-        hidden = tf.nn.relu(tf.linalg.matmul(deterministic, kernel) + embedding_input)
+        share = tf.linalg.matmul(deterministic, kernels.deterministic)
+        hidden = tf.nn.relu(share + embedding_input)
         kernel, bias = self.posterior_hidden2
         hidden = tf.nn.relu(tf.linalg.matmul(hidden, kernel) + bias)
         return self._belief(hidden, self.posterior_heads)

@@ -133,13 +133,15 @@ def _unroll_level(
     if noise is not None:
         inputs.append(noise)
 
+    kernels = cell.recurrent_kernels()
+
     def tick(previous: tuple, now: list) -> tuple:
         now = list(now)
-        deterministic = cell.transition(State(*previous[:2]), now.pop(0))
+        deterministic = cell.transition(State(*previous[:2]), now.pop(0), kernels)
         if embeddings is None:
             belief = cell.prior(deterministic)
         else:
-            belief = cell.posterior(deterministic, now.pop(0))
+            belief = cell.posterior(deterministic, now.pop(0), kernels)
         stochastic = belief.mean if noise is None else belief.sample(now.pop(0))
         return stochastic, deterministic, belief.mean, belief.stddev
 

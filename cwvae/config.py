@@ -107,6 +107,11 @@ class Config:
     training: TrainingConfig
     evaluation: EvaluationConfig
 
+    def data_options(self) -> dict[str, Any]:
+        """Returns the keyword arguments of `data_loaders.load`, all but the split."""
+        frames = {"frame_size": self.model.frame_size, "channels": self.model.channels}
+        return dataclasses.asdict(self.data) | frames
+
 
 _SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
 

@@ -19,9 +19,30 @@ from cwvae.model import VideoModel, as_frames, training_loss
 _NUM_CLIPS = 4
 
 
-def build_optimizer(config: TrainingConfig, model: VideoModel) -> keras.optimizers.Optimizer:
+class FusedAdam(keras.optimizers.Adam):
+    """Keras' Adam, each variable updated by one fused operation in place of a dozen."""
+
+    def update_step(self, gradient, variable, learning_rate) -> None:
+        """Updates one variable (called by Keras)."""
+        index = self._get_variable_index(variable)
+        number = tf.cast(self.iterations + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=self.beta_1**number,
+            beta2_power=self.beta_2**number,
+            lr=tf.cast(learning_rate, tf.float32),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+def build_optimizer(config: TrainingConfig, model: VideoModel) -> FusedAdam:
     """Returns Adam, built for the model's weights."""
-    optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=config.adam_epsilon)
+    optimizer = FusedAdam(config.learning_rate, epsilon=config.adam_epsilon)
     optimizer.build(model.trainable_variables)
     return optimizer
 
@@ -125,7 +146,8 @@ class Trainer:
         for video in batches:
             if self.step >= options.steps or self._stop:
                 break
-            scalars = {k: float(v) for k, v in self._train_step(video, self.step).items()}
+            number = tf.constant(self.step, tf.int64)
+            scalars = {k: float(v) for k, v in self._train_step(video, number).items()}
             self._check_finite(scalars)
             self.step += 1
             count += 1
