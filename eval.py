@@ -4,23 +4,25 @@ python eval.py --logdir DIR [--step N] [--set evaluation.key=value ...]
 """
 
 import argparse
-import os
 import pathlib
 import sys
 
 import data_loaders
+from cwvae import checkpoints
 from cwvae import config as configuration
 from cwvae.config import Config
 from cwvae.errors import exit_on_user_error
+from cwvae.startup import quiet_tensorflow
 
 
 def evaluate(config: Config, logdir: str | pathlib.Path, step: int | None = None) -> dict:
     """Evaluates the checkpoint of a step, the newest if None; see `cwvae.evaluation.evaluate`."""
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
-    # TensorFlow starts here, once all that a user may have got wrong has been looked at.
-    from cwvae import checkpoints, evaluation, factory
-
     path = checkpoints.find(logdir, step)
+    # TensorFlow starts here, once all that a user may have got wrong has been looked at.
+    with quiet_tensorflow():
+        from cwvae import evaluation, factory
+
     model = factory.build(config)
     step = checkpoints.restore(path, model)
     return evaluation.evaluate(config, model, step, *data, logdir)
@@ -28,8 +30,6 @@ def evaluate(config: Config, logdir: str | pathlib.Path, step: int | None = None
 
 def main() -> None:
     """Runs the command line."""
-    # Else TensorFlow tells of its build and of missing GPUs before anything else.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

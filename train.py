@@ -7,7 +7,6 @@ Without --logdir the run goes to logs/<name of the configuration>.
 """
 
 import argparse
-import os
 import pathlib
 import sys
 
@@ -15,6 +14,7 @@ import data_loaders
 from cwvae import config as configuration
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
+from cwvae.startup import quiet_tensorflow
 
 # What may change between a run's start and its going on: nothing that its weights depend on.
 _CHANGEABLE = (
@@ -41,7 +41,8 @@ def train(config: Config, logdir: str | pathlib.Path) -> bool:
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
     prepare_folder(config, logdir)
     # TensorFlow starts here, once all that a user may have got wrong has been looked at.
-    from cwvae import factory, training
+    with quiet_tensorflow():
+        from cwvae import factory, training
 
     model = factory.build(config)
     return training.Trainer(config, model, *data, logdir).run()
@@ -89,8 +90,6 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
-    # Else TensorFlow tells of its build and of missing GPUs before anything else.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = _arguments()
     with exit_on_user_error():
         logdir = arguments.logdir or f"logs/{pathlib.Path(arguments.config).stem}"

@@ -103,7 +103,7 @@ def unroll(
             # that was held at `start`.
             above = active_nodes(start, stop, clock[level + 1])
             rows = [node // factors[level] - above.start + 1 for node in nodes]
-            context = tf.gather(upper, rows)
+            context = tf.gather(upper, tf.constant(rows, tf.int32))
         noise = None
         if seed is not None:
             shape = (len(nodes), *states[level].stochastic.shape)

@@ -7,6 +7,7 @@ each overriding the one before. What each key means stands beside its default in
 
 import dataclasses
 import pathlib
+import sys
 import types
 import typing
 from collections.abc import Iterable
@@ -170,7 +171,7 @@ def load_run(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Confi
             " or make one: python train.py --config configs/quickstart.yml"
         )
     for override in overrides:
-        if override.startswith(("model.", "training.")):
+        if override.strip().startswith(("model.", "training.")):
             raise UserError(
                 f"--set {override}: a trained run keeps its model and training settings;"
                 " only data.* and evaluation.* can be set here."
@@ -208,7 +209,7 @@ def _layer_file(path: pathlib.Path, values: dict, origins: dict) -> None:
         raise UserError(f"{path}: no such configuration file. There are: {', '.join(near)}.")
     try:
         content = YAML(typ="rt").load(path.read_text())
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date as 2020-13-01
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if content is None:
         return
@@ -221,7 +222,9 @@ def _layer_file(path: pathlib.Path, values: dict, origins: dict) -> None:
         if not isinstance(keys, dict):
             raise UserError(f"{origin}: the section {section!r} must hold `key: value` lines.")
         for key, value in keys.items():
-            origin = f"{path}, line {keys.lc.key(key)[0] + 1}"
+            # A key that a merge (`<<`) brought in has no line of its own.
+            line = (keys.lc.data or {}).get(key, (keys.lc.line,))[0] + 1
+            origin = f"{path}, line {line}"
             _set(section, key, value, origin, values, origins)
 
 
@@ -235,7 +238,7 @@ def _layer_override(override: str, values: dict, origins: dict) -> None:
         raise UserError(f"{origin}: {unknown_name('section', section, _SECTIONS)}")
     try:
         value = YAML(typ="safe").load(text)
-    except YAMLError:
+    except (YAMLError, ValueError):
         raise UserError(f"{origin}: {text!r} is not a YAML value.") from None
     _set(section, key, value, origin, values, origins)
 
@@ -301,7 +304,7 @@ def _convert(value, kind) -> Any:
     if isinstance(value, bool) or kind is bool:
         return value if isinstance(value, bool) and kind is bool else _MISFIT
     if kind is float and isinstance(value, int | float):
-        return float(value) if abs(value) < float("inf") else _MISFIT
+        return float(value) if abs(value) <= sys.float_info.max else _MISFIT
     # int() and str() also turn the YAML reader's own number and text classes into plain ones.
     return kind(value) if isinstance(value, kind) and kind in (int, str) else _MISFIT
 

@@ -279,7 +279,5 @@ def _write_samples(folder: pathlib.Path, config: Config, model: VideoModel, data
     scale = max(1, 96 // truth.shape[2])
     video = visualize.mark_context(visualize.grid(rows, scale=scale), options.context)
     visualize.save_gif(folder / "samples.gif", visualize.label_rows(video, labels))
-    columns = range(len(times))
-    shown_context = int(np.sum(times < options.context))
-    picture = visualize.filmstrip(strips, columns, labels, shown_context)
+    picture = visualize.filmstrip(strips, times.tolist(), labels, options.context)
     visualize.save_png(folder / "samples.png", picture)

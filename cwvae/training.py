@@ -195,8 +195,8 @@ class Trainer:
 
     def _log_held_out(self) -> None:
         """Logs the ELBO's terms on one batch of held-out clips."""
-        options = self.config.training
-        video = self.data["test"].batch(options.batch_size, options.seq_len, 0, 0)
+        options, data = self.config.training, self.data["test"]
+        video = data.batch(options.batch_size, min(options.seq_len, data.clip_length), 0, 0)
         scalars = self._held_out_scalars(tf.constant(video))
         self._log.scalars(self.step, {f"test/{k}": float(v) for k, v in scalars.items()})
 

@@ -155,8 +155,8 @@ def filmstrip(
     A line, and the colour of the time steps, part context from prediction.
 
     Args:
-      clips: Clips that agree in H and W.
-      times: Indices of frames, counted from 0 at the first context frame.
+      clips: Clips of the chosen frames only, [len(times), H, W, C].
+      times: When those frames are, counted from 0 at the first context frame.
       labels: One per clip.
       context: Number of context frames.
       scale: Whole number by which frames are enlarged; by default to about 96 pixels.
@@ -166,8 +166,8 @@ def filmstrip(
       uint8 [H', W', 3].
 
     Raises:
-      ValueError: Nothing to draw, clips and labels differ in number, clips differ in size, or a
-        time lies outside a clip.
+      ValueError: Nothing to draw, clips and labels differ in number, or clips in shape, or they
+        have not one frame per time.
     """
     clips = [_as_rgb(clip) for clip in clips]
     _check_filmstrip(clips, times, labels)
@@ -184,11 +184,11 @@ def filmstrip(
     page = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(page)
 
-    for name, time, left in zip(names, times, lefts, strict=True):
-        color = CONTEXT_COLOR if time < context else PREDICTION_COLOR
+    for column, (name, left) in enumerate(zip(names, lefts, strict=True)):
+        color = CONTEXT_COLOR if times[column] < context else PREDICTION_COLOR
         draw.text((left + width / 2, tops[0] - MARGIN), name, color, font, anchor="mb")
         for clip, top in zip(clips, tops, strict=True):
-            frame = _enlarged(clip[time : time + 1], scale)[0]
+            frame = _enlarged(clip[column : column + 1], scale)[0]
             page.paste(Image.fromarray(frame), (left, top))
     for label, top in zip(labels, tops, strict=True):
         draw.text((lefts[0] - MARGIN, top + height / 2), label, INK, font, anchor="rm")
@@ -334,6 +334,6 @@ def _check_filmstrip(clips, times, labels):
     sizes = sorted({clip.shape[1:3] for clip in clips})
     if len(sizes) != 1:
         raise ValueError(f"clips in a film strip must agree in [H, W], got {sizes}.")
-    shortest = min(len(clip) for clip in clips)
-    if not all(0 <= time < shortest for time in times):
-        raise ValueError(f"times must be in [0, {shortest}), got {list(times)}.")
+    lengths = sorted({len(clip) for clip in clips})
+    if lengths != [len(times)]:
+        raise ValueError(f"{len(times)} times, but clips of {lengths} frames.")

@@ -113,7 +113,8 @@ def test_filmstrip_shows_the_chosen_frames_and_divides_them():
     truth[..., 0] = sample[..., 0] = np.arange(20)[:, None, None]
     labels = ["truth", "sample 1"]
     times = [0, 4, 5, 19]
-    strip = visualize.filmstrip([truth, sample], times, labels, context=5, scale=5)
+    clips = [truth[times], sample[times]]
+    strip = visualize.filmstrip(clips, times, labels, context=5, scale=5)
     assert strip.dtype == np.uint8
 
     def places(color):
@@ -143,7 +144,7 @@ def test_filmstrip_shows_the_chosen_frames_and_divides_them():
 
 
 def test_filmstrip_without_a_boundary_has_no_divider():
-    strip = visualize.filmstrip([flat(0, 6)], [0, 1, 5], ["truth"], context=6)
+    strip = visualize.filmstrip([flat(0, 3)], [0, 1, 5], ["truth"], context=6)
     assert not (strip == visualize.INK).all(axis=(0, 2)).any()
 
 
@@ -154,8 +155,7 @@ def test_filmstrip_without_a_boundary_has_no_divider():
         ([flat(0)], [], ["a"], "nothing to draw"),
         ([flat(0)], [0], ["a", "b"], "1 clips but 2 labels"),
         ([flat(0), flat(0, height=6)], [0], ["a", "b"], r"\(5, 7\), \(6, 7\)"),
-        ([flat(0)], [0, 4], ["a"], r"\[0, 4\)"),
-        ([flat(0)], [-1], ["a"], r"\[0, 4\)"),
+        ([flat(0)], [0, 4], ["a"], "2 times, but clips of"),
     ],
 )
 def test_filmstrip_reports_what_does_not_fit(clips, times, labels, message):

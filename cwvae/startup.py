@@ -1,0 +1,31 @@
+"""Starting TensorFlow from a script without the notes it prints about itself."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Holds back what native code writes to stderr while TensorFlow is imported in the block.
+
+    TensorFlow 2.21 tells of its build and of missing GPUs before it reads TF_CPP_MIN_LOG_LEVEL
+    (https://github.com/tensorflow/tensorflow/issues/100442). Where the block fails, it is shown.
+    """
+    # Read by TensorFlow, and by whatever process it starts: no notes later on either.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
