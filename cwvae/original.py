@@ -14,13 +14,21 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 
+from cwvae import config as configuration
+from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
+from cwvae.startup import quiet_tensorflow
+
+with quiet_tensorflow():
+    import tensorflow as tf
+
+    from cwvae import checkpoints, factory, training
+    from cwvae.model import CWVAE
 
 
-def variables_in_original_order(model) -> list[keras.Variable]:
+def variables_in_original_order(model: CWVAE) -> list:
     """Returns a CWVAE's weights in the order of the original's trainable variables.
 
     The encoder's convolutions, the embedding MLPs from the level above the fastest up, the cells
@@ -41,7 +49,9 @@ def variables_in_original_order(model) -> list[keras.Variable]:
     return weights
 
 
-def assign_in_original_order(model, arrays: Sequence[np.ndarray], names: Sequence[str]) -> None:
+def assign_in_original_order(
+    model: CWVAE, arrays: Sequence[np.ndarray], names: Sequence[str]
+) -> None:
     """Sets a CWVAE's weights to the original's.
 
     Args:
@@ -102,3 +112,81 @@ def _number(name: str) -> tuple[str, int]:
     """Splits `dense_7` into ("dense", 7); a name without a number counts as 0."""
     match = re.fullmatch(r"(.*?)(?:_(\d+))?", name)
     return match[1], int(match[2] or 0)
+
+
+def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int:
+    """Makes a run folder from a checkpoint of the original.
+
+    Args:
+      checkpoint: The prefix that it was saved under, or the folder that holds it.
+      config: Whose model the checkpoint was trained with.
+      logdir: The run's folder, in which there is no run yet.
+
+    Returns:
+      The step that the checkpoint was trained for; 0 if it does not say.
+
+    Raises:
+      UserError: No checkpoint there, one that does not fit, or a folder that cannot be used.
+    """
+    reader = _reader(checkpoint)
+    shapes = reader.get_variable_to_shape_map()
+    names = original_order(list(shapes))
+    if not names:
+        raise UserError(f"{checkpoint}: holds none of the original CW-VAE's variables.")
+    model = factory.build(config)
+    assign_in_original_order(model, [reader.get_tensor(name) for name in names], names)
+    counters = [name for name in shapes if name.endswith("step") and not shapes[name]]
+    step = int(reader.get_tensor(counters[0])) if counters else 0
+    logdir = pathlib.Path(logdir)
+    if (logdir / "config.yml").exists():
+        raise UserError(f"--logdir {logdir}: there is a run already; give another folder.")
+    try:
+        logdir.mkdir(parents=True, exist_ok=True)
+        configuration.save(config, logdir / "config.yml")
+    except OSError as error:
+        raise UserError(
+            f"--logdir {logdir}: cannot write there ({error.strerror}); give another folder."
+        ) from None
+    # Adam begins anew: its state is not brought in.
+    optimizer = training.build_optimizer(config.training, model)
+    checkpoints.save(logdir, step, model, optimizer)
+    return step
+
+
+def _reader(checkpoint: str):
+    path = pathlib.Path(checkpoint)
+    prefix = tf.train.latest_checkpoint(checkpoint) if path.is_dir() else checkpoint
+    prefix = str(prefix).removesuffix(".index") if prefix else None
+    if prefix is None or not pathlib.Path(f"{prefix}.index").is_file():
+        raise UserError(
+            f"{checkpoint}: no TensorFlow checkpoint there. Give the prefix of its files (model-1000"
+            " for model-1000.index and model-1000.data-00000-of-00001), or the folder that holds"
+            " them and the file named `checkpoint`."
+        )
+    try:
+        return tf.train.load_checkpoint(prefix)
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError(f"{checkpoint}: not a readable checkpoint ({error}).") from None
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cwvae.original",
+        description="Brings in a checkpoint of the authors' TensorFlow 1 code as a run folder.",
+    )
+    parser.add_argument("checkpoint", help="the prefix of its files, or their folder")
+    parser.add_argument("--config", required=True, help="a YAML file with the sizes it was made with")
+    parser.add_argument("--logdir", required=True, help="the run's folder, to be made")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="section.key=value", help="may be repeated"
+    )
+    arguments = parser.parse_args()
+    with exit_on_user_error():
+        config = configuration.load(arguments.config, arguments.set)
+        step = bring_in(arguments.checkpoint, config, arguments.logdir)
+    print(f"Brought in at step {step}. To evaluate: python eval.py --logdir {arguments.logdir}")
+
+
+if __name__ == "__main__":
+    main()

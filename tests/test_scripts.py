@@ -1,0 +1,506 @@
+"""train.py and eval.py as a user runs them: what they write, and what they say when it goes wrong.
+
+Every start of TensorFlow takes seconds, so one tiny run is trained and evaluated once, and copied.
+What must be refused before TensorFlow starts is run where TensorFlow cannot be imported.
+"""
+
+import csv
+import json
+import math
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+import data_loaders
+from cwvae import config as configuration
+from cwvae.baselines import trivial
+from cwvae.metrics import image
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# Levels 2 and factor 3: the six frames of an update are two ticks of the slower level.
+TINY = {
+    "model.levels": 2,
+    "model.factor": 3,
+    "model.channel_multiplier": 0.125,
+    "model.deterministic_size": 8,
+    "model.hidden_size": 8,
+    "model.stochastic_size": 2,
+    "model.mlp_size": 8,
+    "data.digit_size": 14,
+    "data.train_length": 20,
+    "data.test_length": 20,
+    "training.steps": 2,
+    "training.batch_size": 2,
+    "training.seq_len": 6,
+    "training.log_every": 1,
+    "training.video_every": 100000,
+    "training.save_every": 100000,
+    "training.video_length": 10,
+    "evaluation.context": 3,
+    "evaluation.horizon": 5,
+    "evaluation.num_videos": 3,
+    "evaluation.num_samples": 2,
+    "evaluation.batch_size": 2,
+}
+PREDICTORS = ["cwvae", "copy last frame", "mean training frame"]
+
+# What TensorFlow 2.21 says of itself when nothing holds it back.
+NOISE = ["oneDNN", "absl::InitializeLog", "cpu_feature_guard", "cuda", "WARNING", "Warning"]
+
+
+# A user's: tests/conftest.py has hushed TensorFlow in this process.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+
+
+def sets(**changes):
+    """Returns TINY as arguments; `model__levels=3` changes model.levels."""
+    values = TINY | {name.replace("__", "."): value for name, value in changes.items()}
+    return [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+
+
+def start(*arguments, env=ENVIRONMENT, **options):
+    """Starts a script from the folder of the project."""
+    words = [sys.executable, *map(str, arguments)]
+    return subprocess.Popen(words, cwd=ROOT, env=env, text=True, **options)
+
+
+def run(*arguments, **options):
+    """Runs a script to its end: its exit code, stdout and stderr."""
+    process = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def succeed(*arguments):
+    result = run(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in NOISE:
+        assert word not in result.stdout + result.stderr
+    return result
+
+
+def refused(result):
+    """Checks that a script ended with exit code 2 and one message alone, and returns it."""
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert len(re.findall(r"^error: ", result.stderr, re.MULTILINE)) == 1
+    assert "Traceback" not in result.stderr
+    return result.stderr.removeprefix("error: ").rstrip("\n")
+
+
+@pytest.fixture(scope="module")
+def no_tensorflow(tmp_path_factory):
+    """An environment in which importing TensorFlow ends the program."""
+    folder = tmp_path_factory.mktemp("no_tensorflow")
+    for name in ("tensorflow", "keras", "tensorflow_probability"):
+        (folder / f"{name}.py").write_text("raise SystemExit('TensorFlow was started')\n")
+    paths = [str(folder), *filter(None, [ENVIRONMENT.get("PYTHONPATH")])]
+    return ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two steps, and what train.py said; not to be written into."""
+    logdir = tmp_path_factory.mktemp("runs") / "tiny run"
+    command = ("train.py", "--config", "configs/quickstart.yml", "--logdir", logdir, *sets())
+    return logdir, succeed(*command)
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, tmp_path_factory):
+    """An evaluated copy of that run, and what eval.py said; not to be written into."""
+    logdir = tmp_path_factory.mktemp("evaluated") / "run"
+    shutil.copytree(trained[0], logdir)
+    return logdir, succeed("eval.py", "--logdir", logdir)
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A copy of the trained run, to be written into."""
+    return shutil.copytree(trained[0], tmp_path / "copy")
+
+
+@pytest.fixture
+def untrained(tmp_path):
+    """The folder of a run that has its configuration, and no checkpoint."""
+    overrides = [word for word in sets() if word != "--set"]
+    logdir = tmp_path / "untrained"
+    logdir.mkdir()
+    config = configuration.load(ROOT / "configs" / "quickstart.yml", overrides)
+    configuration.save(config, logdir / "config.yml")
+    return logdir
+
+
+def steps_of(logdir):
+    return [int(path.stem.removeprefix("step_")) for path in (logdir / "checkpoints").iterdir()]
+
+
+def metrics_of(logdir):
+    return [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
+
+
+# Refused before TensorFlow starts.
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"training__stepz": 3}, ["unknown key in section 'training'", "did you mean 'steps'?"]),
+        ({"training__steps": "many"}, ["training.steps must be a whole number, not 'many'"]),
+        ({"model__factor": 0}, ["model.factor must be at least 1, not 0"]),
+        ({"evaluation__context": 9, "data__test_length": 9}, ["evaluation.context = 9", "test"]),
+        ({"data__name": "moving_digit"}, ["unknown data set", "did you mean 'moving_digits'?"]),
+        ({"data__digits_dir": "/no/such/folder"}, ["/no/such/folder"]),
+    ],
+    ids=["misspelt", "type", "range", "context", "data set", "digits"],
+)
+def test_train_refuses_a_wrong_setting(tmp_path, no_tensorflow, changes, words):
+    command = ("--config", "configs/quickstart.yml", "--logdir", tmp_path / "run")
+    message = refused(run("train.py", *command, *sets(**changes), env=no_tensorflow))
+    for word in words:
+        assert word in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not data_loaders.PLANNED, reason="every data set has its loader")
+def test_train_refuses_a_data_set_without_a_loader(tmp_path, no_tensorflow):
+    name = data_loaders.PLANNED[0]
+    command = ("--config", "configs/quickstart.yml", "--logdir", tmp_path / "run")
+    message = refused(run("train.py", *command, *sets(data__name=name), env=no_tensorflow))
+    assert f"'{name}' is known" in message
+    # It sends the user to configurations: they exist.
+    assert "configs/quickstart.yml" in message
+    for path in re.findall(r"configs/\w+\.yml", message):
+        assert (ROOT / path).is_file(), path
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_refuses_a_missing_configuration(tmp_path, no_tensorflow):
+    command = ("--config", "configs/quikstart.yml", "--logdir", tmp_path / "run")
+    message = refused(run("train.py", *command, env=no_tensorflow))
+    assert message.startswith("configs/quikstart.yml: no such configuration file")
+    assert "quickstart.yml" in message.partition("There are")[2]
+
+
+def test_train_refuses_a_folder_it_cannot_write(tmp_path, no_tensorflow):
+    (tmp_path / "file").write_text("in the way")
+    logdir = tmp_path / "file" / "run"
+    command = ("--config", "configs/quickstart.yml", "--logdir", logdir)
+    message = refused(run("train.py", *command, *sets(), env=no_tensorflow))
+    assert message.startswith(f"--logdir {logdir}: cannot write there")
+
+
+def test_train_refuses_the_folder_of_another_run(untrained, no_tensorflow):
+    before = (untrained / "config.yml").read_bytes()
+    changes = {"model__levels": 3, "training__steps": 9, "training__learning_rate": 0.5}
+    command = ("--config", "configs/quickstart.yml", "--logdir", untrained)
+    message = refused(run("train.py", *command, *sets(**changes), env=no_tensorflow))
+    assert "holds a run of another configuration" in message
+    assert "model.levels: 2 -> 3" in message
+    assert "training.learning_rate: 0.001 -> 0.5" in message
+    assert "training.steps" not in message  # may change
+    assert f"python train.py --logdir {untrained}" in message
+    assert (untrained / "config.yml").read_bytes() == before
+
+
+def test_going_on_keeps_the_configuration(untrained, no_tensorflow):
+    command = ("train.py", "--logdir", untrained, "--set", "model.hidden_size=9")
+    assert "model.hidden_size: 8 -> 9" in refused(run(*command, env=no_tensorflow))
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py"])
+def test_a_folder_without_a_run(tmp_path, no_tensorflow, script):
+    message = refused(run(script, "--logdir", tmp_path, env=no_tensorflow))
+    assert message.startswith(f"{tmp_path}: no run here")
+
+
+def test_eval_refuses_a_run_without_a_checkpoint(untrained, no_tensorflow):
+    message = refused(run("eval.py", "--logdir", untrained, env=no_tensorflow))
+    assert "no checkpoint yet" in message
+    assert f"python train.py --logdir {untrained}" in message
+
+
+def test_eval_refuses_a_step_that_does_not_exist(copy, no_tensorflow):
+    message = refused(run("eval.py", "--logdir", copy, "--step", 3, env=no_tensorflow))
+    assert message == f"{copy}: no checkpoint of step 3; there are 2."
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.batch_size=3", "keeps its model and training settings"),
+        ("evaluation.horizont=3", "did you mean 'horizon'?"),
+        ("evaluation.horizon=18", "test clips have data.test_length = 20"),
+        ("evaluation.observe_levels=TFT", "model.levels = 2"),
+    ],
+)
+def test_eval_refuses_a_wrong_setting(untrained, no_tensorflow, override, words):
+    command = ("eval.py", "--logdir", untrained, "--set", override)
+    message = refused(run(*command, env=no_tensorflow))
+    assert override.partition("=")[2] in message
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["train.py"], "give --config for a new run, or --logdir to go on with one"),
+        (["eval.py"], "required: --logdir"),
+        (["eval.py", "--logdir", ".", "--step", "last"], "invalid int value: 'last'"),
+        (["train.py", "--confg", "configs/quickstart.yml"], "unrecognized arguments: --confg"),
+    ],
+)
+def test_a_wrong_command_line(no_tensorflow, command, words):
+    result = run(*command, env=no_tensorflow)
+    assert result.returncode == 2
+    assert result.stderr.startswith("usage: ")
+    assert result.stderr.count("error: ") == 1
+    assert words in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py"])
+def test_help(no_tensorflow, script):
+    result = run(script, "--help", env=no_tensorflow)
+    assert result.returncode == 0
+    assert f"python {script}" in result.stdout
+
+
+# Checkpoints that do not fit: seen once the model is built.
+
+
+def test_eval_refuses_a_checkpoint_that_does_not_fit(copy):
+    path = copy / "config.yml"
+    text = path.read_text()
+    assert "deterministic_size: 8\n" in text
+    path.write_text(text.replace("deterministic_size: 8\n", "deterministic_size: 9\n"))
+    message = refused(run("eval.py", "--logdir", copy))
+    assert "step_000000002.npz: does not fit the configuration beside it: model/" in message
+    assert "Was config.yml changed" in message
+    assert not (copy / "eval").exists()
+
+
+def test_train_refuses_a_checkpoint_that_was_cut_short(copy):
+    (path,) = (copy / "checkpoints").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    before = (copy / "metrics.jsonl").read_bytes()
+    message = refused(run("train.py", "--logdir", copy))
+    assert message.startswith(f"{path}: not a readable checkpoint")
+    assert (copy / "metrics.jsonl").read_bytes() == before
+
+
+# A run.
+
+
+def test_train_writes_a_run(trained):
+    logdir, result = trained
+    assert f"Trained. To evaluate: python eval.py --logdir {logdir}" in result.stdout
+    assert "tensorboard --logdir" in result.stdout
+    assert "2/2" in result.stderr  # the progress bar
+    assert configuration.load_run(logdir).model.deterministic_size == 8
+    assert sorted(path.name for path in logdir.iterdir()) == sorted(
+        ["config.yml", "checkpoints", "metrics.jsonl", "tensorboard"]
+    )
+    assert [path.name for path in (logdir / "checkpoints").iterdir()] == ["step_000000002.npz"]
+    with np.load(logdir / "checkpoints" / "step_000000002.npz", allow_pickle=False) as arrays:
+        assert arrays["step"] == 2
+        assert sum(name.startswith("model/") for name in arrays) > 20
+        assert sum(name.startswith("optimizer/") for name in arrays) > 40
+        assert all(np.isfinite(arrays[name]).all() for name in arrays)
+    (events,) = (logdir / "tensorboard").iterdir()
+    content = events.read_bytes()
+    for name in (b"nll", b"kl/level0_sum", b"kl/level1_sum", b"gradient_norm"):
+        assert name in content
+    for name in (b"open_loop/train", b"open_loop/test", b"GIF89a"):
+        assert name in content
+
+
+def test_train_logs_every_step_as_json_lines(trained):
+    lines = metrics_of(trained[0])
+    training = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in training] == [1, 2]
+    assert [line["step"] for line in lines if "test/loss" in line] == [2]
+    names = {"loss", "nll", "kl/level0_sum", "kl/level1_sum", "kl/level0_per_step"}
+    names |= {"kl/level1_per_step", "gradient_norm", "frames_per_second"}
+    for line in training:
+        assert names <= set(line)
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+
+
+def test_train_with_nothing_to_do_says_so(copy):
+    before = metrics_of(copy)
+    result = succeed("train.py", "--logdir", copy)
+    assert f"Trained. To evaluate: python eval.py --logdir {copy}" in result.stdout
+    assert steps_of(copy) == [2]
+    assert metrics_of(copy) == before
+
+
+def test_more_steps_go_on_where_the_run_ended(copy):
+    # Also: windows of seq_len frames that the held-out clips would be too short for.
+    config = (copy / "config.yml").read_text()
+    (copy / "config.yml").write_text(
+        config.replace("test_length: 20", "test_length: 12").replace("seq_len: 6", "seq_len: 15")
+    )
+    before = metrics_of(copy)
+    succeed("train.py", "--logdir", copy, "--set", "training.steps=4")
+    assert configuration.load_run(copy).training.steps == 4
+    assert sorted(steps_of(copy)) == [2, 4]
+    after = metrics_of(copy)
+    assert after[: len(before)] == before
+    assert [line["step"] for line in after if "loss" in line] == [1, 2, 3, 4]
+    with np.load(copy / "checkpoints" / "step_000000004.npz", allow_pickle=False) as arrays:
+        assert arrays["step"] == 4
+
+
+def test_ctrl_c_saves_and_tells_how_to_go_on(tmp_path):
+    logdir = tmp_path / "run"
+    command = ("--config", "configs/quickstart.yml", "--logdir", logdir)
+    with open(tmp_path / "out", "w") as out, open(tmp_path / "err", "w") as err:
+        many = sets(training__steps=1000000, model__levels=1)
+        process = start("train.py", *command, *many, stdout=out, stderr=err)
+        try:
+            deadline = time.monotonic() + 120
+            metrics = logdir / "metrics.jsonl"
+            while not (metrics.is_file() and metrics.stat().st_size):
+                assert process.poll() is None, (tmp_path / "err").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 130
+        finally:
+            process.kill()
+            process.wait()
+    assert "Traceback" not in (tmp_path / "err").read_text()
+    said = (tmp_path / "out").read_text()
+    match = re.fullmatch(r"Stopped and saved\. To go on: python (train\.py .*)\n", said)
+    assert match, said
+    (step,) = steps_of(logdir)
+    assert 1 <= step < 1000000
+    assert metrics_of(logdir)[-1]["step"] == step
+
+    succeed(*shlex.split(match[1]), "--set", f"training.steps={step + 2}")
+    assert sorted(steps_of(logdir)) == [step, step + 2]
+    lines = [line["step"] for line in metrics_of(logdir) if "loss" in line]
+    assert lines == list(range(1, step + 3))
+
+
+# An evaluation.
+
+
+def all_numbers(tree):
+    if isinstance(tree, dict | list):
+        for item in tree.values() if isinstance(tree, dict) else tree:
+            yield from all_numbers(item)
+    elif isinstance(tree, int | float):
+        yield tree
+
+
+def read_results(logdir):
+    def no_json(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads((logdir / "eval" / "metrics.json").read_text(), parse_constant=no_json)
+
+
+def test_eval_writes_its_scores(evaluated):
+    results = read_results(evaluated[0])
+    assert {name: results[name] for name in results if name not in ("scores", "elbo")} == {
+        "step": 2,
+        "model": "cwvae",
+        "data": "moving_digits",
+        "protocol": "standard",
+        "context": 3,
+        "horizon": 5,
+        "num_videos": 3,
+        "num_samples": 2,
+        "observe_levels": None,
+        "seed": 0,
+    }
+    numbers = list(all_numbers(results))
+    assert len(numbers) > 50
+    assert all(map(math.isfinite, numbers))
+    assert list(results["scores"]) == PREDICTORS
+    for scores in results["scores"].values():
+        assert list(scores) == ["psnr", "ssim"]
+        for score in scores.values():
+            assert len(score["per_frame"]) == 5
+            assert score["mean"] == pytest.approx(np.mean(score["per_frame"]), abs=1e-4)
+            assert score["standard_error"] >= 0
+    elbo = results["elbo"]
+    assert elbo["frames"] == 6
+    assert len(elbo["kl_per_step"]) == len(elbo["kl_sum"]) == 2
+    # Six frames: six ticks of level 0, and with a factor of 3 two of level 1.
+    for per_step, total, ticks in zip(elbo["kl_per_step"], elbo["kl_sum"], [6, 2], strict=True):
+        assert total == pytest.approx(ticks * per_step, rel=1e-4)
+        assert per_step > 0
+
+
+def test_eval_scores_the_right_frames_of_the_right_clips(evaluated):
+    logdir, _ = evaluated
+    data = data_loaders.load(split="test", **configuration.load_run(logdir).data_options())
+    clips = np.stack([data.clip(i, 0, 8) for i in range(3)]).astype(np.float32) / 255
+    copies = trivial.copy_last_frame(clips[:, 2:3], 5)
+    scores = read_results(logdir)["scores"]["copy last frame"]
+    for name, metric in (("psnr", image.psnr), ("ssim", image.ssim)):
+        expected = metric(clips[:, 3:], copies).mean(0)
+        np.testing.assert_allclose(scores[name]["per_frame"], expected, atol=2e-5)
+
+
+def test_eval_writes_curves_with_a_row_per_frame(evaluated):
+    folder = evaluated[0] / "eval"
+    with open(folder / "curves.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["predicted_frame"] for row in rows] == ["1", "2", "3", "4", "5"]
+    scores = read_results(evaluated[0])["scores"]
+    assert len(rows[0]) == 1 + 2 * len(PREDICTORS)
+    for name in PREDICTORS:
+        for metric in ("psnr", "ssim"):
+            column = [float(row[f"{metric} {name}"]) for row in rows]
+            assert column == scores[name][metric]["per_frame"]
+
+
+@pytest.mark.parametrize("name", ["curves.png", "samples.png", "samples.gif"])
+def test_eval_draws_pictures(evaluated, name):
+    with Image.open(evaluated[0] / "eval" / name) as picture:
+        assert picture.format == name[-3:].upper()
+        assert min(picture.size) > 100
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 2  # not one flat colour
+        if name == "samples.gif":
+            assert picture.is_animated
+            assert picture.n_frames <= 8  # context and horizon
+
+
+def test_eval_prints_a_table(evaluated):
+    logdir, result = evaluated
+    results = read_results(logdir)
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("step 2, protocol standard: 3 held-out clips, 3 context frames, 5")
+    for name in PREDICTORS:
+        (row,) = [line for line in lines if line.startswith(f"{name} ")]
+        psnr, ssim = results["scores"][name].values()
+        expected = [psnr["mean_soon"], psnr["mean"], ssim["mean_soon"], ssim["mean"]]
+        assert row.removeprefix(name).split() == [f"{value:.3f}" for value in expected]
+    assert sum(line.startswith("level ") for line in lines) == 2
+    assert f"Written to {logdir / 'eval'}." in lines
+
+
+def test_the_settings_of_a_run_are_readable_without_this_project(trained):
+    plain = YAML(typ="safe").load((trained[0] / "config.yml").read_text())
+    for name, value in TINY.items():
+        section, _, key = name.partition(".")
+        assert plain[section][key] == value

@@ -1,0 +1,66 @@
+"""A model and data set small enough to train in a test."""
+
+import numpy as np
+import tensorflow as tf
+
+from cwvae import config
+
+OVERRIDES = (
+    "model.levels=2",
+    "model.factor=3",
+    "model.frame_size=32",
+    "model.channel_multiplier=0.125",
+    "model.stochastic_size=3",
+    "model.deterministic_size=8",
+    "model.hidden_size=7",
+    "model.mlp_size=9",
+    "model.decoder_stddev=0.3",
+    "data.digit_size=14",
+    "data.train_length=20",
+    "data.test_length=40",
+    "training.steps=6",
+    "training.batch_size=2",
+    "training.seq_len=7",
+    "training.learning_rate=0.01",
+    "training.log_every=2",
+    "training.video_every=4",
+    "training.video_length=12",
+    "training.save_every=3",
+    "evaluation.context=5",
+    "evaluation.horizon=9",
+    "evaluation.num_videos=3",
+    "evaluation.batch_size=2",
+)
+
+
+def settings(*overrides: str) -> config.Config:
+    """Returns the tiny configuration, with overrides of its own."""
+    return config.load(None, [*OVERRIDES, *overrides])
+
+
+class Squares:
+    """Clips of a square that drifts, one after the other; the data set's interface."""
+
+    def __init__(self, length: int = 40, count: int = 10, channels: int = 1):
+        self.clip_length, self.channels, self.count = length, channels, count
+
+    def __len__(self):
+        return self.count
+
+    def clip(self, i, start=0, length=None):
+        length = self.clip_length - start if length is None else length
+        video = np.zeros((length, 32, 32, self.channels), np.uint8)
+        for t in range(length):
+            x = (3 * i + 2 * (start + t)) % 25
+            video[t, 12:19, x : x + 7] = 255
+        return video
+
+    def batch(self, batch_size, length, seed, step):
+        return np.stack(
+            [self.clip((seed + step * batch_size + b) % self.count, 0, length) for b in range(batch_size)]
+        )
+
+    def batches(self, batch_size, length, seed, step=0):
+        while True:
+            yield tf.constant(self.batch(batch_size, length, seed, step))
+            step += 1
