@@ -72,7 +72,7 @@ def measure(options: argparse.Namespace) -> dict:
 
 
 def in_turn(options: argparse.Namespace) -> dict:
-    """Runs the yardstick and this script in turn, each alone, and returns the best and the ratios."""
+    """Runs the yardstick and this script in turn; returns the best of each and the ratios."""
     own = [__file__, *(a for a in sys.argv[1:] if a not in ("--yardstick", options.yardstick))]
     best: dict[str, dict] = {}
     for _ in range(options.rounds):

@@ -15,7 +15,9 @@ import numpy as np
 from cwvae.errors import UserError
 
 
-def save(logdir: str | pathlib.Path, step: int, model, optimizer=None, keep: int = 1) -> pathlib.Path:
+def save(
+    logdir: str | pathlib.Path, step: int, model, optimizer=None, keep: int = 1
+) -> pathlib.Path:
     """Writes a checkpoint and removes all but the newest.
 
     Args:

@@ -6,6 +6,7 @@ each overriding the one before. What each key means stands beside its default in
 """
 
 import dataclasses
+import json
 import pathlib
 import sys
 import types
@@ -134,7 +135,9 @@ def load(path: str | pathlib.Path | None = None, overrides: Iterable[str] = ()) 
     for override in overrides:
         _layer_override(override, values, origins)
     sections = {
-        name: section(**{key: _checked(section, name, key, values, origins) for key in _keys(section)})
+        name: section(
+            **{key: _checked(section, name, key, values, origins) for key in _keys(section)}
+        )
         for name, section in _SECTIONS.items()
     }
     config = Config(**sections)
@@ -167,8 +170,8 @@ def load_run(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Confi
     path = pathlib.Path(logdir) / "config.yml"
     if not path.is_file():
         raise UserError(
-            f"{logdir}: no run here (there is no config.yml). Give the folder that train.py printed,"
-            " or make one: python train.py --config configs/quickstart.yml"
+            f"{logdir}: no run here (there is no config.yml). Give the folder that train.py"
+            " printed, or make one: python train.py --config configs/quickstart.yml"
         )
     for override in overrides:
         if override.strip().startswith(("model.", "training.")):
@@ -205,7 +208,7 @@ def _keys(section) -> list[str]:
 
 def _layer_file(path: pathlib.Path, values: dict, origins: dict) -> None:
     if not path.is_file():
-        near = sorted(str(p) for p in BASE.parent.glob("*.yml") if p != BASE)
+        near = sorted(f"configs/{p.name}" for p in BASE.parent.glob("*.yml") if p != BASE)
         raise UserError(f"{path}: no such configuration file. There are: {', '.join(near)}.")
     try:
         content = YAML(typ="rt").load(path.read_text())
@@ -263,7 +266,9 @@ def _checked(section, name: str, key: str, values: dict, origins: dict) -> Any:
     value = _convert(values[name, key], field.type)
     if value is _MISFIT:
         given = values[name, key]
-        raise UserError(f"{origin} must be {_describe(field.type)}, not {given!r}.")
+        # YAML's words for what Python calls None, True and False; the rest reads alike.
+        shown = json.dumps(given) if given is None or isinstance(given, bool) else repr(given)
+        raise UserError(f"{origin} must be {_describe(field.type)}, not {shown}.")
     for number in value if isinstance(value, tuple) else (value,):
         if number is not None:
             _check_range(number, field.metadata, origin)

@@ -46,6 +46,4 @@ class DiagGaussian(NamedTuple):
 
     def stop_gradient(self) -> "DiagGaussian":
         """Returns the same Gaussian as a constant."""
-        return self._replace(
-            mean=tf.stop_gradient(self.mean), stddev=tf.stop_gradient(self.stddev)
-        )
+        return self._replace(mean=tf.stop_gradient(self.mean), stddev=tf.stop_gradient(self.stddev))

@@ -34,9 +34,12 @@ def unknown_name(kind: str, name: object, options: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Ends a script with one message and the error's exit code where a `UserError` leaves the block."""
+    """Ends a script with one message and an exit code where a `UserError` or Ctrl-C leaves it."""
     try:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

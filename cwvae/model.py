@@ -205,9 +205,7 @@ class CWVAE(VideoModel):
 
     def _unroll(self, start, stop, states, embeddings, seed):
         seed = None if self.mean_only else seed
-        return clockwork.unroll(
-            self.cells, self.factors, start, stop, states, embeddings, seed
-        )
+        return clockwork.unroll(self.cells, self.factors, start, stop, states, embeddings, seed)
 
     def decode(self, level: clockwork.LevelPass) -> tf.Tensor:
         """Returns the means of p(x_t | s_t), [B, T, H, W, C], for the fastest level's states."""
@@ -245,9 +243,7 @@ class CWVAE(VideoModel):
         passes, _ = self.infer(video, seed, observe_levels)
         return self.decode(passes[0])
 
-    def reconstruct(
-        self, video, seed, observe_levels: Sequence[bool] | None = None
-    ) -> tf.Tensor:
+    def reconstruct(self, video, seed, observe_levels: Sequence[bool] | None = None) -> tf.Tensor:
         """Returns the decoder's means under the posterior, [B, T, H, W, C].
 
         Args:

@@ -92,8 +92,6 @@ class EmbeddingMLP(keras.layers.Layer):
         return tf.cast(features, tf.float32)
 
 
-
-
 class _PointTransposedConv(keras.layers.Layer):
     """A transposed convolution of a 1x1 input, which is a matrix product.
 

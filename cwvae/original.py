@@ -159,8 +159,8 @@ def _reader(checkpoint: str):
     prefix = str(prefix).removesuffix(".index") if prefix else None
     if prefix is None or not pathlib.Path(f"{prefix}.index").is_file():
         raise UserError(
-            f"{checkpoint}: no TensorFlow checkpoint there. Give the prefix of its files (model-1000"
-            " for model-1000.index and model-1000.data-00000-of-00001), or the folder that holds"
+            f"{checkpoint}: no TensorFlow checkpoint there. Give the prefix of its files"
+            " (model-1000 for model-1000.index and model-1000.data-00000-of-00001), or the folder that holds"
             " them and the file named `checkpoint`."
         )
     try:
@@ -176,7 +176,9 @@ def main() -> None:
         description="Brings in a checkpoint of the authors' TensorFlow 1 code as a run folder.",
     )
     parser.add_argument("checkpoint", help="the prefix of its files, or their folder")
-    parser.add_argument("--config", required=True, help="a YAML file with the sizes it was made with")
+    parser.add_argument(
+        "--config", required=True, help="a YAML file with the sizes it was made with"
+    )
     parser.add_argument("--logdir", required=True, help="the run's folder, to be made")
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="may be repeated"

@@ -180,8 +180,8 @@ class Trainer:
             f"step {self.step + 1}: {terms[0]} is {scalars[terms[0]]}"
             f" (not finite: {', '.join(broken)}; finite: {finite or 'none'}). The update was not"
             f" applied; {path} holds the weights of step {self.step}. A lower"
-            " training.learning_rate or training.clip_norm, or training.precision=float32, may help;"
-            " both need a new run (another --logdir)."
+            " training.learning_rate or training.clip_norm, or training.precision=float32, may"
+            " help; each needs a new run (another --logdir)."
         )
 
     def _save(self) -> pathlib.Path:

@@ -39,7 +39,9 @@ def sigmoid(x):
 
 
 def numpy_transition(w, z, h, context):
-    inputs = relu(np.concatenate([z, context], -1) @ w["prior_input_kernel"] + w["prior_input_bias"])
+    inputs = relu(
+        np.concatenate([z, context], -1) @ w["prior_input_kernel"] + w["prior_input_bias"]
+    )
     x = inputs @ w["gru_kernel"] + w["gru_bias"][0]
     r = h @ w["gru_recurrent_kernel"] + w["gru_bias"][1]
     update = sigmoid(x[:, :D] + r[:, :D])

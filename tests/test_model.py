@@ -63,7 +63,7 @@ def test_frame_sizes(size):
 
 
 def test_a_frame_size_that_does_not_fit_says_which_do():
-    with pytest.raises(ValueError, match="48.*32, 64, 128"):
+    with pytest.raises(ValueError, match=r"48.*32, 64, 128"):
         build(frame_size=48)
 
 
@@ -169,9 +169,7 @@ def gradients(model, video, **options):
 def test_gradients_reach_every_variable():
     # The slowest level's h is zero at first: its recurrent kernel matters from the third tick on.
     model, video = build(), clips(20)
-    for variable, gradient in zip(
-        model.trainable_variables, gradients(model, video), strict=True
-    ):
+    for variable, gradient in zip(model.trainable_variables, gradients(model, video), strict=True):
         assert gradient is not None, variable.path
         assert np.abs(gradient).max() > 0, variable.path
 
@@ -195,7 +193,9 @@ def test_kl_balance_keeps_the_value_and_splits_the_gradient():
         same, trains_prior, trains_posterior = kl_gradients(balance)
         np.testing.assert_allclose(same, value, rtol=1e-5)
         np.testing.assert_allclose(trains_prior, balance * prior, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(trains_posterior, (1 - balance) * posterior, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            trains_posterior, (1 - balance) * posterior, rtol=1e-4, atol=1e-6
+        )
 
 
 def test_training_loss_by_hand():

@@ -1,6 +1,5 @@
 """A checkpoint as the authors' TensorFlow 1 code writes it becomes a run of ours."""
 
-
 import numpy as np
 import pytest
 import reference

@@ -44,7 +44,7 @@ LARGE = dict(stochastic_size=100, deterministic_size=800, hidden_size=800)
 
 
 @pytest.mark.parametrize(
-    "sizes, channels, levels, count",
+    ("sizes", "channels", "levels", "count"),
     [
         (SMALL, 3, 1, 5_106_339),
         (SMALL, 3, 2, 8_788_243),

@@ -121,7 +121,9 @@ def test_seeds_change_weights_data_and_latents(tmp_path):
     runs = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
-        trained = trainer(tiny.settings(f"training.seed={seed}", "training.steps=2"), tmp_path / name)
+        trained = trainer(
+            tiny.settings(f"training.seed={seed}", "training.steps=2"), tmp_path / name
+        )
         first = trained.model.weights[0].numpy().copy()
         trained.run()
         runs[name] = first, lines(tmp_path / name)[0]["loss"]

@@ -57,7 +57,10 @@ class Squares:
 
     def batch(self, batch_size, length, seed, step):
         return np.stack(
-            [self.clip((seed + step * batch_size + b) % self.count, 0, length) for b in range(batch_size)]
+            [
+                self.clip((seed + step * batch_size + b) % self.count, 0, length)
+                for b in range(batch_size)
+            ]
         )
 
     def batches(self, batch_size, length, seed, step=0):
