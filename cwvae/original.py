@@ -160,8 +160,8 @@ def _reader(checkpoint: str):
     if prefix is None or not pathlib.Path(f"{prefix}.index").is_file():
         raise UserError(
             f"{checkpoint}: no TensorFlow checkpoint there. Give the prefix of its files"
-            " (model-1000 for model-1000.index and model-1000.data-00000-of-00001), or the folder that holds"
-            " them and the file named `checkpoint`."
+            " (model-1000 for model-1000.index and model-1000.data-00000-of-00001), or the folder"
+            " that holds them and the file named `checkpoint`."
         )
     try:
         return tf.train.load_checkpoint(prefix)
