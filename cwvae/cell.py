@@ -161,10 +161,11 @@ class RSSMCell(keras.layers.Layer):
         """A GRU whose reset gate acts after the recurrent product (Keras' `reset_after`)."""
         x = tf.linalg.matmul(inputs, self.gru_kernel) + self.gru_bias[0]
         h = tf.linalg.matmul(state, self.gru_recurrent_kernel) + self.gru_bias[1]
-        size = self.deterministic_size
-        gates = tf.sigmoid(x[:, : 2 * size] + h[:, : 2 * size])
-        update, reset = gates[:, :size], gates[:, size:]
-        candidate = tf.tanh(x[:, 2 * size :] + reset * h[:, 2 * size :])
+        sizes = [2 * self.deterministic_size, self.deterministic_size]
+        x_gates, x_candidate = tf.split(x, sizes, -1)
+        h_gates, h_candidate = tf.split(h, sizes, -1)
+        update, reset = tf.split(tf.sigmoid(x_gates + h_gates), 2, -1)
+        candidate = tf.tanh(x_candidate + reset * h_candidate)
         return candidate + update * (state - candidate)
 
     def prior(self, deterministic: tf.Tensor) -> DiagGaussian:

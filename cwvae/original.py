@@ -44,7 +44,7 @@ def variables_in_original_order(model: CWVAE) -> list:
         weights += [*cell.posterior_heads[0], *cell.posterior_heads[1]]
     decoder = model.decoder
     weights += [*decoder.dense.trainable_weights, decoder.point.kernel, decoder.point.bias]
-    for layer in decoder.convolutions:
+    for layer in [*decoder.convolutions, decoder.last]:
         weights += layer.trainable_weights
     return weights
 
