@@ -44,7 +44,7 @@ def train(config: Config, logdir: str | pathlib.Path) -> bool:
     with quiet_tensorflow():
         from cwvae import factory, training
 
-    model = factory.build(config)
+    model = factory.build(config, config.training.seed)
     return training.Trainer(config, model, *data, logdir).run()
 
 

@@ -43,7 +43,7 @@ def measure(options: argparse.Namespace) -> dict:
         from cwvae import factory, training
 
     config = configuration.load(None, [f"training.precision={options.precision}"])
-    model = factory.build(config)
+    model = factory.build(config, seed=0)
     optimizer = training.build_optimizer(config.training, model)
     step = training.build_step(config, model, optimizer)
     rng = np.random.default_rng(0)

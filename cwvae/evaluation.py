@@ -29,7 +29,8 @@ SOON = 10
 # Clips whose mean is the mean training frame.
 _MEAN_CLIPS = 500
 # What samples.gif and samples.png show.
-_SHOWN_CLIPS, _SHOWN_SAMPLES, _SHOWN_FRAMES, _STRIP_COLUMNS = 4, 3, 500, 12
+_SHOWN_CLIPS, _SHOWN_SAMPLES, _SHOWN_SIZE = 4, 3, 96
+_SHOWN_CONTEXT, _SHOWN_FRAMES, _STRIP_COLUMNS = 50, 500, 12
 
 
 def evaluate(config: Config, model: VideoModel, step: int, train_data, test_data, logdir) -> dict:
@@ -248,36 +249,37 @@ def _write_curves(folder: pathlib.Path, scores: dict) -> None:
 
 
 def _write_samples(folder: pathlib.Path, config: Config, model: VideoModel, data) -> None:
-    """Writes samples.gif, truth above predictions, and samples.png, one clip to the last frame."""
+    """Writes samples.gif, truth above predictions, and samples.png, one clip to the last frame.
+
+    These pictures are the one thing that keeps frames: no more than a person looks at.
+    """
     options = config.evaluation
     videos = range(min(_SHOWN_CLIPS, options.num_videos))
-    # The pictures are the one thing that keeps frames: as many as a person looks at.
-    length = min(options.context + options.horizon, _SHOWN_FRAMES)
     context = _clips(data, videos, 0, options.context)
-    total = options.context + options.horizon
-    times = np.unique(
-        np.concatenate(
-            [
-                np.linspace(0, options.context - 1, 3),
-                np.geomspace(1, options.horizon, _STRIP_COLUMNS - 3) + options.context - 1,
-            ]
-        ).astype(int)
-    )
-    truth = _clips(data, videos, 0, length)
-    rows, strips = [list(truth)], [_clips(data, range(1), 0, total)[0][times]]
+    begin = max(0, options.context - _SHOWN_CONTEXT)
+    end = min(options.context + options.horizon, begin + _SHOWN_FRAMES)
+    times = _strip_times(options.context, options.horizon)
+    rows = [list(_clips(data, videos, begin, end - begin))]
+    strips = [np.concatenate([data.clip(0, int(time), 1) for time in times])]
     for sample in range(_SHOWN_SAMPLES):
-        shown, strip = [context], [visualize.to_uint8(context[0][times[times < options.context]])]
+        video, strip = [context[:, begin:]], [context[0][times[times < options.context]]]
         for start, frames in _predict(model, context, options, sample):
-            frames = visualize.to_uint8(frames)
-            first = options.context + start
-            shown.append(frames[:, : max(0, length - first)])
-            inside = times[(times >= first) & (times < first + frames.shape[1])] - first
-            strip.append(frames[0][inside])
-        rows.append(list(np.concatenate(shown, 1)))
+            frames, first = visualize.to_uint8(frames), options.context + start
+            video.append(frames[:, : max(0, end - first)])
+            within = (times >= first) & (times < first + frames.shape[1])
+            strip.append(frames[0][times[within] - first])
+        rows.append(list(np.concatenate(video, 1)))
         strips.append(np.concatenate(strip))
     labels = ["truth", *(f"sample {i + 1}" for i in range(_SHOWN_SAMPLES))]
-    scale = max(1, 96 // truth.shape[2])
-    video = visualize.mark_context(visualize.grid(rows, scale=scale), options.context)
-    visualize.save_gif(folder / "samples.gif", visualize.label_rows(video, labels))
+    scale = max(1, _SHOWN_SIZE // context.shape[2])
+    grid = visualize.mark_context(visualize.grid(rows, scale=scale), options.context - begin)
+    visualize.save_gif(folder / "samples.gif", visualize.label_rows(grid, labels))
     picture = visualize.filmstrip(strips, times.tolist(), labels, options.context)
     visualize.save_png(folder / "samples.png", picture)
+
+
+def _strip_times(context: int, horizon: int) -> np.ndarray:
+    """Which frames a film strip shows: the context's, then ever longer strides to the last."""
+    seen = np.linspace(0, context - 1, min(3, context))
+    predicted = context - 1 + np.geomspace(1, horizon, min(_STRIP_COLUMNS - 3, horizon))
+    return np.unique(np.rint(np.concatenate([seen, predicted])).astype(int))

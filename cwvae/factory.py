@@ -6,9 +6,16 @@ from cwvae.config import Config, per_level
 from cwvae.model import CWVAE, VideoModel
 
 
-def build(config: Config) -> VideoModel:
-    """Returns the untrained model of a configuration, its weights drawn from `training.seed`."""
-    keras.utils.set_random_seed(config.training.seed)
+def build(config: Config, seed: int | None = None) -> VideoModel:
+    """Returns the untrained model of a configuration.
+
+    Args:
+      config: Of a run.
+      seed: Of the weights, by way of Keras' global seed; None where they are set afterwards, which
+        leaves the caller's random state alone.
+    """
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
     options = config.model
     return CWVAE(
         levels=options.levels,

@@ -27,11 +27,6 @@ class RunLog:
             self._path.write_text("".join(f"{line}\n" for line in lines))
         self._events = tf.summary.create_file_writer(str(pathlib.Path(logdir) / "tensorboard"))
 
-    def text(self, name: str, text: str) -> None:
-        """Writes Markdown for TensorBoard's text page."""
-        with self._events.as_default(step=0):
-            tf.summary.text(name, text)
-
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes scalars by name."""
         with self._path.open("a") as file:

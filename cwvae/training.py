@@ -1,8 +1,10 @@
 """Training: the compiled step, and the loop around it that logs, saves and can be stopped."""
 
+import contextlib
 import pathlib
 import signal
 import time
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -142,7 +144,7 @@ class Trainer:
 
     def _loop(self, batches, progress) -> None:
         options = self.config.training
-        sums, count, start = {}, 0, time.perf_counter()
+        sums, count, clock = {}, 0, _Clock()
         for video in batches:
             if self.step >= options.steps or self._stop:
                 break
@@ -150,22 +152,23 @@ class Trainer:
             scalars = {k: float(v) for k, v in self._train_step(video, number).items()}
             self._check_finite(scalars)
             self.step += 1
+            clock.count(options.batch_size * options.seq_len)
+            progress.set_postfix_str(_summary(scalars, clock.speed()), refresh=False)
+            progress.update()
             count += 1
             sums = {name: sums.get(name, 0.0) + value for name, value in scalars.items()}
-            frames = count * options.batch_size * options.seq_len
-            speed = frames / (time.perf_counter() - start)
-            progress.set_postfix_str(_summary(scalars, speed), refresh=False)
-            progress.update()
-            if self.step % options.log_every == 0 or self.step == options.steps:
+            last = self.step == options.steps
+            if self.step % options.log_every == 0 or last:
                 means = {name: value / count for name, value in sums.items()}
-                self._log.scalars(self.step, means | {"frames_per_second": speed})
-                sums, count, start = {}, 0, time.perf_counter()
-            if self.step % options.video_every == 0 or self.step == options.steps:
-                self._log_held_out()
-                self._log_videos()
-                start = time.perf_counter() if not count else start
-            if self.step % options.save_every == 0 and self.step < options.steps:
-                self._save()
+                self._log.scalars(self.step, means | {"frames_per_second": clock.speed()})
+                sums, count = {}, 0
+                clock.restart()
+            with clock.paused():
+                if self.step % options.video_every == 0 or last:
+                    self._log_held_out()
+                    self._log_videos()
+                if self.step % options.save_every == 0 and not last:
+                    self._save()
         self._save()
 
     def _check_finite(self, scalars: dict[str, float]) -> None:
@@ -211,7 +214,37 @@ class Trainer:
             shown = np.concatenate([truth[:, :context], predicted.numpy()], 1)
             rows = [list(truth), list(shown), list(visualize.error_frames(truth, shown))]
             video = visualize.mark_context(visualize.grid(rows), context)
+            video = visualize.label_rows(video, ["truth", "prediction", "error"])
             self._log.video(self.step, f"open_loop/{split}", video)
+
+
+class _Clock:
+    """Frames per second of training alone: without the first step, which compiles, and pauses."""
+
+    def __init__(self):
+        self._frames, self._start = 0, None
+
+    def count(self, frames: int) -> None:
+        """Counts the frames of a step that has just ended."""
+        if self._start is None:
+            self._start = time.perf_counter()
+        else:
+            self._frames += frames
+
+    def speed(self) -> float:
+        """Returns frames per second; 0 before there is a step to time."""
+        return self._frames / (time.perf_counter() - self._start) if self._frames else 0.0
+
+    def restart(self) -> None:
+        """Begins to count anew."""
+        self._frames, self._start = 0, time.perf_counter()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out the time that the block takes."""
+        began = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - began
 
 
 def _summary(scalars: dict[str, float], speed: float) -> str:

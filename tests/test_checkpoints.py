@@ -8,7 +8,8 @@ from cwvae.errors import UserError
 
 
 def model(*overrides):
-    return factory.build(tiny.settings(*overrides))
+    settings = tiny.settings(*overrides)
+    return factory.build(settings, settings.training.seed)
 
 
 def adam(for_model):

@@ -149,6 +149,29 @@ def test_pictures_open(run):
         assert Image.open(folder / "eval" / name).size[0] > 300
 
 
+def test_a_film_strip_reaches_from_the_first_frame_to_the_last():
+    for context, horizon in [(1, 1), (1, 9), (2, 3), (36, 964), (600, 100)]:
+        times = evaluation._strip_times(context, horizon)
+        assert times[0] == 0
+        assert times[-1] == context + horizon - 1
+        assert np.all(np.diff(times) > 0)
+        assert context in times
+        assert len(times) <= 12
+
+
+def test_a_context_longer_than_the_pictures_is_cut(tmp_path):
+    settings = tiny.settings(
+        "data.train_length=600",
+        "data.test_length=600",
+        "evaluation.context=580",
+        "training.video_length=590",
+    )
+    data = tiny.Squares(600)
+    (tmp_path / "eval").mkdir()
+    evaluation._write_samples(tmp_path / "eval", settings, Oracle(data), data)
+    assert Image.open(tmp_path / "eval" / "samples.gif").n_frames == 50 + 9
+
+
 def test_the_table_names_every_predictor_and_level(run):
     _, _, results, _ = run
     text = evaluation.table(results)

@@ -13,7 +13,7 @@ from cwvae.errors import TrainingStopped
 
 
 def trainer(settings, logdir):
-    model = factory.build(settings)
+    model = factory.build(settings, settings.training.seed)
     return training.Trainer(settings, model, tiny.Squares(20), tiny.Squares(40), logdir)
 
 
@@ -83,7 +83,8 @@ def test_the_open_loop_video_shows_truth_prediction_and_error(run):
     image = Image.open(io.BytesIO(gif))
     image.seek(8)
     frame = np.asarray(image.convert("L")).astype(int)
-    rows = [frame[3 + 34 * row :][:32, 3 : 3 + 32] for row in range(3)]
+    left = frame.shape[1] - 3 - (4 * 32 + 3 * 2)  # of the first clip, right of the labels
+    rows = [frame[3 + 34 * row :][:32, left : left + 32] for row in range(3)]
     truth = trained.data["test"].clip(0)[8, ..., 0].astype(int)
     np.testing.assert_allclose(rows[0], truth, atol=6)
     np.testing.assert_allclose(rows[2], np.abs(rows[0] - rows[1]), atol=12)
@@ -176,7 +177,7 @@ def test_the_fused_adam_is_adam():
 
 def test_the_gradient_is_clipped_by_its_global_norm():
     settings = tiny.settings("training.clip_norm=0.5")
-    model = factory.build(settings)
+    model = factory.build(settings, settings.training.seed)
     optimizer = training.build_optimizer(settings.training, model)
     step = training.build_step(settings, model, optimizer)
     video = tf.constant(tiny.Squares().batch(2, 7, 0, 0))
@@ -192,7 +193,7 @@ def test_beta_and_free_nats_reach_the_loss():
 
     def scalars(*overrides):
         settings = tiny.settings(*overrides)
-        model = factory.build(settings)
+        model = factory.build(settings, settings.training.seed)
         optimizer = training.build_optimizer(settings.training, model)
         step = training.build_step(settings, model, optimizer)
         return {k: float(v) for k, v in step(video, tf.constant(0, tf.int64)).items()}
@@ -231,7 +232,7 @@ def test_learning_on_moving_digits(tmp_path):
     data = [
         data_loaders.load(split=split, **settings.data_options()) for split in ("train", "test")
     ]
-    model = factory.build(settings)
+    model = factory.build(settings, settings.training.seed)
     assert training.Trainer(settings, model, *data, tmp_path).run()
     history = [line["loss"] for line in lines(tmp_path) if "loss" in line]
     assert np.mean(history[-10:]) < np.mean(history[:2]) - 100
