@@ -31,16 +31,29 @@ class State(NamedTuple):
         return tf.concat([self.stochastic, self.deterministic], -1)
 
 
-class RecurrentKernels(NamedTuple):
-    """The rows of the layers with split inputs that belong to the recurrence.
+class TickWeights(NamedTuple):
+    """A cell's weights as the recurrence takes them: layers with split inputs sliced, heads joined.
+
+    Made once for all ticks: a slice within the recurrence would cost its gradient the whole kernel
+    at every tick.
 
     Attributes:
-      stochastic: Of the transition's input layer, for z, [S, E].
-      deterministic: Of the posterior's first layer, for h, [D, E].
+      input_kernel: The transition's input layer, its rows for z, [S, E].
+      gru_kernel: [E, 3 D].
+      gru_recurrent_kernel: [D, 3 D].
+      gru_bias: [2, 3 D].
+      prior: (kernel, bias) of the prior's hidden layer, and of its heads [E, 2 S], [2 S].
+      posterior_kernel: The posterior's first layer, its rows for h, [D, E].
+      posterior: (kernel, bias) of the posterior's second layer, and of its heads.
     """
 
-    stochastic: tf.Tensor
-    deterministic: tf.Tensor
+    input_kernel: tf.Tensor
+    gru_kernel: tf.Tensor
+    gru_recurrent_kernel: tf.Tensor
+    gru_bias: tf.Tensor
+    prior: tuple
+    posterior_kernel: tf.Tensor
+    posterior: tuple
 
 
 class RSSMCell(keras.layers.Layer):
@@ -110,14 +123,16 @@ class RSSMCell(keras.layers.Layer):
             tf.zeros((batch, self.stochastic_size)), tf.zeros((batch, self.deterministic_size))
         )
 
-    def recurrent_kernels(self) -> RecurrentKernels:
-        """Returns what `transition` and `posterior` take, sliced once for all ticks.
-
-        A slice within the recurrence would cost its gradient the whole kernel at every tick.
-        """
-        return RecurrentKernels(
+    def tick_weights(self) -> TickWeights:
+        """Returns what `transition`, `prior` and `posterior` take."""
+        return TickWeights(
             self.prior_input[0][: self.stochastic_size],
+            tf.convert_to_tensor(self.gru_kernel),
+            tf.convert_to_tensor(self.gru_recurrent_kernel),
+            tf.convert_to_tensor(self.gru_bias),
+            (*map(tf.convert_to_tensor, self.prior_hidden), *_joined(self.prior_heads)),
             self.posterior_hidden1[0][: self.deterministic_size],
+            (*map(tf.convert_to_tensor, self.posterior_hidden2), *_joined(self.posterior_heads)),
         )
 
     def context_input(self, context: tf.Tensor) -> tf.Tensor:
@@ -144,54 +159,62 @@ class RSSMCell(keras.layers.Layer):
         kernel, bias = self.posterior_hidden1
         return tf.linalg.matmul(embedding, kernel[self.deterministic_size :]) + bias
 
-    def transition(
-        self, state: State, context_input: tf.Tensor, kernels: RecurrentKernels
-    ) -> tf.Tensor:
+    def transition(self, state: State, context_input: tf.Tensor, weights: TickWeights) -> tf.Tensor:
         """Returns the next deterministic state h, [B, D].
 
         Args:
           state: The level's state at its previous tick.
           context_input: From `context_input`, [B, E].
-          kernels: From `recurrent_kernels`.
+          weights: From `tick_weights`.
         """
-        inputs = tf.nn.relu(tf.linalg.matmul(state.stochastic, kernels.stochastic) + context_input)
-        return self._gru(inputs, state.deterministic)
+        share = tf.linalg.matmul(state.stochastic, weights.input_kernel)
+        return _gru(tf.nn.relu(share + context_input), state.deterministic, weights)
 
-    def _gru(self, inputs: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
-        """A GRU whose reset gate acts after the recurrent product (Keras' `reset_after`)."""
-        x = tf.linalg.matmul(inputs, self.gru_kernel) + self.gru_bias[0]
-        h = tf.linalg.matmul(state, self.gru_recurrent_kernel) + self.gru_bias[1]
-        sizes = [2 * self.deterministic_size, self.deterministic_size]
-        x_gates, x_candidate = tf.split(x, sizes, -1)
-        h_gates, h_candidate = tf.split(h, sizes, -1)
-        update, reset = tf.split(tf.sigmoid(x_gates + h_gates), 2, -1)
-        candidate = tf.tanh(x_candidate + reset * h_candidate)
-        return candidate + update * (state - candidate)
+    def prior(self, deterministic: tf.Tensor, weights: TickWeights) -> DiagGaussian:
+        """Returns p(z | h).
 
-    def prior(self, deterministic: tf.Tensor) -> DiagGaussian:
-        """Returns p(z | h) for h [..., D]."""
-        kernel, bias = self.prior_hidden
-        hidden = tf.nn.relu(tf.linalg.matmul(deterministic, kernel) + bias)
-        return self._belief(hidden, self.prior_heads)
+        Args:
+          deterministic: h, [..., D].
+          weights: From `tick_weights`.
+        """
+        return self._belief(deterministic, *weights.prior)
 
     def posterior(
-        self, deterministic: tf.Tensor, embedding_input: tf.Tensor, kernels: RecurrentKernels
+        self, deterministic: tf.Tensor, embedding_input: tf.Tensor, weights: TickWeights
     ) -> DiagGaussian:
         """Returns q(z | h, embedding).
 
         Args:
           deterministic: h, [..., D].
           embedding_input: From `embedding_input`, [..., E].
-          kernels: From `recurrent_kernels`.
+          weights: From `tick_weights`.
         """
-        share = tf.linalg.matmul(deterministic, kernels.deterministic)
-        hidden = tf.nn.relu(share + embedding_input)
-        kernel, bias = self.posterior_hidden2
-        hidden = tf.nn.relu(tf.linalg.matmul(hidden, kernel) + bias)
-        return self._belief(hidden, self.posterior_heads)
+        share = tf.linalg.matmul(deterministic, weights.posterior_kernel)
+        return self._belief(tf.nn.relu(share + embedding_input), *weights.posterior)
 
-    def _belief(self, hidden: tf.Tensor, heads: tuple) -> DiagGaussian:
-        (mean_kernel, mean_bias), (stddev_kernel, stddev_bias) = heads
-        mean = tf.linalg.matmul(hidden, mean_kernel) + mean_bias
-        shifted = tf.linalg.matmul(hidden + _STDDEV_SHIFT, stddev_kernel) + stddev_bias
-        return DiagGaussian(mean, tf.nn.softplus(shifted) + self.min_stddev)
+    def _belief(self, inputs, hidden_kernel, hidden_bias, heads_kernel, heads_bias):
+        hidden = tf.nn.relu(tf.linalg.matmul(inputs, hidden_kernel) + hidden_bias)
+        mean, stddev = tf.split(tf.linalg.matmul(hidden, heads_kernel) + heads_bias, 2, -1)
+        return DiagGaussian(mean, tf.nn.softplus(stddev) + self.min_stddev)
+
+
+def _gru(inputs: tf.Tensor, state: tf.Tensor, weights: TickWeights) -> tf.Tensor:
+    """A GRU whose reset gate acts after the recurrent product (Keras' `reset_after`)."""
+    x = tf.linalg.matmul(inputs, weights.gru_kernel) + weights.gru_bias[0]
+    h = tf.linalg.matmul(state, weights.gru_recurrent_kernel) + weights.gru_bias[1]
+    x_update, x_reset, x_candidate = tf.split(x, 3, -1)
+    h_update, h_reset, h_candidate = tf.split(h, 3, -1)
+    update, reset = tf.sigmoid(x_update + h_update), tf.sigmoid(x_reset + h_reset)
+    candidate = tf.tanh(x_candidate + reset * h_candidate)
+    return candidate + update * (state - candidate)
+
+
+def _joined(heads: tuple) -> tuple[tf.Tensor, tf.Tensor]:
+    """Joins the layers for mean and standard deviation into one: kernel [E, 2 S], bias [2 S].
+
+    The shift of the hidden features moves into the bias.
+    """
+    (mean_kernel, mean_bias), (stddev_kernel, stddev_bias) = heads
+    shift = _STDDEV_SHIFT * tf.reduce_sum(stddev_kernel, 0)
+    kernel = tf.concat([mean_kernel, stddev_kernel], 1)
+    return kernel, tf.concat([mean_bias, stddev_bias + shift], 0)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from cwvae import recurrence
 from cwvae.cell import RSSMCell, State
 from cwvae.distributions import DiagGaussian
 
@@ -133,21 +134,19 @@ def _unroll_level(
     if noise is not None:
         inputs.append(noise)
 
-    kernels = cell.recurrent_kernels()
-
-    def tick(previous: tuple, now: list) -> tuple:
+    def tick(weights: NamedTuple, previous: State, now: Sequence[tf.Tensor]) -> tuple:
         now = list(now)
-        deterministic = cell.transition(State(*previous[:2]), now.pop(0), kernels)
+        deterministic = cell.transition(previous, now.pop(0), weights)
         if embeddings is None:
-            belief = cell.prior(deterministic)
+            belief = cell.prior(deterministic, weights)
         else:
-            belief = cell.posterior(deterministic, now.pop(0), kernels)
+            belief = cell.posterior(deterministic, now.pop(0), weights)
         stochastic = belief.mean if noise is None else belief.sample(now.pop(0))
         return stochastic, deterministic, belief.mean, belief.stddev
 
-    unused = tf.zeros_like(state.stochastic)
-    stochastic, deterministic, mean, stddev = tf.scan(tick, inputs, (*state, unused, unused))
+    weights = cell.tick_weights()
+    stochastic, deterministic, mean, stddev = recurrence.run(tick, weights, state, inputs)
     posterior = DiagGaussian(mean, stddev)
-    prior = posterior if embeddings is None else cell.prior(deterministic)
+    prior = posterior if embeddings is None else cell.prior(deterministic, weights)
     states = State(stochastic, deterministic)
     return LevelPass(states.features(), prior, posterior), State(*(x[-1] for x in states))

@@ -61,10 +61,10 @@ def test_one_tick_equals_numpy(cell, compiled):
     z, h, context, embedding = array(B, S), array(B, D), array(B, C), array(B, F)
 
     def tick(z, h, context, embedding):
-        kernels = cell.recurrent_kernels()
-        deter = cell.transition(State(z, h), cell.context_input(context), kernels)
-        posterior = cell.posterior(deter, cell.embedding_input(embedding), kernels)
-        return deter, cell.prior(deter)[:2], posterior[:2]
+        weights = cell.tick_weights()
+        deter = cell.transition(State(z, h), cell.context_input(context), weights)
+        posterior = cell.posterior(deter, cell.embedding_input(embedding), weights)
+        return deter, cell.prior(deter, weights)[:2], posterior[:2]
 
     run = tf.function(tick) if compiled else tick
     deter, prior, posterior = run(*map(tf.constant, (z, h, context, embedding)))
@@ -84,18 +84,18 @@ def test_one_tick_equals_numpy(cell, compiled):
 
 def test_the_context_enters_through_the_transition_alone(cell):
     deter = array(B, D)
-    assert cell.prior(deter).mean.shape == (B, S)
-    kernels = cell.recurrent_kernels()
+    weights = cell.tick_weights()
+    assert cell.prior(deter, weights).mean.shape == (B, S)
     state = State(array(B, S), deter)
-    one = cell.transition(state, cell.context_input(array(B, C, seed=2)), kernels)
-    other = cell.transition(state, cell.context_input(array(B, C, seed=3)), kernels)
+    one = cell.transition(state, cell.context_input(array(B, C, seed=2)), weights)
+    other = cell.transition(state, cell.context_input(array(B, C, seed=3)), weights)
     assert np.abs(one - other).max() > 1e-3
 
 
 def test_standard_deviations_stay_above_the_minimum(cell):
     for head in (cell.prior_heads, cell.posterior_heads):
         head[1][1].assign(np.full(S, -1e3))
-    assert np.all(cell.prior(array(B, D)).stddev.numpy() >= 0.01)
+    assert np.all(cell.prior(array(B, D), cell.tick_weights()).stddev.numpy() >= 0.01)
 
 
 def test_the_initial_state_is_zero(cell):

@@ -21,8 +21,8 @@ class CountingCell:
     def initial_state(self, batch):
         return State(tf.zeros((batch, 2)), tf.zeros((batch, 1)))
 
-    def recurrent_kernels(self):
-        return None
+    def tick_weights(self):
+        return tf.zeros(())
 
     def context_input(self, context):
         return context[..., -1:]
@@ -30,11 +30,11 @@ class CountingCell:
     def embedding_input(self, embedding):
         return embedding
 
-    def transition(self, state, context_input, kernels):
+    def transition(self, state, context_input, weights):
         self.context = context_input
         return state.deterministic + 1
 
-    def prior(self, deterministic):
+    def prior(self, deterministic, weights):
         # Blind: sees 0. The context of the tick in progress is known within the scan only.
         if deterministic.shape.rank == 3:
             zeros = tf.zeros((*deterministic.shape[:2], 2))
@@ -42,7 +42,7 @@ class CountingCell:
         mean = tf.concat([self.context, tf.zeros_like(self.context)], -1)
         return DiagGaussian(mean, tf.zeros_like(mean))
 
-    def posterior(self, deterministic, embedding_input, kernels):
+    def posterior(self, deterministic, embedding_input, weights):
         mean = tf.concat([self.context, embedding_input], -1)
         return DiagGaussian(mean, tf.zeros_like(mean))
 

@@ -15,6 +15,7 @@ LAYERS = [
     {"cwvae.errors", "cwvae.config", "cwvae.distributions", "cwvae.startup"}
     | {"cwvae.metrics", "cwvae.visualize", "cwvae.baselines.trivial", "cwvae.baselines.__init__"},
     {"cwvae.networks", "cwvae.cell"},
+    {"cwvae.recurrence"},
     {"cwvae.clockwork"},
     {"cwvae.model"},
     {"cwvae.baselines"},  # the ones that are models

@@ -1,0 +1,104 @@
+"""A recurrence over ticks, with a gradient of its own that is made for speed.
+
+TensorFlow's gradient of a scan adds up the weights' gradients at every tick. Here the backward
+pass goes through the ticks for the states alone, computing each tick anew; the weights' gradients
+follow for all ticks at once, as one large batch. On a CPU that takes half the time, and nothing but
+the outputs is kept for it. Symbols: N ticks, B batch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from cwvae.cell import State
+
+
+def run(
+    tick: Callable[[Any, State, Sequence[tf.Tensor]], tuple],
+    weights: Any,
+    state: State,
+    inputs: Sequence[tf.Tensor],
+) -> tuple[tf.Tensor, ...]:
+    """Runs a tick over time.
+
+    Args:
+      tick: Maps (weights, previous state, inputs of the tick) to outputs [B, ...], of which the
+        first two are the next state. It treats the rows of a batch alike and apart.
+      weights: A nest of tensors: all that `tick` depends on and gradients shall reach.
+      state: Before the first tick, each part [B, ...].
+      inputs: Each [N, B, ...], N from 1.
+
+    Returns:
+      The outputs of all ticks, each [N, B, ...].
+    """
+    structure = (weights, state, list(inputs))
+
+    @tf.custom_gradient
+    def differentiable(*flat: tf.Tensor):
+        weights, state, inputs = tf.nest.pack_sequence_as(structure, flat)
+        outputs = _forward(tick, weights, state, inputs)
+
+        def gradient(*upstream: tf.Tensor) -> list[tf.Tensor]:
+            before = _shifted(state, outputs)
+            carried = _backward(tick, weights, before, inputs, upstream)
+            # What reaches the outputs of a tick: directly, and through the state of the next.
+            later = [tf.concat([part[1:], tf.zeros_like(part[:1])], 0) for part in carried]
+            totals = (upstream[0] + later[0], upstream[1] + later[1], *upstream[2:])
+            by_weights, by_inputs = _batched_gradients(tick, weights, before, inputs, totals)
+            by_state = [part[0] for part in carried]
+            return tf.nest.flatten((by_weights, by_state, by_inputs))
+
+        return outputs, gradient
+
+    return differentiable(*tf.nest.flatten(structure))
+
+
+def _forward(tick, weights, state, inputs) -> tuple[tf.Tensor, ...]:
+    like = tick(weights, state, [part[0] for part in inputs])
+    start = (*state, *(tf.zeros_like(output) for output in like[2:]))
+    return tf.scan(lambda before, now: tick(weights, State(*before[:2]), now), inputs, start)
+
+
+def _shifted(state: State, outputs: Sequence[tf.Tensor]) -> State:
+    """Returns the state before every tick, each part [N, B, ...]."""
+    parts = zip(state, outputs[:2], strict=True)
+    return State(*(tf.concat([first[None], after[:-1]], 0) for first, after in parts))
+
+
+def _backward(tick, weights, before: State, inputs, upstream) -> tuple[tf.Tensor, ...]:
+    """Returns the gradient with respect to the state before every tick, each part [N, B, ...]."""
+
+    def back(carried: tuple, now: tuple) -> tuple:
+        state, inputs, direct = now
+        with tf.GradientTape() as tape:
+            tape.watch(state)
+            outputs = tick(weights, state, inputs)
+        totals = (direct[0] + carried[0], direct[1] + carried[1], *direct[2:])
+        return tuple(tape.gradient(outputs, list(state), totals))
+
+    start = tuple(tf.zeros_like(part[0]) for part in before)
+    return tf.scan(back, (before, list(inputs), tuple(upstream)), start, reverse=True)
+
+
+def _batched_gradients(tick, weights, before: State, inputs, totals):
+    """Returns the gradients with respect to the weights and the inputs, all ticks as one batch."""
+
+    def rows(x: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(x, (-1, *x.shape[2:]))
+
+    state = State(*map(rows, before))
+    flat_inputs = [rows(part) for part in inputs]
+    with tf.GradientTape() as tape:
+        tape.watch((weights, flat_inputs))
+        outputs = tick(weights, state, flat_inputs)
+    by_weights, by_inputs = tape.gradient(
+        outputs,
+        (weights, flat_inputs),
+        [rows(total) for total in totals],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    by_inputs = [
+        tf.reshape(gradient, part.shape) for gradient, part in zip(by_inputs, inputs, strict=True)
+    ]
+    return by_weights, by_inputs
