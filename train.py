@@ -8,6 +8,7 @@ Without --logdir the run goes to logs/<name of the configuration>.
 
 import argparse
 import pathlib
+import shlex
 import sys
 
 import data_loaders
@@ -25,6 +26,8 @@ _CHANGEABLE = (
     "training.save_every:",
     "training.keep:",
     "data.data_dir:",
+    "data.digits_dir:",
+    "data.test_length:",
     "evaluation.",
 )
 
@@ -49,20 +52,20 @@ def train(config: Config, logdir: str | pathlib.Path) -> bool:
 
 
 def prepare_folder(config: Config, logdir: str | pathlib.Path) -> None:
-    """Makes a run's folder with its config.yml, or sees that the one there is of the same run.
+    """Makes a run's folder with its config.yml, or sees that the run there is the same.
 
     Raises:
       UserError: A folder that cannot be written, or that holds a run of another configuration.
     """
     path = pathlib.Path(logdir) / "config.yml"
-    if path.is_file():
+    if path.is_file() and any(path.parent.glob("checkpoints/*.npz")):
         changed = configuration.differences(configuration.load(path), config)
         frozen = [line for line in changed if not line.startswith(_CHANGEABLE)]
         if frozen:
-            lines = "\n  ".join(frozen)
+            lines, folder = "\n  ".join(frozen), shlex.quote(str(logdir))
             raise UserError(
                 f"{logdir} holds a run of another configuration:\n  {lines}\nGive another --logdir,"
-                f" or go on with that run as it is: python train.py --logdir {logdir}"
+                f" or go on with that run as it is: python train.py --logdir {folder}"
             )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,11 +102,12 @@ def main() -> int:
             arguments.config or pathlib.Path(logdir) / "config.yml", arguments.set
         )
         complete = train(config, logdir)
+    folder = shlex.quote(str(logdir))
     if not complete:
-        print(f"Stopped and saved. To go on: python train.py --logdir {logdir}")
+        print(f"Stopped and saved. To go on: python train.py --logdir {folder}")
         return 130
-    print(f"Trained. To evaluate: python eval.py --logdir {logdir}")
-    print(f"To look: tensorboard --logdir {logdir}")
+    print(f"Trained. To evaluate: python eval.py --logdir {folder}")
+    print(f"To look: tensorboard --logdir {folder}")
     return 0
 
 

@@ -4,7 +4,8 @@
     python benchmarks/train_step.py --yardstick OTHER.py     times another script in turn
 
 Prints one JSON line. Machines are shared and noisy: quote the ratio to something that was timed in
-turn, not the frames per second. OTHER.py must print a JSON line with `train_frames_per_second`.
+turn, not the frames per second. OTHER.py takes --batch, --length and --repeats, and prints a JSON line with
+`train_frames_per_second`.
 """
 
 import argparse
@@ -73,10 +74,12 @@ def measure(options: argparse.Namespace) -> dict:
 
 def in_turn(options: argparse.Namespace) -> dict:
     """Runs the yardstick and this script in turn; returns the best of each and the ratios."""
-    own = [__file__, *(a for a in sys.argv[1:] if a not in ("--yardstick", options.yardstick))]
+    size = ["--batch", str(options.batch), "--length", str(options.length)]
+    size += ["--repeats", str(options.repeats)]
+    own = [__file__, *size, "--precision", options.precision, "--horizon", str(options.horizon)]
     best: dict[str, dict] = {}
     for _ in range(options.rounds):
-        for name, command in (("yardstick", [options.yardstick]), ("ours", own)):
+        for name, command in (("yardstick", [options.yardstick, *size]), ("ours", own)):
             output = subprocess.run(
                 [sys.executable, *command], check=True, capture_output=True, text=True
             ).stdout

@@ -8,6 +8,7 @@ with a checkpoint's name is a whole one.
 import os
 import pathlib
 import re
+import shlex
 import zipfile
 
 import numpy as np
@@ -64,7 +65,7 @@ def find(logdir: str | pathlib.Path, step: int | None = None) -> pathlib.Path:
     if not found:
         raise UserError(
             f"{logdir}: this run has no checkpoint yet; go on with it:"
-            f" python train.py --logdir {logdir}"
+            f" python train.py --logdir {shlex.quote(str(logdir))}"
         )
     if step is not None and step not in found:
         raise UserError(

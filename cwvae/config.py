@@ -118,12 +118,15 @@ class Config:
 _SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
 
 
-def load(path: str | pathlib.Path | None = None, overrides: Iterable[str] = ()) -> Config:
+def load(
+    path: str | pathlib.Path | None = None, overrides: Iterable[str] = (), for_training: bool = True
+) -> Config:
     """Reads, layers and validates a configuration.
 
     Args:
       path: An experiment's YAML file; None for the defaults alone.
       overrides: `section.key=value`, each value written as in YAML.
+      for_training: Whether to check what matters in training alone, too.
 
     Raises:
       UserError: A file that is missing or no YAML; a key that does not exist; a value of the
@@ -141,7 +144,10 @@ def load(path: str | pathlib.Path | None = None, overrides: Iterable[str] = ()) 
         for name, section in _SECTIONS.items()
     }
     config = Config(**sections)
-    _check_fit(config)
+    _check_model(config.model)
+    _check_evaluation(config)
+    if for_training:
+        _check_training(config)
     return config
 
 
@@ -179,7 +185,7 @@ def load_run(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Confi
                 f"--set {override}: a trained run keeps its model and training settings;"
                 " only data.* and evaluation.* can be set here."
             )
-    return load(path, overrides)
+    return load(path, overrides, for_training=False)
 
 
 def differences(old: Config, new: Config) -> list[str]:
@@ -197,9 +203,9 @@ def per_level(value, count: int) -> tuple:
     return value if isinstance(value, tuple) else (value,) * count
 
 
-def level_flags(text: str | None, levels: int) -> tuple[bool, ...]:
-    """Returns a bool per level, the fastest first, from text as `TTF`; all true for None."""
-    return (True,) * levels if text is None else tuple(letter == "T" for letter in text)
+def level_flags(text: str) -> tuple[bool, ...]:
+    """Returns a bool per level, the fastest first, from text as `TTF`."""
+    return tuple(letter == "T" for letter in text)
 
 
 def _keys(section) -> list[str]:
@@ -328,27 +334,6 @@ def _describe(kind) -> str:
     return words.get(kind, "null")
 
 
-def _check_fit(config: Config) -> None:
-    """Raises a UserError where values that are fine alone do not fit together."""
-    _check_model(config.model)
-    training, evaluation = config.training, config.evaluation
-    flags = evaluation.observe_levels
-    if flags is not None and (len(flags) != config.model.levels or set(flags) - set("TF")):
-        raise UserError(
-            f"evaluation.observe_levels = {flags!r}: write one letter per level, the fastest first,"
-            f" T where the level sees the context and F where it follows its prior; here"
-            f" model.levels = {config.model.levels}, so for example"
-            f" {'T' * (config.model.levels - 1) + 'F'}."
-        )
-    if evaluation.context >= training.video_length:
-        raise UserError(
-            f"training.video_length = {training.video_length} frames must be more than"
-            f" evaluation.context = {evaluation.context}, or its videos show no prediction."
-        )
-    if config.data.name == "moving_digits":
-        _check_moving_digits(config.data, config.model, training, evaluation)
-
-
 def _check_model(model: ModelConfig) -> None:
     if model.frame_size not in FRAME_SIZES:
         sizes = ", ".join(map(str, FRAME_SIZES))
@@ -373,27 +358,53 @@ def _check_model(model: ModelConfig) -> None:
         )
 
 
-def _check_moving_digits(data, model, training, evaluation) -> None:
-    if data.digit_size >= model.frame_size:
+def _check_evaluation(config: Config) -> None:
+    evaluation, data = config.evaluation, config.data
+    flags, levels = evaluation.observe_levels, config.model.levels
+    if flags is not None and (len(flags) != levels or set(flags) - set("TF")):
+        raise UserError(
+            f"evaluation.observe_levels = {flags!r}: write one letter per level, the fastest first,"
+            " T where the level sees the context and F where it follows its prior; here"
+            f" model.levels = {levels}, so for example {'T' * (levels - 1)}F."
+        )
+    if data.name != "moving_digits":
+        return
+    if data.digit_size >= config.model.frame_size:
         raise UserError(
             f"data.digit_size = {data.digit_size} leaves no room to move in frames of"
-            f" model.frame_size = {model.frame_size} pixels."
+            f" model.frame_size = {config.model.frame_size} pixels."
         )
     if data.speed[0] > data.speed[1]:
         raise UserError(f"data.speed = {list(data.speed)}: write [slowest, fastest].")
-    if training.seq_len > data.train_length:
-        raise UserError(
-            f"training.seq_len = {training.seq_len} frames is longer than the training clips:"
-            f" data.train_length = {data.train_length}."
-        )
-    for split, length in (("train", data.train_length), ("test", data.test_length)):
-        if evaluation.context >= length:
-            raise UserError(
-                f"evaluation.context = {evaluation.context} frames leaves nothing to predict in"
-                f" {split} clips of data.{split}_length = {length} frames."
-            )
+    if evaluation.context >= data.test_length:
+        raise UserError(_nothing_to_predict(evaluation.context, "test", data.test_length))
     if evaluation.context + evaluation.horizon > data.test_length:
         raise UserError(
             f"evaluation.context + evaluation.horizon = {evaluation.context} + {evaluation.horizon}"
             f" frames, but test clips have data.test_length = {data.test_length}."
         )
+
+
+def _check_training(config: Config) -> None:
+    training, context, data = config.training, config.evaluation.context, config.data
+    if context >= training.video_length:
+        raise UserError(
+            f"training.video_length = {training.video_length} frames must be more than"
+            f" evaluation.context = {context}, or its videos show no prediction."
+        )
+    if data.name != "moving_digits":
+        return
+    if training.seq_len > data.train_length:
+        raise UserError(
+            f"training.seq_len = {training.seq_len} frames is longer than the training clips:"
+            f" data.train_length = {data.train_length}."
+        )
+    if context >= data.train_length:
+        raise UserError(_nothing_to_predict(context, "train", data.train_length))
+
+
+def _nothing_to_predict(context: int, split: str, length: int) -> str:
+    return (
+        f"evaluation.context = {context} frames leaves nothing to predict in {split} clips of"
+        f" data.{split}_length = {length} frames."
+    )

@@ -34,12 +34,18 @@ def unknown_name(kind: str, name: object, options: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Ends a script with one message and an exit code where a `UserError` or Ctrl-C leaves it."""
+    """Ends a script with one message and an exit code where the block fails for a known reason.
+
+    That is a `UserError`, a file that cannot be read or written, or Ctrl-C.
+    """
     try:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

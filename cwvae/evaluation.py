@@ -5,8 +5,10 @@ horizon nor the number of videos or samples. Symbols: N videos, T predicted fram
 """
 
 import csv
+import dataclasses
 import json
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -30,7 +32,7 @@ SOON = 10
 _MEAN_CLIPS = 500
 # What samples.gif and samples.png show.
 _SHOWN_CLIPS, _SHOWN_SAMPLES, _SHOWN_SIZE = 4, 3, 96
-_SHOWN_CONTEXT, _SHOWN_FRAMES, _STRIP_COLUMNS = 50, 500, 12
+_SHOWN_CONTEXT, _SHOWN_FRAMES, _STRIP_COLUMNS = 50, 300, 12
 
 
 def evaluate(config: Config, model: VideoModel, step: int, train_data, test_data, logdir) -> dict:
@@ -40,7 +42,7 @@ def evaluate(config: Config, model: VideoModel, step: int, train_data, test_data
       config: Of the run.
       model: The trained model.
       step: Updates it was trained for.
-      train_data: Gives `batch(...)`: the mean training frame is made from it.
+      train_data: Gives `clip(i, start, length)`: the mean training frame is made from it.
       test_data: Gives `clip(i, start, length)`: the held-out clips.
       logdir: The run's folder.
 
@@ -56,6 +58,7 @@ def evaluate(config: Config, model: VideoModel, step: int, train_data, test_data
     folder = pathlib.Path(logdir) / "eval"
     try:
         folder.mkdir(exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UserError(f"{folder}: cannot write there ({error.strerror}).") from None
     mean = _mean_training_frame(config, train_data)
@@ -73,7 +76,10 @@ def evaluate(config: Config, model: VideoModel, step: int, train_data, test_data
         "num_videos": options.num_videos,
         "num_samples": options.num_samples,
         "observe_levels": options.observe_levels,
-        "seed": options.seed,
+        "settings": {
+            "data": dataclasses.asdict(config.data),
+            "evaluation": dataclasses.asdict(options),
+        },
         "scores": {name: _summary(values) for name, values in scores.items()},
         "elbo": elbo_terms(config, model, test_data),
     }
@@ -106,7 +112,7 @@ def score(config: Config, model: VideoModel, data, mean_frame: np.ndarray) -> di
         context = _clips(data, videos, 0, options.context)
         last = as_frames(context[:, -1:]).numpy()
         for sample in range(options.num_samples):
-            for start, frames in _predict(model, context, options, sample):
+            for start, frames in _predict(model, context, options, sample, first):
                 stop = start + frames.shape[1]
                 truth = _clips(data, videos, options.context + start, stop - start)
                 truth = as_frames(truth).numpy()
@@ -132,7 +138,8 @@ def elbo_terms(config: Config, model: VideoModel, data) -> dict:
       (Table 2 of the paper), all in nats.
     """
     options, length = config.evaluation, min(config.training.seq_len, data.clip_length)
-    elbo = tf.function(lambda video, seed: model.elbo(video, seed)[:2])
+    chosen = _model_options(options)
+    elbo = tf.function(lambda video, seed: model.elbo(video, seed, **chosen)[:2])
     nll, kl = [], []
     for first in range(0, options.num_videos, options.batch_size):
         videos = range(first, min(first + options.batch_size, options.num_videos))
@@ -193,21 +200,20 @@ def _clips(data, videos: range, start: int, length: int) -> np.ndarray:
     return np.stack([data.clip(i, start, length) for i in videos])
 
 
-def _predict(model, context, options, sample: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields predictions stretch by stretch, each with the number of its first frame."""
-    seed = tf.random.fold_in(as_seed(options.seed), sample)
-    chunks = _predict_chunks(model, context, options, seed)
+def _predict(model, context, options, sample: int, first: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields a sample of the clips from `first` on, each stretch with its first frame's number."""
+    seed = tf.random.fold_in(tf.random.fold_in(as_seed(options.seed), sample), first)
     start = 0
-    for chunk in chunks:
+    for chunk in model.predict_chunks(context, options.horizon, seed, **_model_options(options)):
         yield start, chunk.numpy()
         start += chunk.shape[1]
 
 
-def _predict_chunks(model, context, options, seed):
+def _model_options(options) -> dict:
+    """What only some models understand is passed to a model only where it is asked for."""
     if options.observe_levels is None:
-        return model.predict_chunks(context, options.horizon, seed)
-    flags = level_flags(options.observe_levels, len(options.observe_levels))
-    return model.predict_chunks(context, options.horizon, seed, observe_levels=flags)
+        return {}
+    return {"observe_levels": level_flags(options.observe_levels)}
 
 
 def _mean_training_frame(config: Config, data) -> np.ndarray:
@@ -223,11 +229,16 @@ def _summary(scores: dict[str, np.ndarray]) -> dict:
             "mean": float(values.mean()),
             "mean_soon": float(values[:, :SOON].mean()),
             "soon": min(SOON, values.shape[1]),
-            "standard_error": float(values.mean(1).std() / np.sqrt(len(values))),
+            "standard_error": _standard_error(values.mean(1)),
             "per_frame": [round(float(v), 5) for v in values.mean(0)],
         }
         for metric, values in scores.items()
     }
+
+
+def _standard_error(values: np.ndarray) -> float | None:
+    """Of the mean of independent values; None for a single one, which says nothing of it."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
 
 def _write_curves(folder: pathlib.Path, scores: dict) -> None:
@@ -263,11 +274,12 @@ def _write_samples(folder: pathlib.Path, config: Config, model: VideoModel, data
     strips = [np.concatenate([data.clip(0, int(time), 1) for time in times])]
     for sample in range(_SHOWN_SAMPLES):
         video, strip = [context[:, begin:]], [context[0][times[times < options.context]]]
-        for start, frames in _predict(model, context, options, sample):
+        for start, frames in _predict(model, context, options, sample, 0):
             frames, first = visualize.to_uint8(frames), options.context + start
-            video.append(frames[:, : max(0, end - first)])
+            if first < end:
+                video.append(frames[:, : end - first])
             within = (times >= first) & (times < first + frames.shape[1])
-            strip.append(frames[0][times[within] - first])
+            strip.append(frames[0][times[within] - first])  # A copy: it keeps no other frame.
         rows.append(list(np.concatenate(video, 1)))
         strips.append(np.concatenate(strip))
     labels = ["truth", *(f"sample {i + 1}" for i in range(_SHOWN_SAMPLES))]

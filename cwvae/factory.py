@@ -11,8 +11,8 @@ def build(config: Config, seed: int | None = None) -> VideoModel:
 
     Args:
       config: Of a run.
-      seed: Of the weights, by way of Keras' global seed; None where they are set afterwards, which
-        leaves the caller's random state alone.
+      seed: Of the weights, by way of Keras' global seed (it also seeds Python's and NumPy's); None
+        where they are set afterwards.
     """
     if seed is not None:
         keras.utils.set_random_seed(seed)

@@ -13,7 +13,8 @@ class RunLog:
     """Writes scalars and videos of a run.
 
     `metrics.jsonl` holds one object a line: `step`, and scalars by name. TensorBoard reads the same
-    from `tensorboard/`, and animated GIFs among its images.
+    from `tensorboard/`, and animated GIFs among its images; there a run that went on after a crash
+    shows the steps since its last checkpoint twice.
     """
 
     def __init__(self, logdir: str | pathlib.Path, step: int):

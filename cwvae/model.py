@@ -73,26 +73,35 @@ class VideoModel(keras.Model, abc.ABC):
         """Returns the decoder's means under the posterior, [B, T, H, W, C]."""
 
     @abc.abstractmethod
-    def predict_chunks(self, context, horizon: int, seed) -> Iterator[tf.Tensor]:
+    def predict_chunks(self, context, horizon: int, seed, **options) -> Iterator[tf.Tensor]:
         """Yields what `predict` returns, stretch by stretch, in memory that `horizon` leaves be."""
 
-    def predict(self, context, horizon: int, seed) -> tf.Tensor:
+    def predict(self, context, horizon: int, seed, **options) -> tf.Tensor:
         """Predicts open loop.
 
         Args:
           context: The frames seen, [B, T, H, W, C] with T from 1.
-          horizon: Frames to predict.
+          horizon: Frames to predict, from 1.
           seed: Of the latents.
+          **options: The model's own; see its `predict_chunks`.
 
         Returns:
           The decoder's means of the frames after the context, [B, horizon, H, W, C].
         """
-        return tf.concat(list(self.predict_chunks(context, horizon, seed)), 1)
+        return tf.concat(list(self.predict_chunks(context, horizon, seed, **options)), 1)
 
 
 def as_frames(video) -> tf.Tensor:
-    """Returns float32 frames; uint8 ones are scaled from 0..255 to [0, 1]."""
+    """Returns float32 frames; uint8 ones are scaled from 0..255 to [0, 1].
+
+    Raises:
+      ValueError: Not [B, T, H, W, C] with T from 1, or whole numbers other than uint8.
+    """
     video = tf.convert_to_tensor(video)
+    if video.dtype != tf.uint8 and not video.dtype.is_floating:
+        raise ValueError(f"frames must be floats in [0, 1] or uint8, not {video.dtype.name}.")
+    if video.shape.rank != 5 or video.shape[1] == 0:
+        raise ValueError(f"a video must be [B, T, H, W, C] with T from 1, not {video.shape}.")
     scale = 255.0 if video.dtype == tf.uint8 else 1.0
     return tf.cast(video, tf.float32) / scale
 
@@ -220,7 +229,7 @@ class CWVAE(VideoModel):
           observe_levels: Which levels infer from the video; the others follow their priors, with
             a KL of zero.
         """
-        video = as_frames(video)
+        video = self._frames(video)
         passes, _ = self.infer(video, as_seed(seed), observe_levels)
         frames = DiagGaussian(self.decode(passes[0]), self.decoder_stddev, event_rank=3)
         diagnostics = {}
@@ -251,7 +260,7 @@ class CWVAE(VideoModel):
           seed: Of the latents.
           observe_levels: As for `elbo`.
         """
-        return self._reconstruct(as_frames(video), as_seed(seed), observe_levels)
+        return self._reconstruct(self._frames(video), as_seed(seed), observe_levels)
 
     @tf.function
     def _observe(self, context, seed, observe_levels):
@@ -262,34 +271,31 @@ class CWVAE(VideoModel):
         passes, states = self._unroll(start, start + frames, states, [None] * self.levels, seed)
         return self.decode(passes[0]), states
 
-    def predict(
+    def predict_chunks(
         self, context, horizon: int, seed, observe_levels: Sequence[bool] | None = None
-    ) -> tf.Tensor:
-        """Predicts open loop: infers the states of the context, then follows the priors.
+    ) -> Iterator[tf.Tensor]:
+        """Yields what `predict` returns: infers the context's states, then follows the priors.
 
         Args:
           context: The frames seen, [B, T, H, W, C] with T from 1: it need be no multiple of any
             period, since every level keeps its clock.
-          horizon: Frames to predict.
+          horizon: Frames to predict, from 1.
           seed: Of the latents.
           observe_levels: Which levels infer from the context; the others follow their priors
             (Figure 7 of the paper).
 
-        Returns:
-          The decoder's means of the frames after the context, [B, horizon, H, W, C].
-        """
-        return tf.concat(list(self.predict_chunks(context, horizon, seed, observe_levels)), 1)
+        Yields:
+          [B, about 64, H, W, C] of `horizon` frames in all.
 
-    def predict_chunks(
-        self, context, horizon: int, seed, observe_levels: Sequence[bool] | None = None
-    ) -> Iterator[tf.Tensor]:
-        """Yields what `predict` returns, stretch by stretch, in memory that `horizon` leaves be."""
-        context, seed = as_frames(context), as_seed(seed)
+        Raises:
+          ValueError: Frames of another size than the model's, or no frame to predict.
+        """
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1, not {horizon}.")
+        context, seed = self._frames(context), as_seed(seed)
         states = self._observe(context, tf.random.fold_in(seed, 0), observe_levels)
         slowest = clockwork.periods(self.factors)[-1]
-        # Stretches that are multiples of the slowest period all look alike to TensorFlow, which
-        # then traces the first one only. The start counts modulo that period for the same reason.
-        chunk = slowest * -(-_CHUNK // slowest) if slowest <= 2 * _CHUNK else _CHUNK
+        chunk = _chunk_length(slowest)
         first = context.shape[1]
         for number, done in enumerate(range(0, horizon, chunk), 1):
             frames, states = self._roll(
@@ -299,3 +305,22 @@ class CWVAE(VideoModel):
                 tf.random.fold_in(seed, number),
             )
             yield frames
+
+    def _frames(self, video) -> tf.Tensor:
+        """Returns float frames, checked to be of the model's size."""
+        video, shape = as_frames(video), self.encoder.frame_shape
+        if tuple(video.shape[2:]) != shape:
+            raise ValueError(f"this model takes frames of {shape}, not {tuple(video.shape[2:])}.")
+        return video
+
+
+def _chunk_length(slowest: int) -> int:
+    """Returns how many frames to predict at a time, about `_CHUNK`.
+
+    TensorFlow traces a stretch anew for each place within the slowest level's period at which one
+    begins, so stretches are multiples of that period, or parts of it.
+    """
+    if slowest <= 2 * _CHUNK:
+        return slowest * -(-_CHUNK // slowest)
+    divisors = [n for n in range(_CHUNK // 2, 2 * _CHUNK + 1) if slowest % n == 0]
+    return max(divisors, default=_CHUNK)

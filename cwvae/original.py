@@ -10,9 +10,11 @@ say the order in which the layers were made; that order, and the shapes, tell wh
 """
 
 import argparse
+import contextlib
 import pathlib
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -133,10 +135,12 @@ def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int
     names = original_order(list(shapes))
     if not names:
         raise UserError(f"{checkpoint}: holds none of the original CW-VAE's variables.")
+    counters = [name for name in shapes if name.endswith("step") and not shapes[name]][:1]
+    with _readable(checkpoint):
+        arrays = [reader.get_tensor(name) for name in names]
+        step = sum(int(reader.get_tensor(name)) for name in counters)
     model = factory.build(config)
-    assign_in_original_order(model, [reader.get_tensor(name) for name in names], names)
-    counters = [name for name in shapes if name.endswith("step") and not shapes[name]]
-    step = int(reader.get_tensor(counters[0])) if counters else 0
+    assign_in_original_order(model, arrays, names)
     logdir = pathlib.Path(logdir)
     if (logdir / "config.yml").exists():
         raise UserError(f"--logdir {logdir}: there is a run already; give another folder.")
@@ -163,10 +167,19 @@ def _reader(checkpoint: str):
             " (model-1000 for model-1000.index and model-1000.data-00000-of-00001), or the folder"
             " that holds them and the file named `checkpoint`."
         )
-    try:
+    with _readable(checkpoint):
         return tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, ValueError) as error:
-        raise UserError(f"{checkpoint}: not a readable checkpoint ({error}).") from None
+
+
+@contextlib.contextmanager
+def _readable(checkpoint: str) -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.OpError, IndexError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{checkpoint}: not a whole checkpoint ({str(error).splitlines()[0]}). Its .index and"
+            " all its .data files belong together."
+        ) from None
 
 
 def main() -> None:
@@ -187,7 +200,8 @@ def main() -> None:
     with exit_on_user_error():
         config = configuration.load(arguments.config, arguments.set)
         step = bring_in(arguments.checkpoint, config, arguments.logdir)
-    print(f"Brought in at step {step}. To evaluate: python eval.py --logdir {arguments.logdir}")
+    folder = shlex.quote(arguments.logdir)
+    print(f"Brought in at step {step}. To evaluate: python eval.py --logdir {folder}")
 
 
 if __name__ == "__main__":

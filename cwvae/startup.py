@@ -1,6 +1,7 @@
 """Starting TensorFlow from a script without the notes it prints about itself."""
 
 import contextlib
+import faulthandler
 import os
 import sys
 import tempfile
@@ -18,6 +19,7 @@ def quiet_tensorflow() -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     stderr = os.dup(2)
+    faulthandler.enable(stderr)  # A crash in native code, which ends no block, still shows where.
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
@@ -27,5 +29,6 @@ def quiet_tensorflow() -> Iterator[None]:
             os.write(stderr, held.read())
             raise
         finally:
+            faulthandler.disable()
             os.dup2(stderr, 2)
             os.close(stderr)

@@ -15,7 +15,7 @@ from cwvae import checkpoints, visualize
 from cwvae.config import Config, TrainingConfig, per_level
 from cwvae.errors import TrainingStopped
 from cwvae.logs import RunLog
-from cwvae.model import VideoModel, as_frames, training_loss
+from cwvae.model import Elbo, VideoModel, as_frames, training_loss
 
 # Clips side by side in TensorBoard's videos.
 _NUM_CLIPS = 4
@@ -57,15 +57,13 @@ def build_step(config: Config, model: VideoModel, optimizer: keras.optimizers.Op
     (`_per_step`), entropies in nats, `gradient_norm` before clipping. An update that is not finite
     is not applied.
     """
-    beta, seed = config.model.beta, config.training.seed
+    seed = config.training.seed
 
     @tf.function
     def step(video: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
         latents = tf.random.fold_in(tf.constant([seed, 0], tf.int64), number)
         with tf.GradientTape() as tape:
-            elbo = model.elbo(video, latents)
-            weights = per_level(beta, len(elbo.kl))
-            loss = training_loss(elbo, weights, config.model.free_nats)
+            loss, scalars = loss_and_scalars(config, model.elbo(video, latents))
         gradients = tape.gradient(loss, model.trainable_variables)
         norm = tf.linalg.global_norm(gradients)
         clipped, _ = tf.clip_by_global_norm(gradients, config.training.clip_norm, norm)
@@ -74,18 +72,20 @@ def build_step(config: Config, model: VideoModel, optimizer: keras.optimizers.Op
             lambda: optimizer.apply(clipped, model.trainable_variables),
             lambda: None,
         )
-        return {"loss": loss, **elbo_scalars(elbo), "gradient_norm": norm}
+        return {**scalars, "gradient_norm": norm}
 
     return step
 
 
-def elbo_scalars(elbo) -> dict[str, tf.Tensor]:
-    """Returns the ELBO's terms as scalars by name; see `build_step`."""
-    scalars = {"nll": tf.reduce_mean(elbo.nll)}
+def loss_and_scalars(config: Config, elbo: Elbo) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Returns the loss of an ELBO's terms, and it and them as scalars by name; see `build_step`."""
+    beta = per_level(config.model.beta, len(elbo.kl))
+    loss = training_loss(elbo, beta, config.model.free_nats)
+    scalars = {"loss": loss, "nll": tf.reduce_mean(elbo.nll)}
     for level, kl in enumerate(elbo.kl):
         scalars[f"kl/level{level}_sum"] = tf.reduce_mean(tf.reduce_sum(kl, 1))
         scalars[f"kl/level{level}_per_step"] = tf.reduce_mean(kl)
-    return scalars | {name: tf.reduce_mean(value) for name, value in elbo.diagnostics.items()}
+    return loss, scalars | {k: tf.reduce_mean(v) for k, v in elbo.diagnostics.items()}
 
 
 class Trainer:
@@ -108,7 +108,9 @@ class Trainer:
         if checkpoints.steps(logdir):
             self.step = checkpoints.restore(checkpoints.find(logdir), model, self.optimizer)
         self._train_step = build_step(config, model, self.optimizer)
-        self._held_out_scalars = tf.function(self._loss_scalars)
+        self._held_out_scalars = tf.function(
+            lambda video: loss_and_scalars(config, model.elbo(video, 0))[1]
+        )
         self._stop = False
 
     def run(self) -> bool:
@@ -139,15 +141,13 @@ class Trainer:
 
     def _interrupt(self, *_) -> None:
         self._stop = True
-        # A second Ctrl-C ends at once.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        tqdm.tqdm.write("Stopping after this step. Ctrl-C again ends at once, without saving.")
 
     def _loop(self, batches, progress) -> None:
         options = self.config.training
         sums, count, clock = {}, 0, _Clock()
-        for video in batches:
-            if self.step >= options.steps or self._stop:
-                break
+        for video in batches if self.step < options.steps else ():
             number = tf.constant(self.step, tf.int64)
             scalars = {k: float(v) for k, v in self._train_step(video, number).items()}
             self._check_finite(scalars)
@@ -157,30 +157,34 @@ class Trainer:
             progress.update()
             count += 1
             sums = {name: sums.get(name, 0.0) + value for name, value in scalars.items()}
-            last = self.step == options.steps
+            last = self.step == options.steps or self._stop
             if self.step % options.log_every == 0 or last:
                 means = {name: value / count for name, value in sums.items()}
                 self._log.scalars(self.step, means | {"frames_per_second": clock.speed()})
                 sums, count = {}, 0
                 clock.restart()
             with clock.paused():
-                if self.step % options.video_every == 0 or last:
+                if self.step % options.video_every == 0 or self.step == options.steps:
                     self._log_held_out()
                     self._log_videos()
                 if self.step % options.save_every == 0 and not last:
                     self._save()
+            if last:
+                break
         self._save()
 
     def _check_finite(self, scalars: dict[str, float]) -> None:
         broken = [name for name, value in scalars.items() if not np.isfinite(value)]
         if not broken:
             return
-        # The loss is the sum of the others: the term that broke it says more.
-        terms = [name for name in broken if name != "loss"] or broken
+        # What is not finite spreads from the slowest level down to the likelihood and the loss: the
+        # first of these terms is where it came from.
+        kl = [name for name in reversed(broken) if name.endswith("_sum")]
+        term = next(name for name in [*kl, "nll", "gradient_norm", *broken] if name in broken)
         path = self._save()
         finite = ", ".join(f"{k} {v:.4g}" for k, v in scalars.items() if k not in broken)
         raise TrainingStopped(
-            f"step {self.step + 1}: {terms[0]} is {scalars[terms[0]]}"
+            f"step {self.step + 1}: {term} is {scalars[term]}"
             f" (not finite: {', '.join(broken)}; finite: {finite or 'none'}). The update was not"
             f" applied; {path} holds the weights of step {self.step}. A lower"
             " training.learning_rate or training.clip_norm, or training.precision=float32, may"
@@ -190,11 +194,6 @@ class Trainer:
     def _save(self) -> pathlib.Path:
         keep = self.config.training.keep
         return checkpoints.save(self.logdir, self.step, self.model, self.optimizer, keep)
-
-    def _loss_scalars(self, video: tf.Tensor) -> dict[str, tf.Tensor]:
-        options, elbo = self.config.model, self.model.elbo(video, 0)
-        loss = training_loss(elbo, per_level(options.beta, len(elbo.kl)), options.free_nats)
-        return {"loss": loss, **elbo_scalars(elbo)}
 
     def _log_held_out(self) -> None:
         """Logs the ELBO's terms on one batch of held-out clips."""
