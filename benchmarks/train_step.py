@@ -4,8 +4,8 @@
     python benchmarks/train_step.py --yardstick OTHER.py     times another script in turn
 
 Prints one JSON line. Machines are shared and noisy: quote the ratio to something that was timed in
-turn, not the frames per second. OTHER.py takes --batch, --length and --repeats, and prints a JSON line with
-`train_frames_per_second`.
+turn, not the frames per second. OTHER.py takes --batch, --length and --repeats, and prints a JSON
+line with `train_frames_per_second`.
 """
 
 import argparse

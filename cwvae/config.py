@@ -153,12 +153,16 @@ def load(
 
 def save(config: Config, path: str | pathlib.Path) -> None:
     """Writes a resolved configuration, such that `load(path)` gives it back."""
-    plain = {
+    with open(path, "w") as file:
+        YAML().dump(as_plain(config), file)
+
+
+def as_plain(config: Config) -> dict[str, dict]:
+    """Returns a configuration as YAML and JSON write it: sections, keys, lists for tuples."""
+    return {
         section: {k: list(v) if isinstance(v, tuple) else v for k, v in keys.items()}
         for section, keys in dataclasses.asdict(config).items()
     }
-    with open(path, "w") as file:
-        YAML().dump(plain, file)
 
 
 def load_run(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Config:

@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import signal
+import sys
 import time
 from collections.abc import Iterator
 
@@ -142,7 +143,8 @@ class Trainer:
     def _interrupt(self, *_) -> None:
         self._stop = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        tqdm.tqdm.write("Stopping after this step. Ctrl-C again ends at once, without saving.")
+        message = "Stopping after this step. Ctrl-C again ends at once, without saving."
+        tqdm.tqdm.write(message, file=sys.stderr)
 
     def _loop(self, batches, progress) -> None:
         options = self.config.training

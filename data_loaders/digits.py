@@ -8,9 +8,12 @@ Every source is brought to one layout, that of MNIST: white ink on black, in the
 square picture. N is the number of images.
 """
 
+import contextlib
 import gzip
 import math
 import struct
+import urllib.error
+import urllib.request
 import zlib
 from pathlib import Path
 
@@ -23,6 +26,7 @@ SOURCES = ("sklearn", "mnist")
 
 _IDX_PREFIX = {"train": "train", "test": "t10k"}  # How MNIST's own files call the two splits.
 _UBYTE = 0x08  # The IDX type code of unsigned bytes, the only one that MNIST uses.
+_MNIST_HOST = "https://storage.googleapis.com"  # Where tensorflow-datasets gets MNIST from.
 _OTHER_SOURCES = (
     "Set data.digits_dir to a folder of MNIST's IDX files, or data.digits=sklearn, "
     "which needs no download."
@@ -107,6 +111,9 @@ def _from_tfds(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray
             f"Install it with `pip install tensorflow-datasets`. {_OTHER_SOURCES}"
         ) from error
     try:
+        if not tfds.builder("mnist", data_dir=data_dir).is_prepared():
+            # Without a network tensorflow-datasets itself gives up after minutes of retrying.
+            _check_reachable(_MNIST_HOST)
         data = tfds.as_numpy(tfds.load("mnist", split=split, data_dir=data_dir, batch_size=-1))
     except Exception as error:  # Network, disk and checksum failures have no common base class.
         where = data_dir or "the default folder of tensorflow-datasets (~/tensorflow_datasets)"
@@ -115,6 +122,12 @@ def _from_tfds(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray
             f"({type(error).__name__}: {error}). {_OTHER_SOURCES}"
         ) from error
     return data["image"][..., 0], data["label"]
+
+
+def _check_reachable(url: str) -> None:
+    """Raises an OSError at once where a host cannot be reached; any answer will do."""
+    with contextlib.suppress(urllib.error.HTTPError):
+        urllib.request.urlopen(url, timeout=10).close()
 
 
 def _from_idx_files(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -163,6 +163,12 @@ def test_pool_sums_windows_and_pads_the_last():
     np.testing.assert_array_equal(clockwork.pool(tf.constant(features), 1), features)
 
 
+def test_pool_of_a_period_far_beyond_the_clip_costs_no_more_than_the_clip():
+    np.testing.assert_array_equal(
+        clockwork.pool(tf.ones((2, 100, 4)), 6**12), np.full((2, 1, 4), 100)
+    )
+
+
 def test_pool_of_the_papers_sizes():
     frames = tf.ones((1, 100, 1))
     assert clockwork.pool(frames, 6).shape[1] == 17

@@ -416,6 +416,13 @@ def test_load_run_keeps_what_the_weights_were_trained_with(run, override):
     assert str(caught.value).startswith(f"--set {override}: ")
 
 
+def test_a_run_can_be_evaluated_with_a_context_longer_than_training_could_show(run):
+    overrides = ["evaluation.context=150", "evaluation.horizon=50", "data.test_length=200"]
+    config = configuration.load_run(run, overrides)
+    assert config.evaluation.context > config.training.video_length
+    assert config.evaluation.context > config.data.train_length
+
+
 def test_load_run_takes_other_data_and_another_evaluation(run):
     overrides = ["data.test_length=500", "evaluation.horizon=464", "evaluation.observe_levels=TFT"]
     config = configuration.load_run(run, iter(overrides))
@@ -446,8 +453,7 @@ def test_per_level():
 
 
 def test_level_flags():
-    assert configuration.level_flags(None, 2) == (True, True)
-    assert configuration.level_flags("TFF", 3) == (True, False, False)
+    assert configuration.level_flags("TFF") == (True, False, False)
 
 
 def test_data_options_are_the_data_section_and_the_frames():

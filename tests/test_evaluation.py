@@ -21,15 +21,14 @@ class Oracle:
 
     def __init__(self, data, errors=(0.0,), chunk=4):
         self.data, self.errors, self.chunk = data, errors, chunk
-        self.seeds, self.asked, self.observed = [], [], None
+        self.seeds, self.samples, self.observed = [], {}, None
 
     def predict_chunks(self, context, horizon, seed, observe_levels=None):
         self.observed = observe_levels
-        self.asked.append(horizon)
-        key = tuple(np.asarray(seed))
-        if key not in self.seeds:
-            self.seeds.append(key)
-        error = self.errors[self.seeds.index(key) % len(self.errors)]
+        self.seeds.append(tuple(np.asarray(seed)))
+        key = np.asarray(context).tobytes()
+        sample = self.samples[key] = self.samples.get(key, -1) + 1
+        error = self.errors[sample % len(self.errors)]
         clips = [self._which(clip) for clip in np.asarray(context)]
         seen = context.shape[1]
         for start in range(0, horizon, self.chunk):
@@ -44,7 +43,7 @@ class Oracle:
                 return i
         raise AssertionError("a context that is no clip's beginning")
 
-    def elbo(self, video, seed):
+    def elbo(self, video, seed, observe_levels=None):
         ones = tf.ones(video.shape[:2])
         return Elbo(2.0 * ones, (3.0 * ones, ones[:, ::3]), {})
 
@@ -89,7 +88,7 @@ def test_scores_are_scikit_images_averaged_over_samples_and_videos(run):
         np.testing.assert_allclose(got["per_frame"], values.mean(0), atol=1e-4)
         np.testing.assert_allclose(got["mean"], values.mean(), atol=1e-4)
         np.testing.assert_allclose(got["mean_soon"], values[:, :10].mean(), atol=1e-4)
-        error = values.mean(1).std() / np.sqrt(3)
+        error = values.mean(1).std(ddof=1) / np.sqrt(3)
         np.testing.assert_allclose(got["standard_error"], error, atol=1e-4)
 
 
@@ -121,6 +120,7 @@ def test_metrics_json_states_the_protocol_and_the_counts(run):
         "horizon": 30,
         "num_videos": 3,
         "num_samples": 2,
+        "observe_levels": None,
     }.items():
         assert written[key] == value
     assert written["elbo"] == {
@@ -194,6 +194,31 @@ def test_unobserved_levels_reach_the_model(tmp_path):
     assert results["observe_levels"] == "TF"
 
 
+def test_every_batch_and_sample_has_its_own_noise(tmp_path):
+    settings = tiny.settings("evaluation.num_samples=3")
+    data = tiny.Squares(40)
+    model = Oracle(data)
+    evaluation.score(settings, model, data, np.zeros((32, 32, 1), np.float32))
+    assert len(set(model.seeds)) == len(model.seeds) == 2 * 3
+
+
+def test_metrics_json_holds_the_settings(tmp_path):
+    _, results = evaluate(tiny.settings("data.speed=[3, 4]"), (0.0,), tmp_path)
+    assert results["settings"]["data"]["speed"] == [3.0, 4.0]
+    assert results["settings"]["evaluation"]["num_videos"] == 3
+
+
+def test_one_video_has_no_standard_error(tmp_path):
+    _, results = evaluate(tiny.settings("evaluation.num_videos=1"), (0.1,), tmp_path)
+    assert results["scores"]["cwvae"]["psnr"]["standard_error"] is None
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    (tmp_path / "eval").write_text("a file in the way")
+    with pytest.raises(UserError, match="eval: cannot write there"):
+        evaluate(tiny.settings(), (0.0,), tmp_path)
+
+
 def test_a_prediction_that_is_not_finite_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"step 12: cannot be scored: .*[nN]a[nN]|finite"):
         evaluate(tiny.settings(), (np.nan,), tmp_path)
@@ -207,7 +232,7 @@ def test_too_few_or_too_short_clips_are_refused(tmp_path):
         evaluate(long, (0.0,), tmp_path)
 
 
-def test_memory_does_not_grow_with_horizon_or_samples():
+def test_memory_does_not_grow_with_horizon_or_samples(tmp_path):
     def peak(horizon, samples):
         settings = tiny.settings(
             "data.test_length=2000",
@@ -221,11 +246,12 @@ def test_memory_does_not_grow_with_horizon_or_samples():
         evaluation.score(tiny.settings("evaluation.num_videos=2"), model, data, mean)  # warm up
         tracemalloc.start()
         evaluation.score(settings, model, data, mean)
+        evaluation._write_samples(tmp_path, settings, model, data)
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return size
 
-    small = peak(100, 1)
-    # Ten times the frames would add 2 x 900 x 32 x 32 x 4 bytes, 7 MB, were they kept.
-    assert peak(1000, 1) < small + 500_000
-    assert peak(100, 20) < small + 500_000
+    small = peak(400, 1)  # more than samples.gif shows
+    # 1,500 more frames of two clips would add 3 MB as bytes and 12 MB as floats, were they kept.
+    assert peak(1900, 1) < small + 1_000_000
+    assert peak(400, 20) < small + 1_000_000

@@ -127,6 +127,30 @@ def test_prediction_in_chunks_covers_the_horizon_once():
     np.testing.assert_array_equal(tf.concat(chunks, 1), model.predict(video, 150, 0))
 
 
+@pytest.mark.parametrize("factors", [(6, 6, 6), (7, 7, 7), (2,), (131,), (36,)])
+def test_long_predictions_trace_few_stretches(factors):
+    model = build(len(factors) + 1, factors)
+    slowest = clockwork.periods(factors)[-1]
+    assert model.predict(clips(5), 700, 0).shape[1] == 700
+    # One for each place within the period where a stretch begins, and one for the last stretch.
+    places = {216: 2, 343: 7, 2: 1, 131: 11, 36: 1}[slowest]
+    assert model._roll.experimental_get_tracing_count() <= places + 1
+
+
+def test_wrong_input_is_refused_in_a_sentence():
+    model = build()
+    with pytest.raises(ValueError, match=r"floats in \[0, 1\] or uint8, not int64"):
+        model.elbo(np.zeros((1, 2, 32, 32, 1), np.int64), 0)
+    with pytest.raises(ValueError, match=r"frames of \(32, 32, 1\), not \(64, 64, 1\)"):
+        model.reconstruct(clips(2, size=64), 0)
+    with pytest.raises(ValueError, match=r"\[B, T, H, W, C\]"):
+        model.predict(clips(2)[0], 3, 0)
+    with pytest.raises(ValueError, match="with T from 1"):
+        model.predict(clips(2)[:, :0], 3, 0)
+    with pytest.raises(ValueError, match="horizon must be at least 1, not 0"):
+        model.predict(clips(2), 0, 0)
+
+
 def test_a_prediction_reads_the_context_alone_and_all_of_it():
     model, video = build(), clips(5)
     prediction = model.predict(video, 9, 0)

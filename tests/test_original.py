@@ -99,6 +99,18 @@ def test_no_checkpoint_there(tmp_path):
         original.bring_in(str(tmp_path), config.load(None, OVERRIDES), tmp_path / "run")
 
 
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_checkpoint_that_is_not_whole(tmp_path, damage):
+    prefix = write_checkpoint(tmp_path, reference.weights(META))
+    data = tmp_path / f"{prefix.rpartition('/')[2]}.data-00000-of-00001"
+    if damage == "missing":
+        data.unlink()
+    else:
+        data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"not a whole checkpoint"):
+        original.bring_in(prefix, config.load(None, OVERRIDES), tmp_path / "run")
+
+
 def test_a_run_is_not_overwritten(checkpoint, tmp_path):
     original.bring_in(checkpoint, config.load(None, OVERRIDES), tmp_path / "run")
     with pytest.raises(UserError, match="a run already"):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cwvae.errors import UserError
+from data_loaders import digits as digit_images
 from data_loaders.digits import load_digits
 
 NUM_IMAGES = {"train": 5, "t10k": 3}
@@ -179,9 +180,10 @@ def test_missing_idx_file_or_folder_is_named(idx_folder):
         load_digits("train", 28, digits_dir=idx_folder / "nowhere")
 
 
-def fake_tfds(load) -> types.ModuleType:
+def fake_tfds(load, prepared=True) -> types.ModuleType:
     module = types.ModuleType("tensorflow_datasets")
     module.load = load
+    module.builder = lambda name, data_dir: types.SimpleNamespace(is_prepared=lambda: prepared)
     module.as_numpy = lambda data: data
     return module
 
@@ -206,6 +208,16 @@ def test_failing_download_says_where_and_what_else(monkeypatch):
         load_digits("train", 28, digits="mnist", data_dir="some/folder")
     for part in ("some/folder", "no route to host", "data.digits_dir", "data.digits=sklearn"):
         assert part in str(caught.value)
+
+
+def test_without_a_network_the_refusal_comes_at_once(monkeypatch):
+    def load(name, **_):
+        raise AssertionError("would retry for minutes")
+
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake_tfds(load, prepared=False))
+    monkeypatch.setattr(digit_images, "_MNIST_HOST", "http://localhost:9")  # nobody listens there
+    with pytest.raises(UserError, match=r"could not be downloaded.*data\.digits=sklearn"):
+        load_digits("train", 28, digits="mnist")
 
 
 def test_missing_tfds_says_how_to_get_it(monkeypatch):
