@@ -9,12 +9,14 @@ The original's variables carry the automatic names of Keras layers (`dense_7`, `
 say the order in which the layers were made; that order, and the shapes, tell what each one is.
 """
 
+from __future__ import annotations
+
 import argparse
-import contextlib
 import pathlib
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,10 +25,7 @@ from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
 from cwvae.startup import quiet_tensorflow
 
-with quiet_tensorflow():
-    import tensorflow as tf
-
-    from cwvae import checkpoints, factory, training
+if TYPE_CHECKING:
     from cwvae.model import CWVAE
 
 
@@ -130,20 +129,16 @@ def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int
     Raises:
       UserError: No checkpoint there, one that does not fit, or a folder that cannot be used.
     """
-    reader = _reader(checkpoint)
-    shapes = reader.get_variable_to_shape_map()
-    names = original_order(list(shapes))
-    if not names:
-        raise UserError(f"{checkpoint}: holds none of the original CW-VAE's variables.")
-    counters = [name for name in shapes if name.endswith("step") and not shapes[name]][:1]
-    with _readable(checkpoint):
-        arrays = [reader.get_tensor(name) for name in names]
-        step = sum(int(reader.get_tensor(name)) for name in counters)
-    model = factory.build(config)
-    assign_in_original_order(model, arrays, names)
     logdir = pathlib.Path(logdir)
     if (logdir / "config.yml").exists():
         raise UserError(f"--logdir {logdir}: there is a run already; give another folder.")
+    # TensorFlow starts here, once all that a user may have got wrong has been looked at.
+    with quiet_tensorflow():
+        from cwvae import checkpoints, factory, training
+
+    names, arrays, step = _read(checkpoint)
+    model = factory.build(config)
+    assign_in_original_order(model, arrays, names)
     try:
         logdir.mkdir(parents=True, exist_ok=True)
         configuration.save(config, logdir / "config.yml")
@@ -157,7 +152,10 @@ def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int
     return step
 
 
-def _reader(checkpoint: str):
+def _read(checkpoint: str) -> tuple[list[str], list[np.ndarray], int]:
+    """Returns the names and values of a checkpoint's weights in their order, and its step."""
+    import tensorflow as tf  # Here, as in `bring_in`.
+
     path = pathlib.Path(checkpoint)
     prefix = tf.train.latest_checkpoint(checkpoint) if path.is_dir() else checkpoint
     prefix = str(prefix).removesuffix(".index") if prefix else None
@@ -167,19 +165,21 @@ def _reader(checkpoint: str):
             " (model-1000 for model-1000.index and model-1000.data-00000-of-00001), or the folder"
             " that holds them and the file named `checkpoint`."
         )
-    with _readable(checkpoint):
-        return tf.train.load_checkpoint(prefix)
-
-
-@contextlib.contextmanager
-def _readable(checkpoint: str) -> Iterator[None]:
     try:
-        yield
+        reader = tf.train.load_checkpoint(prefix)
+        shapes = reader.get_variable_to_shape_map()
+        names = original_order(list(shapes))
+        arrays = [reader.get_tensor(name) for name in names]
+        counters = [name for name in shapes if name.endswith("step") and not shapes[name]]
+        step = int(reader.get_tensor(counters[0])) if counters else 0
     except (tf.errors.OpError, IndexError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{checkpoint}: not a whole checkpoint ({str(error).splitlines()[0]}). Its .index and"
             " all its .data files belong together."
         ) from None
+    if not names:
+        raise UserError(f"{checkpoint}: holds none of the original CW-VAE's variables.")
+    return names, arrays, step
 
 
 def main() -> None:

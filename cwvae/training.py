@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 import keras
 import numpy as np
@@ -148,23 +149,21 @@ class Trainer:
 
     def _loop(self, batches, progress) -> None:
         options = self.config.training
-        sums, count, clock = {}, 0, _Clock()
+        means, clock = _Means(), _Clock()
         for video in batches if self.step < options.steps else ():
             number = tf.constant(self.step, tf.int64)
             scalars = {k: float(v) for k, v in self._train_step(video, number).items()}
-            self._check_finite(scalars)
+            if not np.isfinite(list(scalars.values())).all():
+                self._log_means(means, clock)
+                self._stop_broken(scalars)
             self.step += 1
             clock.count(options.batch_size * options.seq_len)
             progress.set_postfix_str(_summary(scalars, clock.speed()), refresh=False)
             progress.update()
-            count += 1
-            sums = {name: sums.get(name, 0.0) + value for name, value in scalars.items()}
+            means.add(scalars)
             last = self.step == options.steps or self._stop
             if self.step % options.log_every == 0 or last:
-                means = {name: value / count for name, value in sums.items()}
-                self._log.scalars(self.step, means | {"frames_per_second": clock.speed()})
-                sums, count = {}, 0
-                clock.restart()
+                self._log_means(means, clock)
             with clock.paused():
                 if self.step % options.video_every == 0 or self.step == options.steps:
                     self._log_held_out()
@@ -175,10 +174,15 @@ class Trainer:
                 break
         self._save()
 
-    def _check_finite(self, scalars: dict[str, float]) -> None:
+    def _log_means(self, means: "_Means", clock: "_Clock") -> None:
+        """Logs the means over the steps since the last time, if there were any."""
+        if means.count:
+            self._log.scalars(self.step, means.take() | {"frames_per_second": clock.speed()})
+        clock.restart()
+
+    def _stop_broken(self, scalars: dict[str, float]) -> NoReturn:
+        """Saves, and says which step and term broke."""
         broken = [name for name, value in scalars.items() if not np.isfinite(value)]
-        if not broken:
-            return
         # What is not finite spreads from the slowest level down to the likelihood and the loss: the
         # first of these terms is where it came from.
         kl = [name for name in reversed(broken) if name.endswith("_sum")]
@@ -217,6 +221,24 @@ class Trainer:
             video = visualize.mark_context(visualize.grid(rows), context)
             video = visualize.label_rows(video, ["truth", "prediction", "error"])
             self._log.video(self.step, f"open_loop/{split}", video)
+
+
+class _Means:
+    """Running means of scalars by name."""
+
+    def __init__(self):
+        self.count, self._sums = 0, {}
+
+    def add(self, scalars: dict[str, float]) -> None:
+        """Takes in the scalars of one step."""
+        self.count += 1
+        self._sums = {name: self._sums.get(name, 0.0) + value for name, value in scalars.items()}
+
+    def take(self) -> dict[str, float]:
+        """Returns the means and begins anew."""
+        means = {name: value / self.count for name, value in self._sums.items()}
+        self.count, self._sums = 0, {}
+        return means
 
 
 class _Clock:

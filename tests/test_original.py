@@ -1,5 +1,9 @@
 """A checkpoint as the authors' TensorFlow 1 code writes it becomes a run of ours."""
 
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import reference
@@ -115,6 +119,20 @@ def test_a_run_is_not_overwritten(checkpoint, tmp_path):
     original.bring_in(checkpoint, config.load(None, OVERRIDES), tmp_path / "run")
     with pytest.raises(UserError, match="a run already"):
         original.bring_in(checkpoint, config.load(None, OVERRIDES), tmp_path / "run")
+
+
+def test_a_wrong_configuration_is_refused_before_tensorflow_starts(tmp_path):
+    code = (
+        "import sys; from cwvae import original;"
+        f"sys.argv = ['', 'x', '--config', '{tmp_path}/none.yml', '--logdir', '{tmp_path}/run'];"
+        "import atexit; atexit.register(lambda: print('tensorflow' in sys.modules));"
+        "original.main()"
+    )
+    root = pathlib.Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no such configuration file" in done.stderr
+    assert done.stdout == "False\n"
 
 
 def test_the_command_line(checkpoint, tmp_path, monkeypatch, capsys):

@@ -145,6 +145,22 @@ def test_a_loss_that_is_not_finite_names_step_and_term_and_leaves_the_weights(tm
     assert list(checkpoints.steps(tmp_path)) == [0]
 
 
+def test_the_steps_before_a_broken_one_are_logged_and_saved(tmp_path):
+    trained = trainer(tiny.settings("training.log_every=100"), tmp_path)
+    whole_step = trained._train_step
+
+    def breaking_step(video, number):
+        if number == 3:
+            trained.model.decoder.dense.bias.assign(trained.model.decoder.dense.bias + np.nan)
+        return whole_step(video, number)
+
+    trained._train_step = breaking_step
+    with pytest.raises(TrainingStopped, match="step 4: nll is nan"):
+        trained.run()
+    assert [line["step"] for line in lines(tmp_path)] == [3]
+    assert list(checkpoints.steps(tmp_path)) == [3]
+
+
 def test_a_broken_posterior_is_named_though_it_breaks_all_below(tmp_path):
     trained = trainer(tiny.settings(), tmp_path)
     trained.model.cells[1].posterior_heads[0][1].assign(np.full(3, np.nan))
