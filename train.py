@@ -67,13 +67,7 @@ def prepare_folder(config: Config, logdir: str | pathlib.Path) -> None:
                 f"{logdir} holds a run of another configuration:\n  {lines}\nGive another --logdir,"
                 f" or go on with that run as it is: python train.py --logdir {folder}"
             )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        configuration.save(config, path)
-    except OSError as error:
-        raise UserError(
-            f"--logdir {logdir}: cannot write there ({error.strerror}); give another folder."
-        ) from None
+    configuration.save_run(config, logdir)
 
 
 def _arguments() -> argparse.Namespace:
@@ -96,11 +90,8 @@ def main() -> int:
     arguments = _arguments()
     with exit_on_user_error():
         logdir = arguments.logdir or f"logs/{pathlib.Path(arguments.config).stem}"
-        if arguments.config is None:
-            configuration.load_run(logdir)
-        config = configuration.load(
-            arguments.config or pathlib.Path(logdir) / "config.yml", arguments.set
-        )
+        path = arguments.config or configuration.run_path(logdir)
+        config = configuration.load(path, arguments.set)
         complete = train(config, logdir)
     folder = shlex.quote(str(logdir))
     if not complete:

@@ -165,6 +165,36 @@ def as_plain(config: Config) -> dict[str, dict]:
     }
 
 
+def save_run(config: Config, logdir: str | pathlib.Path) -> None:
+    """Makes a run's folder with its config.yml.
+
+    Raises:
+      UserError: The folder cannot be written.
+    """
+    try:
+        pathlib.Path(logdir).mkdir(parents=True, exist_ok=True)
+        save(config, pathlib.Path(logdir) / "config.yml")
+    except OSError as error:
+        raise UserError(
+            f"--logdir {logdir}: cannot write there ({error.strerror}); give another folder."
+        ) from None
+
+
+def run_path(logdir: str | pathlib.Path) -> pathlib.Path:
+    """Returns the file with a run's configuration.
+
+    Raises:
+      UserError: No run in the folder.
+    """
+    path = pathlib.Path(logdir) / "config.yml"
+    if not path.is_file():
+        raise UserError(
+            f"{logdir}: no run here (there is no config.yml). Give the folder that train.py"
+            " printed, or make one: python train.py --config configs/quickstart.yml"
+        )
+    return path
+
+
 def load_run(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Config:
     """Reads the configuration that a run was trained with.
 
@@ -176,13 +206,7 @@ def load_run(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Confi
     Raises:
       UserError: No run in the folder, or an override of what cannot change any more.
     """
-    overrides = list(overrides)
-    path = pathlib.Path(logdir) / "config.yml"
-    if not path.is_file():
-        raise UserError(
-            f"{logdir}: no run here (there is no config.yml). Give the folder that train.py"
-            " printed, or make one: python train.py --config configs/quickstart.yml"
-        )
+    path, overrides = run_path(logdir), list(overrides)
     for override in overrides:
         if override.strip().startswith(("model.", "training.")):
             raise UserError(

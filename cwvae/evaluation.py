@@ -167,15 +167,12 @@ def table(results: dict) -> str:
         cells = (f"{s['mean_soon']:>14.3f}{s['mean']:>8.3f}" for s in scores.values())
         lines.append(f"{name:22}" + "".join(cells))
     elbo = results["elbo"]
-    lines += ["", f"{'KL [nats]':22}{'per active step':>22}{_frames(elbo['frames']):>22}"]
+    over = f"sum over {elbo['frames']} frames"
+    lines += ["", f"{'KL [nats]':22}{'per active step':>22}{over:>22}"]
     for level, (step, total) in enumerate(zip(elbo["kl_per_step"], elbo["kl_sum"], strict=True)):
         name = f"level {level}" + (", the fastest" if level == 0 else "")
         lines.append(f"{name:22}{step:>22.4g}{total:>22.4g}")
     return "\n".join(lines)
-
-
-def _frames(count: int) -> str:
-    return f"sum over {count} frames"
 
 
 def _check_clips(options, data) -> None:

@@ -139,13 +139,7 @@ def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int
     names, arrays, step = _read(checkpoint)
     model = factory.build(config)
     assign_in_original_order(model, arrays, names)
-    try:
-        logdir.mkdir(parents=True, exist_ok=True)
-        configuration.save(config, logdir / "config.yml")
-    except OSError as error:
-        raise UserError(
-            f"--logdir {logdir}: cannot write there ({error.strerror}); give another folder."
-        ) from None
+    configuration.save_run(config, logdir)
     # Adam begins anew: its state is not brought in.
     optimizer = training.build_optimizer(config.training, model)
     checkpoints.save(logdir, step, model, optimizer)
