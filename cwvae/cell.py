@@ -145,7 +145,7 @@ class RSSMCell(keras.layers.Layer):
           [..., E].
         """
         kernel, bias = self.prior_input
-        return tf.linalg.matmul(context, kernel[self.stochastic_size :]) + bias
+        return _product(context, kernel[self.stochastic_size :]) + bias
 
     def embedding_input(self, embedding: tf.Tensor) -> tf.Tensor:
         """Returns the embedding's share of the posterior's first layer.
@@ -157,7 +157,7 @@ class RSSMCell(keras.layers.Layer):
           [..., E].
         """
         kernel, bias = self.posterior_hidden1
-        return tf.linalg.matmul(embedding, kernel[self.deterministic_size :]) + bias
+        return _product(embedding, kernel[self.deterministic_size :]) + bias
 
     def transition(self, state: State, context_input: tf.Tensor, weights: TickWeights) -> tf.Tensor:
         """Returns the next deterministic state h, [B, D].
@@ -193,9 +193,21 @@ class RSSMCell(keras.layers.Layer):
         return self._belief(tf.nn.relu(share + embedding_input), *weights.posterior)
 
     def _belief(self, inputs, hidden_kernel, hidden_bias, heads_kernel, heads_bias):
-        hidden = tf.nn.relu(tf.linalg.matmul(inputs, hidden_kernel) + hidden_bias)
-        mean, stddev = tf.split(tf.linalg.matmul(hidden, heads_kernel) + heads_bias, 2, -1)
+        hidden = tf.nn.relu(_product(inputs, hidden_kernel) + hidden_bias)
+        mean, stddev = tf.split(_product(hidden, heads_kernel) + heads_bias, 2, -1)
         return DiagGaussian(mean, tf.nn.softplus(stddev) + self.min_stddev)
+
+
+def _product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Returns x [..., I] times a kernel [I, O].
+
+    As one matrix product: TensorFlow's own for more axes makes its gradient one product per entry
+    of the first axis, and adds them up.
+    """
+    if len(x.shape) == 2:
+        return tf.linalg.matmul(x, kernel)
+    rows = tf.linalg.matmul(tf.reshape(x, (-1, x.shape[-1])), kernel)
+    return tf.reshape(rows, (*x.shape[:-1], kernel.shape[-1]))
 
 
 def _gru(inputs: tf.Tensor, state: tf.Tensor, weights: TickWeights) -> tf.Tensor:

@@ -68,7 +68,11 @@ def build_step(config: Config, model: VideoModel, optimizer: keras.optimizers.Op
             loss, scalars = loss_and_scalars(config, model.elbo(video, latents))
         gradients = tape.gradient(loss, model.trainable_variables)
         norm = tf.linalg.global_norm(gradients)
-        clipped, _ = tf.clip_by_global_norm(gradients, config.training.clip_norm, norm)
+        clipped = tf.cond(
+            norm > config.training.clip_norm,
+            lambda: tf.clip_by_global_norm(gradients, config.training.clip_norm, norm)[0],
+            lambda: gradients,
+        )
         tf.cond(
             tf.math.is_finite(loss) & tf.math.is_finite(norm),
             lambda: optimizer.apply(clipped, model.trainable_variables),

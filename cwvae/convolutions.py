@@ -1,0 +1,276 @@
+"""Convolutions with a bias and a leaky ReLU, each one operation with a gradient of its own.
+
+What they compute is plain; how is for speed and memory:
+
+- A gradient is made from the layer's output alone (a leaky ReLU keeps the sign), so that nothing
+  between the layers is kept, and TensorFlow runs product, bias and activation as one kernel.
+- Large maps of few channels are slow on every machine. Between the frames and the layer next to
+  them, maps are therefore held as blocks: [N, H, W, C] as [N, H/2, W/2, 4 C], frames in blocks of
+  4x4. A convolution of stride 2 between two such layouts is one of stride 1 with a kernel of 2x2.
+- Where a map is as small as 2x2, a convolution is a matrix product of its windows.
+
+Padding is always none ("VALID"). Symbols: N frames, H, W height and width, I and O channels in and
+out. Kernels are [h, w, I, O], those of transposed convolutions [h, w, O, I].
+"""
+
+import tensorflow as tf
+
+_SLOPE = 0.2
+# Below this height and width oneDNN makes the gradients of bfloat16 kernels at a crawl.
+_SMALL = 8
+
+
+def leaky_relu(x: tf.Tensor) -> tf.Tensor:
+    """Returns x where positive, else 0.2 x."""
+    return tf.nn.leaky_relu(x, _SLOPE)
+
+
+def to_blocks(maps: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns [N, H/s, W/s, s s C] for [N, H, W, C]: `tf.nn.space_to_depth`, many times as fast."""
+    _, height, width, channels = maps.shape
+    x = tf.reshape(maps, (-1, size, width // size, size * channels))
+    x = tf.transpose(x, (0, 2, 1, 3))
+    return tf.reshape(x, (-1, height // size, width // size, size * size * channels))
+
+
+def from_blocks(blocks: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns [N, s H, s W, C] for [N, H, W, s s C]: the inverse of `to_blocks`."""
+    _, height, width, channels = blocks.shape
+    x = tf.reshape(blocks, (-1, width, size, channels // size))
+    x = tf.transpose(x, (0, 2, 1, 3))
+    return tf.reshape(x, (-1, size * height, size * width, channels // size**2))
+
+
+def dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """A matrix product: [N, O] for x [N, I] and a kernel [O, I]."""
+
+    @tf.custom_gradient
+    def run(x, kernel, bias):
+        y = leaky_relu(tf.nn.bias_add(tf.linalg.matmul(x, kernel, transpose_b=True), bias))
+
+        def gradient(upstream):
+            dz = _before_activation(upstream, y)
+            return (
+                tf.linalg.matmul(dz, kernel),
+                tf.linalg.matmul(dz, x, transpose_a=True),
+                _bias_gradient(dz),
+            )
+
+        return y, gradient
+
+    return run(x, kernel, bias)
+
+
+def convolve(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, stride: int) -> tf.Tensor:
+    """A convolution: [N, (H - h) / stride + 1, ..., O] for x [N, H, W, I]."""
+    strides = [1, stride, stride, 1]
+
+    @tf.custom_gradient
+    def run(x, kernel, bias):
+        y = leaky_relu(tf.nn.bias_add(tf.nn.conv2d(x, kernel, stride, "VALID"), bias))
+
+        def gradient(upstream):
+            dz = _before_activation(upstream, y)
+            by_x = tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(x),
+                filter=kernel,
+                out_backprop=dz,
+                strides=strides,
+                padding="VALID",
+            )
+            if stride == 2 and dz.dtype == tf.bfloat16 and max(dz.shape[1:3]) < _SMALL:
+                by_kernel = _kernel_gradient_by_products(x, dz)
+            else:
+                by_kernel = tf.raw_ops.Conv2DBackpropFilter(
+                    input=x,
+                    filter_sizes=kernel.shape,
+                    out_backprop=dz,
+                    strides=strides,
+                    padding="VALID",
+                )
+            return by_x, by_kernel, _bias_gradient(dz)
+
+        return y, gradient
+
+    return run(x, kernel, bias)
+
+
+def convolve_6_to_2(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """A convolution of stride 2: [N, 2, 2, O] for x [N, 6, 6, I] and a kernel [4, 4, I, O]."""
+    inputs, outputs = kernel.shape[2:]
+
+    @tf.custom_gradient
+    def run(x, kernel, bias):
+        windows = tf.reshape(tf.concat(_windows(x, 2, 2), -1), (-1, 16 * inputs))
+        flat = tf.reshape(kernel_over_pairs(kernel), (-1, outputs))
+        y = leaky_relu(tf.nn.bias_add(tf.linalg.matmul(windows, flat), bias))
+        y = tf.reshape(y, (-1, 2, 2, outputs))
+
+        def gradient(upstream):
+            dz = _before_activation(upstream, y)
+            by_x = tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(x),
+                filter=kernel,
+                out_backprop=dz,
+                strides=[1, 2, 2, 1],
+                padding="VALID",
+            )
+            by_kernel = _kernel_gradient_by_products(x, dz)
+            return by_x, by_kernel, _bias_gradient(dz)
+
+        return y, gradient
+
+    return run(x, kernel, bias)
+
+
+def transposed(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """A transposed convolution of stride 2: [N, 2 H + h - 2, 2 W + w - 2, O] for x [N, H, W, I]."""
+    batch, height, width, _ = x.shape
+    size, _, outputs, _ = kernel.shape
+    shape = (batch, 2 * height + size - 2, 2 * width + size - 2, outputs)
+
+    @tf.custom_gradient
+    def run(x, kernel, bias):
+        y = tf.nn.conv2d_transpose(x, kernel, shape, 2, "VALID")
+        # As a sum: bias_add is the slower of the two in bfloat16.
+        y = leaky_relu(y + bias)
+
+        def gradient(upstream):
+            dz = _before_activation(upstream, y)
+            return (*_transposed_gradients(x, kernel, dz), _bias_gradient(dz))
+
+        return y, gradient
+
+    return run(x, kernel, bias)
+
+
+def transposed_to_pairs(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """A transposed convolution of stride 2 whose output stays in blocks of 2x2.
+
+    Args:
+      x: [N, H, W, I].
+      kernel: [2 M, 2 M, O, I].
+      bias: [O].
+
+    Returns:
+      [N, H + M - 1, W + M - 1, 4 O]; `from_blocks` makes the map itself of it.
+    """
+    size, _, outputs, inputs = kernel.shape
+    half = size // 2
+    border = [half - 1, half - 1]
+
+    @tf.custom_gradient
+    def run(x, kernel, bias):
+        # Pixel 2 j + p sums x[j - m] kernel[2 m + p] over m: a convolution, the taps reversed.
+        taps = tf.reverse(tf.reshape(kernel, (half, 2, half, 2, outputs, inputs)), [0, 2])
+        taps = tf.transpose(taps, (0, 2, 5, 1, 3, 4))
+        taps = tf.reshape(taps, (half, half, inputs, 4 * outputs))
+        padded = tf.pad(x, [[0, 0], border, border, [0, 0]])
+        y = tf.nn.bias_add(tf.nn.conv2d(padded, taps, 1, "VALID"), tf.tile(bias, [4]))
+        y = leaky_relu(y)
+
+        def gradient(upstream):
+            # Of the map itself: a quarter less arithmetic than with the padded one.
+            dz = from_blocks(_before_activation(upstream, y), 2)
+            return (*_transposed_gradients(x, kernel, dz), _bias_gradient(dz))
+
+        return y, gradient
+
+    return run(x, kernel, bias)
+
+
+def pairs_to_quads(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """A transposed convolution of stride 2 from blocks of 2x2 to blocks of 4x4; no activation.
+
+    Args:
+      x: [N, H, W, 4 I], a map in blocks of 2x2.
+      kernel: [6, 6, O, I].
+      bias: [O].
+
+    Returns:
+      [N, H + 1, W + 1, 16 O], in blocks of 4x4.
+    """
+    batch, height, width, _ = x.shape
+    outputs = kernel.shape[2]
+    shape = (batch, height + 1, width + 1, 16 * outputs)
+    x = tf.nn.conv2d_transpose(x, kernel_over_blocks(kernel), shape, 1, "VALID")
+    return x + tf.tile(bias, [16])
+
+
+def kernel_over_pairs(kernel: tf.Tensor) -> tf.Tensor:
+    """Returns a kernel of stride 2 for maps in blocks of 2x2, [2, 2, 4 I, O] for [4, 4, I, O]."""
+    _, _, inputs, outputs = kernel.shape
+    taps = tf.reshape(kernel, (2, 2, 2, 2, inputs, outputs))
+    return tf.reshape(tf.transpose(taps, (0, 2, 1, 3, 4, 5)), (2, 2, 4 * inputs, outputs))
+
+
+def kernel_over_blocks(kernel: tf.Tensor) -> tf.Tensor:
+    """Returns a kernel of stride 2 between blocks of 4x4 and blocks of 2x2.
+
+    Pixel q of a pair, of either axis, reads (or a transposed convolution writes) the pixels 2 q,
+    2 q + 1, ... of the two quads from its own on: the kernel, shifted by 2 q among 8 places.
+
+    Args:
+      kernel: [h, w, A, B], h and w up to 6; A channels belong to the map in blocks of 4x4.
+
+    Returns:
+      [2, 2, 16 A, 4 B].
+    """
+    height, width, quads, pairs = kernel.shape
+    shifted = [
+        tf.pad(kernel, [[2 * i, 8 - height - 2 * i], [2 * j, 8 - width - 2 * j], [0, 0], [0, 0]])
+        for i in (0, 1)
+        for j in (0, 1)
+    ]
+    taps = tf.reshape(tf.stack(shifted, 3), (2, 4, 2, 4, quads, 4 * pairs))
+    return tf.reshape(tf.transpose(taps, (0, 2, 1, 3, 4, 5)), (2, 2, 16 * quads, 4 * pairs))
+
+
+def _before_activation(upstream: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """The gradient with respect to what the leaky ReLU took, from its output."""
+    if upstream.dtype == tf.bfloat16:
+        return _leaky_gradient(upstream, y)
+    return tf.raw_ops.LeakyReluGrad(gradients=upstream, features=y, alpha=_SLOPE)
+
+
+@tf.function(jit_compile=True)
+def _leaky_gradient(upstream: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """LeakyReluGrad for bfloat16, compiled: TensorFlow's own kernel takes twice as long there."""
+    slope = tf.where(tf.cast(y, tf.float32) > 0, 1.0, _SLOPE)
+    return tf.cast(slope * tf.cast(upstream, tf.float32), upstream.dtype)
+
+
+def _windows(x: tf.Tensor, height: int, width: int) -> list[tf.Tensor]:
+    """The four parts of what a kernel of 4x4 and stride 2 reads, each [N, height, width, 4 I]."""
+    pairs = to_blocks(x, 2)
+    return [pairs[:, i : i + height, j : j + width] for i in (0, 1) for j in (0, 1)]
+
+
+def _kernel_gradient_by_products(x: tf.Tensor, dz: tf.Tensor) -> tf.Tensor:
+    """The gradient with respect to a kernel of 4x4 and stride 2, as four matrix products."""
+    _, height, width, outputs = dz.shape
+    rows = tf.reshape(dz, (-1, outputs))
+    taps = [
+        tf.linalg.matmul(tf.reshape(window, (-1, window.shape[-1])), rows, transpose_a=True)
+        for window in _windows(x, height, width)
+    ]
+    taps = tf.reshape(tf.stack(taps), (2, 2, 2, 2, x.shape[-1], outputs))
+    return tf.reshape(tf.transpose(taps, (0, 2, 1, 3, 4, 5)), (4, 4, x.shape[-1], outputs))
+
+
+def _transposed_gradients(x, kernel, dz) -> tuple[tf.Tensor, tf.Tensor]:
+    """The gradients of a transposed convolution of stride 2 with respect to x and kernel."""
+    by_kernel = tf.raw_ops.Conv2DBackpropFilter(
+        input=dz,
+        filter_sizes=kernel.shape,
+        out_backprop=x,
+        strides=[1, 2, 2, 1],
+        padding="VALID",
+    )
+    return tf.nn.conv2d(dz, kernel, 2, "VALID"), by_kernel
+
+
+def _bias_gradient(dz: tf.Tensor) -> tf.Tensor:
+    """Sums over all axes but the last: as a product with ones, which is the fastest way."""
+    rows = tf.reshape(dz, (-1, dz.shape[-1]))
+    return tf.linalg.matmul(tf.ones((1, tf.shape(rows)[0]), dz.dtype), rows)[0]
