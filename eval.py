@@ -16,15 +16,18 @@ from cwvae.startup import quiet_tensorflow
 
 
 def evaluate(config: Config, logdir: str | pathlib.Path, step: int | None = None) -> dict:
-    """Evaluates the checkpoint of a step, the newest if None; see `cwvae.evaluation.evaluate`."""
+    """Evaluates the checkpoint of a step, the newest whole one if None.
+
+    See `cwvae.evaluation.evaluate`.
+    """
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
-    path = checkpoints.find(logdir, step)
+    checkpoints.find(logdir, step)
     # TensorFlow starts here, once all that a user may have got wrong has been looked at.
     with quiet_tensorflow():
         from cwvae import evaluation, factory
 
     model = factory.build(config)
-    step = checkpoints.restore(path, model)
+    step = checkpoints.restore_step(logdir, step, model)["step"]
     return evaluation.evaluate(config, model, step, *data, logdir)
 
 

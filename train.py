@@ -2,17 +2,23 @@
 
     python train.py --config configs/quickstart.yml [--logdir DIR] [--set section.key=value ...]
     python train.py --logdir DIR        goes on with a run
+    python train.py --config FILE --init-from RUN       starts from another run's weights
 
 Without --logdir the run goes to logs/<name of the configuration>.
 """
 
 import argparse
+import contextlib
+import json
 import pathlib
 import shlex
+import signal
 import sys
 
 import data_loaders
+from cwvae import checkpoints
 from cwvae import config as configuration
+from cwvae import export, lock, strategies
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
 from cwvae.startup import quiet_tensorflow
@@ -25,6 +31,14 @@ _CHANGEABLE = (
     "training.video_length:",
     "training.save_every:",
     "training.keep:",
+    "training.keep_every:",
+    "training.strategy:",
+    "training.accumulate:",
+    "training.gradient_checkpointing:",
+    "training.jit:",
+    "training.steps_per_call:",
+    "training.memory:",
+    "training.skip_limit:",
     "data.data_dir:",
     "data.digits_dir:",
     "data.test_length:",
@@ -32,23 +46,34 @@ _CHANGEABLE = (
 )
 
 
-def train(config: Config, logdir: str | pathlib.Path) -> bool:
+def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
     """Trains the model of a configuration, from the newest checkpoint in `logdir` on.
 
     Returns:
-      Whether training is complete; False if Ctrl-C ended it.
+      The signal that ended it (Ctrl-C is SIGINT), after it saved; None where training is complete.
 
     Raises:
       UserError: A folder or data set that cannot be used; a training that broke.
     """
+    chief = strategies.is_chief()
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
-    prepare_folder(config, logdir)
-    # TensorFlow starts here, once all that a user may have got wrong has been looked at.
-    with quiet_tensorflow():
-        from cwvae import factory, training
+    with lock.RunLock(logdir) if chief else contextlib.nullcontext():
+        source = None if checkpoints.steps(logdir) else config.training.init_from
+        if source:
+            export.source_kind(source)  # Or it is refused, before a folder is made.
+        if chief:
+            prepare_folder(config, logdir)
+        # TensorFlow starts here, once all that a user may have got wrong has been looked at.
+        with quiet_tensorflow():
+            from cwvae import factory, training
 
-    model = factory.build(config, config.training.seed)
-    return training.Trainer(config, model, *data, logdir).run()
+            strategy = strategies.build(config.training.strategy)
+        with strategy.scope():
+            model = factory.build(config, config.training.seed)
+            if source:
+                export.load_weights(model, source)
+        trainer = training.Trainer(config, model, *data, logdir, strategy)
+        return None if trainer.run() else trainer.stopped_by
 
 
 def prepare_folder(config: Config, logdir: str | pathlib.Path) -> None:
@@ -77,6 +102,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--config", help="an experiment's YAML file, as in configs/")
     parser.add_argument("--logdir", help="the run's folder")
     parser.add_argument(
+        "--init-from",
+        metavar="PATH",
+        help="start from the weights of a run, an export or a checkpoint",
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="may be repeated"
     )
     arguments = parser.parse_args()
@@ -91,12 +121,15 @@ def main() -> int:
     with exit_on_user_error():
         logdir = arguments.logdir or f"logs/{pathlib.Path(arguments.config).stem}"
         path = arguments.config or configuration.run_path(logdir)
-        config = configuration.load(path, arguments.set)
-        complete = train(config, logdir)
+        changes = list(arguments.set)
+        if arguments.init_from:
+            changes.append(f"training.init_from={json.dumps(arguments.init_from)}")
+        config = configuration.load(path, changes)
+        stopped_by = train(config, logdir)
     folder = shlex.quote(str(logdir))
-    if not complete:
+    if stopped_by:
         print(f"Stopped and saved. To go on: python train.py --logdir {folder}")
-        return 130
+        return 128 + stopped_by
     print(f"Trained. To evaluate: python eval.py --logdir {folder}")
     print(f"To look: tensorboard --logdir {folder}")
     return 0

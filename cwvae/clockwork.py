@@ -51,6 +51,30 @@ def pool(features: tf.Tensor, period: int) -> tf.Tensor:
     return tf.reduce_sum(tf.reshape(padded, (batch, -1, period, size)), 2)
 
 
+class Noise(NamedTuple):
+    """What samples of latents are made of, by seed and level.
+
+    Attributes:
+      seed: int [2].
+      first: The clips at hand are rows `first`, `first` + 1, ... of a batch ...
+      total: ... of this many clips, whose noise is drawn whole: a batch in parts has the latents
+        that it has in one piece. None: they are the batch.
+    """
+
+    seed: tf.Tensor
+    first: tf.Tensor | int = 0
+    total: int | None = None
+
+    def normal(self, level: int, nodes: int, batch: int, size: int) -> tf.Tensor:
+        """Returns standard normal noise of a level, [N, B, S]."""
+        total = self.total or batch
+        seed = tf.random.fold_in(self.seed, level)
+        noise = tf.random.stateless_normal((nodes, total, size), seed)
+        if total == batch:
+            return noise
+        return tf.slice(noise, [0, self.first, 0], [nodes, batch, size])
+
+
 class LevelPass(NamedTuple):
     """What one level computed over a stretch of frames.
 
@@ -72,7 +96,7 @@ def unroll(
     stop: int,
     states: Sequence[State],
     embeddings: Sequence[tf.Tensor | None],
-    seed: tf.Tensor | None,
+    noise: Noise | None,
 ) -> tuple[list[LevelPass], list[State]]:
     """Runs all levels over the frames [start, stop), the slowest first.
 
@@ -87,7 +111,7 @@ def unroll(
       states: Each level's state before `start`.
       embeddings: For each level [B, N, F], from which its posterior is inferred (Equation 4); None
         where the level follows its prior.
-      seed: int [2], of the latents' noise; None to take means instead of samples.
+      noise: Of the latents; None to take means instead of samples.
 
     Returns:
       What each level computed, and each level's last state.
@@ -106,12 +130,9 @@ def unroll(
             above = active_nodes(start, stop, clock[level + 1])
             rows = [node // factors[level] - above.start + 1 for node in nodes]
             context = tf.gather(upper, tf.constant(rows, tf.int32))
-        noise = None
-        if seed is not None:
-            shape = (len(nodes), *states[level].stochastic.shape)
-            noise = tf.random.stateless_normal(shape, tf.random.fold_in(seed, level))
+        drawn = noise and noise.normal(level, len(nodes), *states[level].stochastic.shape)
         passes[level], last[level] = _unroll_level(
-            cells[level], context, states[level], embeddings[level], noise
+            cells[level], context, states[level], embeddings[level], drawn
         )
         upper = tf.concat([states[level].features()[None], passes[level].features], 0)
     return passes, last

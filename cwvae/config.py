@@ -79,11 +79,20 @@ class TrainingConfig:
     adam_epsilon: float = _within(above=0)
     clip_norm: float = _within(above=0)
     precision: Literal["float32", "bfloat16"]
+    accumulate: int = _within(minimum=1)
+    gradient_checkpointing: int | None = _within(minimum=1)
+    strategy: Literal["auto", "single", "mirrored", "multi_worker"]
+    jit: Literal["auto"] | bool
+    steps_per_call: int = _within(minimum=1)
+    memory: float | None = _within(above=0)
+    skip_limit: int = _within(minimum=1)
+    init_from: str | None
     log_every: int = _within(minimum=1)
     video_every: int = _within(minimum=1)
     video_length: int = _within(minimum=2)
     save_every: int = _within(minimum=1)
     keep: int = _within(minimum=1)
+    keep_every: int | None = _within(minimum=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -415,6 +424,11 @@ def _check_evaluation(config: Config) -> None:
 
 def _check_training(config: Config) -> None:
     training, context, data = config.training, config.evaluation.context, config.data
+    if training.batch_size % training.accumulate:
+        raise UserError(
+            f"training.accumulate = {training.accumulate} must divide training.batch_size ="
+            f" {training.batch_size}: the batch is computed in that many pieces of one size."
+        )
     if context >= training.video_length:
         raise UserError(
             f"training.video_length = {training.video_length} frames must be more than"

@@ -31,5 +31,6 @@ def build(config: Config, seed: int | None = None) -> VideoModel:
         min_stddev=options.min_stddev,
         mean_only=options.mean_only,
         kl_balance=options.kl_balance,
+        gradient_checkpointing=config.training.gradient_checkpointing,
         precision={"float32": "float32", "bfloat16": "mixed_bfloat16"}[config.training.precision],
     )

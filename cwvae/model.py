@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cwvae import clockwork
+from cwvae import clockwork, recomputation
 from cwvae.cell import RSSMCell, State
 from cwvae.distributions import DiagGaussian
 from cwvae.networks import EmbeddingMLP, FrameDecoder, FrameEncoder, feature_size
@@ -65,8 +65,15 @@ class VideoModel(keras.Model, abc.ABC):
     """
 
     @abc.abstractmethod
-    def elbo(self, video, seed) -> Elbo:
-        """Returns the terms of the ELBO of a video."""
+    def elbo(self, video, seed, rows: tuple | None = None) -> Elbo:
+        """Returns the terms of the ELBO of a video.
+
+        Args:
+          video: [B, T, H, W, C].
+          seed: Of the latents.
+          rows: (first, total): the clips are rows `first`, `first` + 1, ... of a batch of `total`,
+            and draw the latents that they draw there. None: they are the batch.
+        """
 
     @abc.abstractmethod
     def reconstruct(self, video, seed) -> tf.Tensor:
@@ -133,6 +140,7 @@ class CWVAE(VideoModel):
         mean_only: bool = False,
         kl_balance: float | None = None,
         precision: str = "float32",
+        gradient_checkpointing: int | None = None,
     ):
         """Builds all weights.
 
@@ -151,13 +159,15 @@ class CWVAE(VideoModel):
           mean_only: Take the means of the latents instead of samples.
           kl_balance: Share of the KL's gradient that trains the prior; None for the plain KL.
           precision: "float32" or "mixed_bfloat16", of the networks.
+          gradient_checkpointing: Frames whose convolutions are kept for the gradient at a time; None
+            for all.
         """
         super().__init__(name="cwvae")
         if len(factors) != levels - 1:
             raise ValueError(f"{levels} levels need {levels - 1} factors, not {len(factors)}.")
         self.levels, self.factors = levels, tuple(factors)
         self.decoder_stddev, self.kl_balance = decoder_stddev, kl_balance
-        self.mean_only = mean_only
+        self.mean_only, self.gradient_checkpointing = mean_only, gradient_checkpointing
         state_size = stochastic_size + deterministic_size
         embedding_size = feature_size(frame_size, channel_multiplier)
         convolutional = dict(
@@ -193,7 +203,7 @@ class CWVAE(VideoModel):
 
     def embed(self, video: tf.Tensor) -> list[tf.Tensor]:
         """Returns e^l of every level (Equation 4), [B, T_l, F], for float frames."""
-        features = self.encoder(video)
+        features = self._frame_by_frame(self.encoder, video)
         embeddings = [features]
         for mlp, period in zip(self.mlps, clockwork.periods(self.factors)[1:], strict=True):
             features = mlp(features)
@@ -201,7 +211,10 @@ class CWVAE(VideoModel):
         return embeddings
 
     def infer(
-        self, video: tf.Tensor, seed: tf.Tensor, observe_levels: Sequence[bool] | None = None
+        self,
+        video: tf.Tensor,
+        noise: clockwork.Noise,
+        observe_levels: Sequence[bool] | None = None,
     ) -> tuple[list[clockwork.LevelPass], list[State]]:
         """Runs the posterior over float frames from the zero state; see `clockwork.unroll`."""
         observe_levels = observe_levels or (True,) * self.levels
@@ -210,27 +223,48 @@ class CWVAE(VideoModel):
             for embedding, observed in zip(self.embed(video), observe_levels, strict=True)
         ]
         states = [cell.initial_state(video.shape[0]) for cell in self.cells]
-        return self._unroll(0, video.shape[1], states, embeddings, seed)
+        return self._unroll(0, video.shape[1], states, embeddings, noise)
 
-    def _unroll(self, start, stop, states, embeddings, seed):
-        seed = None if self.mean_only else seed
-        return clockwork.unroll(self.cells, self.factors, start, stop, states, embeddings, seed)
+    def _unroll(self, start, stop, states, embeddings, noise):
+        noise = None if self.mean_only else noise
+        return clockwork.unroll(self.cells, self.factors, start, stop, states, embeddings, noise)
 
     def decode(self, level: clockwork.LevelPass) -> tf.Tensor:
         """Returns the means of p(x_t | s_t), [B, T, H, W, C], for the fastest level's states."""
-        return self.decoder(tf.transpose(level.features, (1, 0, 2)))
+        return self._frame_by_frame(self.decoder, tf.transpose(level.features, (1, 0, 2)))
 
-    def elbo(self, video, seed, observe_levels: Sequence[bool] | None = None) -> Elbo:
+    def _frame_by_frame(self, network: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
+        """Returns network(x), [B, T, ...], keeping for the gradient what it is allowed to."""
+        if self.gradient_checkpointing is None:
+            return network(x)
+
+        def on_frames(weights, frames):
+            return network.stateless_call(weights, [], frames[None])[0][0]
+
+        weights = [tf.convert_to_tensor(weight) for weight in network.trainable_weights]
+        frames = tf.reshape(x, (-1, *x.shape[2:]))
+        y = recomputation.run(on_frames, weights, frames, self.gradient_checkpointing)
+        return tf.reshape(y, (*x.shape[:2], *y.shape[1:]))
+
+    def elbo(
+        self,
+        video,
+        seed,
+        rows: tuple | None = None,
+        observe_levels: Sequence[bool] | None = None,
+    ) -> Elbo:
         """Returns the terms of Equation 5.
 
         Args:
           video: [B, T, H, W, C].
           seed: Of the latents.
+          rows: As for `VideoModel.elbo`.
           observe_levels: Which levels infer from the video; the others follow their priors, with
             a KL of zero.
         """
         video = self._frames(video)
-        passes, _ = self.infer(video, as_seed(seed), observe_levels)
+        noise = clockwork.Noise(as_seed(seed), *(rows or ()))
+        passes, _ = self.infer(video, noise, observe_levels)
         frames = DiagGaussian(self.decode(passes[0]), self.decoder_stddev, event_rank=3)
         diagnostics = {}
         for level, nodes in enumerate(passes):
@@ -249,7 +283,7 @@ class CWVAE(VideoModel):
 
     @tf.function
     def _reconstruct(self, video, seed, observe_levels):
-        passes, _ = self.infer(video, seed, observe_levels)
+        passes, _ = self.infer(video, clockwork.Noise(seed), observe_levels)
         return self.decode(passes[0])
 
     def reconstruct(self, video, seed, observe_levels: Sequence[bool] | None = None) -> tf.Tensor:
@@ -264,11 +298,12 @@ class CWVAE(VideoModel):
 
     @tf.function
     def _observe(self, context, seed, observe_levels):
-        return self.infer(context, seed, observe_levels)[1]
+        return self.infer(context, clockwork.Noise(seed), observe_levels)[1]
 
     @tf.function
     def _roll(self, start, frames, states, seed):
-        passes, states = self._unroll(start, start + frames, states, [None] * self.levels, seed)
+        unseen, noise = [None] * self.levels, clockwork.Noise(seed)
+        passes, states = self._unroll(start, start + frames, states, unseen, noise)
         return self.decode(passes[0]), states
 
     def predict_chunks(

@@ -44,8 +44,8 @@ def variables_in_original_order(model: CWVAE) -> list:
         weights += [*cell.posterior_hidden1, *cell.posterior_hidden2]
         weights += [*cell.posterior_heads[0], *cell.posterior_heads[1]]
     decoder = model.decoder
-    weights += [*decoder.dense.trainable_weights, decoder.point.kernel, decoder.point.bias]
-    for layer in [*decoder.convolutions, decoder.last]:
+    weights += decoder.dense.trainable_weights
+    for layer in decoder.convolutions:
         weights += layer.trainable_weights
     return weights
 
@@ -142,7 +142,8 @@ def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int
     configuration.save_run(config, logdir)
     # Adam begins anew: its state is not brought in.
     optimizer = training.build_optimizer(config.training, model)
-    checkpoints.save(logdir, step, model, optimizer)
+    meta = {"config": configuration.as_plain(config)}
+    checkpoints.save(logdir, step, model, optimizer, meta=meta)
     return step
 
 

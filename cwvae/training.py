@@ -1,216 +1,320 @@
-"""Training: the compiled step, and the loop around it that logs, saves and can be stopped."""
+"""Training: the loop around the compiled steps that logs, saves and can be stopped."""
 
 import contextlib
 import pathlib
+import shlex
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from typing import NoReturn
 
-import keras
 import numpy as np
 import tensorflow as tf
 import tqdm
 
-from cwvae import checkpoints, visualize
-from cwvae.config import Config, TrainingConfig, per_level
-from cwvae.errors import TrainingStopped
+from cwvae import checkpoints, strategies, updates, visualize
+from cwvae.config import Config, TrainingConfig, as_plain
+from cwvae.errors import TrainingStopped, UserError
 from cwvae.logs import RunLog
-from cwvae.model import Elbo, VideoModel, as_frames, training_loss
+from cwvae.model import VideoModel, as_frames
+from cwvae.optimizer import Adam
 
 # Clips side by side in TensorBoard's videos.
 _NUM_CLIPS = 4
+# Seconds that a call of several steps may take: it is not interrupted by a request to stop.
+_CALL_SECONDS = 0.5
 
 
-class FusedAdam(keras.optimizers.Adam):
-    """Keras' Adam, each variable updated by one fused operation in place of a dozen."""
-
-    def update_step(self, gradient, variable, learning_rate) -> None:
-        """Updates one variable (called by Keras)."""
-        index = self._get_variable_index(variable)
-        number = tf.cast(self.iterations + 1, tf.float32)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            beta1_power=self.beta_1**number,
-            beta2_power=self.beta_2**number,
-            lr=tf.cast(learning_rate, tf.float32),
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=gradient,
-        )
-
-
-def build_optimizer(config: TrainingConfig, model: VideoModel) -> FusedAdam:
+def build_optimizer(config: TrainingConfig, model: VideoModel) -> Adam:
     """Returns Adam, built for the model's weights."""
-    optimizer = FusedAdam(config.learning_rate, epsilon=config.adam_epsilon)
-    optimizer.build(model.trainable_variables)
-    return optimizer
-
-
-def build_step(config: Config, model: VideoModel, optimizer: keras.optimizers.Optimizer):
-    """Returns the compiled training step.
-
-    It takes clips [B, T, H, W, C] and the step's number, and returns scalars by name: `loss`, `nll`
-    in nats per frame, each level's KL in nats summed over the clip (`_sum`) and per active step
-    (`_per_step`), entropies in nats, `gradient_norm` before clipping. An update that is not finite
-    is not applied.
-    """
-    seed = config.training.seed
-
-    @tf.function
-    def step(video: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
-        latents = tf.random.fold_in(tf.constant([seed, 0], tf.int64), number)
-        with tf.GradientTape() as tape:
-            loss, scalars = loss_and_scalars(config, model.elbo(video, latents))
-        gradients = tape.gradient(loss, model.trainable_variables)
-        norm = tf.linalg.global_norm(gradients)
-        clipped = tf.cond(
-            norm > config.training.clip_norm,
-            lambda: tf.clip_by_global_norm(gradients, config.training.clip_norm, norm)[0],
-            lambda: gradients,
-        )
-        tf.cond(
-            tf.math.is_finite(loss) & tf.math.is_finite(norm),
-            lambda: optimizer.apply(clipped, model.trainable_variables),
-            lambda: None,
-        )
-        return {**scalars, "gradient_norm": norm}
-
-    return step
-
-
-def loss_and_scalars(config: Config, elbo: Elbo) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Returns the loss of an ELBO's terms, and it and them as scalars by name; see `build_step`."""
-    beta = per_level(config.model.beta, len(elbo.kl))
-    loss = training_loss(elbo, beta, config.model.free_nats)
-    scalars = {"loss": loss, "nll": tf.reduce_mean(elbo.nll)}
-    for level, kl in enumerate(elbo.kl):
-        scalars[f"kl/level{level}_sum"] = tf.reduce_mean(tf.reduce_sum(kl, 1))
-        scalars[f"kl/level{level}_per_step"] = tf.reduce_mean(kl)
-    return loss, scalars | {k: tf.reduce_mean(v) for k, v in elbo.diagnostics.items()}
+    return Adam(model.trainable_variables, config.learning_rate, config.adam_epsilon)
 
 
 class Trainer:
     """Trains a model on a data set in a run's folder, from its newest checkpoint on."""
 
-    def __init__(self, config: Config, model: VideoModel, train_data, test_data, logdir):
+    def __init__(
+        self, config: Config, model: VideoModel, train_data, test_data, logdir, strategy=None
+    ):
         """Restores the newest checkpoint, if there is one.
 
         Args:
           config: Of the run.
-          model: To train.
+          model: To train, built in the strategy's scope.
           train_data: Gives `batches(batch_size, length, seed, step)` and `clip(i)`.
           test_data: Held-out clips.
           logdir: The run's folder, which exists.
+          strategy: Of `cwvae.strategies`; TensorFlow's default one without it.
+
+        Raises:
+          UserError: A batch that cannot be split over the devices, or checkpoints of which none is
+            whole.
         """
         self.config, self.model, self.logdir = config, model, pathlib.Path(logdir)
         self.data = {"train": train_data, "test": test_data}
-        self.optimizer = build_optimizer(config.training, model)
-        self.step = 0
-        if checkpoints.steps(logdir):
-            self.step = checkpoints.restore(checkpoints.find(logdir), model, self.optimizer)
-        self._train_step = build_step(config, model, self.optimizer)
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.stopped_by, self._stop = None, False
+        self._chief, self._several_workers = strategies.is_chief(), strategies.workers()[1] > 1
+        replicas = self.strategy.num_replicas_in_sync
+        _check_split(config.training, replicas)
+        with self.strategy.scope():
+            self.optimizer = build_optimizer(config.training, model)
+        self._means, self._broken = _Means(), []
+        self.step = self._restore()
+        self._saved = self.step if checkpoints.steps(logdir) else -1
+        jit = _use_jit(config.training.jit)
+        step = updates.build_step(config, model, self.optimizer, replicas, jit)
+        self._train_steps = updates.build_steps(config, step, self.optimizer, self.strategy)
         self._held_out_scalars = tf.function(
-            lambda video: loss_and_scalars(config, model.elbo(video, 0))[1]
+            lambda video, first: updates.loss_and_scalars(
+                config, model.elbo(video, 0, (first, config.training.batch_size))
+            )[1]
         )
-        self._stop = False
 
     def run(self) -> bool:
-        """Trains until `training.steps`, or until Ctrl-C.
+        """Trains until `training.steps`, or until it is asked to stop.
+
+        Ctrl-C (SIGINT) and SIGTERM, which cluster schedulers send, stop it after the step under
+        way; `stopped_by` then holds the signal.
 
         Returns:
           Whether training is complete.
 
         Raises:
-          TrainingStopped: A loss or gradient that is not finite.
+          TrainingStopped: `training.skip_limit` updates in a row that were not finite, a last
+            checkpoint that could not be written, or a worker that was lost.
         """
         options = self.config.training
-        self._log = RunLog(self.logdir, self.step)
-        batches = self.data["train"].batches(
-            options.batch_size, options.seq_len, options.seed, self.step
-        )
+        self._log = RunLog(self.logdir, self.step) if self._chief else None
         progress = tqdm.tqdm(
-            total=options.steps, initial=self.step, unit="step", dynamic_ncols=True, smoothing=0.05
+            total=options.steps,
+            initial=self.step,
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0.05,
+            disable=not self._chief,
         )
-        previous = signal.signal(signal.SIGINT, self._interrupt)
+        signals = (signal.SIGINT, signal.SIGTERM)
+        previous = {number: signal.signal(number, self._interrupt) for number in signals}
         try:
-            self._loop(batches, progress)
+            self._loop(progress)
+        except (tf.errors.UnavailableError, tf.errors.CancelledError) as error:
+            if not self._several_workers:
+                raise
+            self._stop_without_worker(error)
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
             progress.close()
-            self._log.close()
+            if self._log:
+                self._log.close()
         return self.step >= options.steps
 
-    def _interrupt(self, *_) -> None:
-        self._stop = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        message = "Stopping after this step. Ctrl-C again ends at once, without saving."
+    def _interrupt(self, number: int, _) -> None:
+        self.stopped_by = signal.Signals(number)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            message = "Stopping after this step. Ctrl-C again ends at once, without saving."
+        else:
+            message = f"Stopping after this step: {self.stopped_by.name}."
         tqdm.tqdm.write(message, file=sys.stderr)
 
-    def _loop(self, batches, progress) -> None:
-        options = self.config.training
-        means, clock = _Means(), _Clock()
-        for video in batches if self.step < options.steps else ():
-            number = tf.constant(self.step, tf.int64)
-            scalars = {k: float(v) for k, v in self._train_step(video, number).items()}
-            if not np.isfinite(list(scalars.values())).all():
-                self._log_means(means, clock)
-                self._stop_broken(scalars)
-            self.step += 1
-            clock.count(options.batch_size * options.seq_len)
-            progress.set_postfix_str(_summary(scalars, clock.speed()), refresh=False)
-            progress.update()
-            means.add(scalars)
-            last = self.step == options.steps or self._stop
-            if self.step % options.log_every == 0 or last:
-                self._log_means(means, clock)
-            with clock.paused():
-                if self.step % options.video_every == 0 or self.step == options.steps:
-                    self._log_held_out()
-                    self._log_videos()
-                if self.step % options.save_every == 0 and not last:
-                    self._save()
-            if last:
-                break
-        self._save()
+    def _restore(self) -> int:
+        """Restores the newest whole checkpoint, if there is one, and returns its step."""
+        if not checkpoints.steps(self.logdir) and not self._several_workers:
+            return 0
+        if not self._several_workers:
+            meta = checkpoints.restore_newest(self.logdir, self.model, self.optimizer)
+        else:
+            meta = self._restore_together()
+        self._means.restore(meta.get("log", {}))
+        return int(meta.get("step", 0))
 
-    def _log_means(self, means: "_Means", clock: "_Clock") -> None:
-        """Logs the means over the steps since the last time, if there were any."""
-        if means.count:
-            self._log.scalars(self.step, means.take() | {"frames_per_second": clock.speed()})
+    def _restore_together(self) -> dict:
+        """Lets the chief choose the checkpoint, so that all workers take the same."""
+        meta = {}
+        if self._chief and checkpoints.steps(self.logdir):
+            meta = checkpoints.restore_newest(self.logdir, self.model, self.optimizer)
+        chosen = self._sum_over_workers(meta["step"] + 1 if meta else 0) - 1
+        if chosen < 0 or self._chief:
+            return meta
+        path = checkpoints.find(self.logdir, chosen)
+        return checkpoints.restore(path, self.model, self.optimizer)
+
+    def _sum_over_workers(self, number: int) -> int:
+        """Returns the sum of what the workers give."""
+
+        @tf.function
+        def total():
+            value = tf.constant(number, tf.int64)
+            one = lambda: tf.distribute.get_replica_context().all_reduce("SUM", value)  # noqa: E731
+            return self.strategy.experimental_local_results(self.strategy.run(one))[0]
+
+        return int(total()) // (self.strategy.num_replicas_in_sync // strategies.workers()[1])
+
+    def _batches(self):
+        """Returns an iterator over this process's parts of all batches from the step on."""
+        options, replicas = self.config.training, self.strategy.num_replicas_in_sync
+
+        def parts(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            local = replicas // context.num_input_pipelines
+            first = context.input_pipeline_id * local
+            return self.data["train"].batches(
+                options.batch_size,
+                options.seq_len,
+                options.seed,
+                self.step,
+                shards=replicas,
+                own=range(first, first + local),
+            )
+
+        return iter(self.strategy.distribute_datasets_from_function(parts))
+
+    def _loop(self, progress) -> None:
+        options, clock = self.config.training, _Clock()
+        batches = self._batches() if self.step < options.steps else None
+        while self.step < options.steps and not self._stop:
+            columns = self._call(batches, self._steps_to_call(clock))
+            rows = [
+                dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+            ]
+            clock.count(len(rows), options.batch_size * options.seq_len)
+            for scalars in rows:
+                self._account(scalars)
+            progress.set_postfix_str(_summary(rows[-1], clock.speed()), refresh=False)
+            progress.update(len(rows))
+            # With several workers all have to stop at one step, which the sum in a step tells them.
+            asked = rows[-1]["stop"] > 0 if self._several_workers else self.stopped_by is not None
+            self._stop = asked
+            last = self._stop or self.step == options.steps
+            if self._broken and self.optimizer.skipped_in_a_row.numpy() >= options.skip_limit:
+                self._stop_broken()
+            if self._chief:
+                if self.step % options.log_every == 0 or self.step == options.steps:
+                    self._log_means(clock)
+                with clock.paused():
+                    if self.step % options.video_every == 0 or self.step == options.steps:
+                        self._log_held_out()
+                        self._log_videos()
+                    if self.step % options.save_every == 0 and not last:
+                        self._save()
+        if self._chief and self.step > self._saved:
+            self._save(last=True)
+        if self._several_workers:
+            self._sum_over_workers(0)  # No worker leaves while another has something to write.
+
+    def _steps_to_call(self, clock: "_Clock") -> int:
+        """Returns how many steps to run in one call: to the next thing that is to be done."""
+        options = self.config.training
+        every = (options.log_every, options.video_every, options.save_every)
+        left = min(options.steps - self.step, *(n - self.step % n for n in every))
+        most = options.steps_per_call
+        if not self._several_workers:  # Where all workers have to agree, time is no measure.
+            most = min(most, max(1, int(_CALL_SECONDS / clock.seconds)) if clock.seconds else 1)
+        return min(left, most)
+
+    def _call(self, batches, count: int) -> dict[str, list[float]]:
+        """Runs up to `count` steps; returns their scalars by name, one entry per step."""
+        number, stop = tf.constant(self.step, tf.int64), float(self.stopped_by is not None)
+        columns = self._train_steps(batches, number, tf.constant(count), tf.constant(stop))
+        return {name: column.numpy().tolist() for name, column in columns.items()}
+
+    def _account(self, scalars: dict[str, float]) -> None:
+        """Counts a step that was run."""
+        if scalars["finite"]:
+            self._broken = []
+            self._means.add({k: v for k, v in scalars.items() if k not in ("finite", "stop")})
+        else:
+            if not self._broken:
+                self._before_broken = self._means.state()
+            self._broken.append(scalars)
+            self._means.skipped += 1
+        self.step += 1
+
+    def _log_means(self, clock: "_Clock") -> None:
+        """Logs the means over the steps since the last time."""
+        self._log.scalars(self.step, self._means.take() | {"frames_per_second": clock.speed()})
         clock.restart()
 
-    def _stop_broken(self, scalars: dict[str, float]) -> NoReturn:
-        """Saves, and says which step and term broke."""
+    def _stop_broken(self) -> NoReturn:
+        """Saves the last good step, and says which step and term broke."""
+        count = int(self.optimizer.skipped_in_a_row.numpy())
+        self.step -= count
+        self._means.restore(self._before_broken)
+        self.optimizer.skipped.assign_sub(count)
+        self.optimizer.skipped_in_a_row.assign(0)
+        if self._chief:
+            self._save(last=True)
+        scalars = {k: v for k, v in self._broken[0].items() if k not in ("finite", "stop")}
         broken = [name for name, value in scalars.items() if not np.isfinite(value)]
         # What is not finite spreads from the slowest level down to the likelihood and the loss: the
         # first of these terms is where it came from.
         kl = [name for name in reversed(broken) if name.endswith("_sum")]
         term = next(name for name in [*kl, "nll", "gradient_norm", *broken] if name in broken)
-        path = self._save()
         finite = ", ".join(f"{k} {v:.4g}" for k, v in scalars.items() if k not in broken)
+        folder = shlex.quote(str(self.logdir))
         raise TrainingStopped(
             f"step {self.step + 1}: {term} is {scalars[term]}"
-            f" (not finite: {', '.join(broken)}; finite: {finite or 'none'}). The update was not"
-            f" applied; {path} holds the weights of step {self.step}. A lower"
-            " training.learning_rate or training.clip_norm, or training.precision=float32, may"
-            " help; each needs a new run (another --logdir)."
+            f" (not finite: {', '.join(broken)}; finite: {finite or 'none'}), and no update could"
+            f" be applied from there on, {count} in a row (training.skip_limit)."
+            f" {checkpoints.find(self.logdir)} holds the weights of step {self.step}, the last that"
+            " was applied. A lower training.learning_rate or training.clip_norm, or"
+            " training.precision=float32, may help: in a new run from those weights, as in"
+            f" python train.py --config {folder}/config.yml --logdir NEW --init-from {folder}"
+            " --set training.learning_rate=1e-4"
         )
 
-    def _save(self) -> pathlib.Path:
-        keep = self.config.training.keep
-        return checkpoints.save(self.logdir, self.step, self.model, self.optimizer, keep)
+    def _stop_without_worker(self, error: Exception) -> NoReturn:
+        raise TrainingStopped(
+            f"step {self.step + 1}: another worker is gone ({str(error).splitlines()[0][:200]})."
+            " Start all workers again, each with the same command: the run goes on from its newest"
+            " checkpoint."
+        )
+
+    def _save(self, last: bool = False) -> None:
+        """Saves a checkpoint; where it cannot be written, says so, and ends training if `last`."""
+        options = self.config.training
+        meta = {"config": as_plain(self.config), "log": self._means.state()}
+        self._log.sync()  # No checkpoint is newer than its log, even after a power cut.
+        try:
+            checkpoints.save(
+                self.logdir,
+                self.step,
+                self.model,
+                self.optimizer,
+                keep=options.keep,
+                keep_every=options.keep_every,
+                meta=meta,
+            )
+        except OSError as error:
+            kept = [*checkpoints.steps(self.logdir).values()]
+            newest = f"The newest whole one is {kept[-1]}." if kept else "There is none so far."
+            message = (
+                f"the checkpoint of step {self.step} could not be written to {self.logdir}:"
+                f" {error.strerror or error}. {newest}"
+            )
+            if last:
+                raise TrainingStopped(
+                    f"{message} Make room, and go on from there:"
+                    f" python train.py --logdir {shlex.quote(str(self.logdir))}"
+                ) from None
+            tqdm.tqdm.write(f"warning: {message} Training goes on; make room.", file=sys.stderr)
+        else:
+            self._saved = self.step
 
     def _log_held_out(self) -> None:
         """Logs the ELBO's terms on one batch of held-out clips."""
         options, data = self.config.training, self.data["test"]
         video = data.batch(options.batch_size, min(options.seq_len, data.clip_length), 0, 0)
-        scalars = self._held_out_scalars(tf.constant(video))
-        self._log.scalars(self.step, {f"test/{k}": float(v) for k, v in scalars.items()})
+        # As large as the pieces that training takes at a time: they are known to fit.
+        size = options.batch_size // (self.strategy.num_replicas_in_sync * options.accumulate)
+        means = _Means()
+        for first in range(0, options.batch_size, size):
+            piece = tf.constant(video[first : first + size])
+            scalars = self._held_out_scalars(piece, tf.constant(first))
+            means.add({f"test/{k}": float(v) for k, v in scalars.items()})
+        self._log.scalars(self.step, means.take())
 
     def _log_videos(self) -> None:
         """Logs open-loop predictions beside the truth and their error."""
@@ -228,35 +332,55 @@ class Trainer:
 
 
 class _Means:
-    """Running means of scalars by name."""
+    """Running means of scalars by name.
+
+    Attributes:
+      skipped: Steps that have none.
+    """
 
     def __init__(self):
-        self.count, self._sums = 0, {}
+        self.restore({})
+
+    def restore(self, state: dict) -> None:
+        """Goes on from a `state`; from nothing, where it is empty."""
+        self._count, self.skipped = state.get("count", 0), state.get("skipped", 0)
+        self._sums = dict(state.get("sums", {}))
+
+    def state(self) -> dict:
+        """Returns what `restore` takes, as JSON writes it."""
+        return {"count": self._count, "skipped": self.skipped, "sums": self._sums}
 
     def add(self, scalars: dict[str, float]) -> None:
         """Takes in the scalars of one step."""
-        self.count += 1
+        self._count += 1
         self._sums = {name: self._sums.get(name, 0.0) + value for name, value in scalars.items()}
 
     def take(self) -> dict[str, float]:
-        """Returns the means and begins anew."""
-        means = {name: value / self.count for name, value in self._sums.items()}
-        self.count, self._sums = 0, {}
+        """Returns the means, and `skipped_updates` if there were any, and begins anew."""
+        means = {name: value / self._count for name, value in self._sums.items()}
+        if self.skipped:
+            means["skipped_updates"] = self.skipped
+        self.restore({})
         return means
 
 
 class _Clock:
-    """Frames per second of training alone: without the first step, which compiles, and pauses."""
+    """Frames per second of training alone: without the first call, which compiles, and pauses.
+
+    Attributes:
+      seconds: A step takes; None before there is one to time.
+    """
 
     def __init__(self):
-        self._frames, self._start = 0, None
+        self._frames, self._start, self.seconds = 0, None, None
 
-    def count(self, frames: int) -> None:
-        """Counts the frames of a step that has just ended."""
+    def count(self, steps: int, frames: int) -> None:
+        """Counts the frames of steps that have just ended, `frames` each."""
         if self._start is None:
             self._start = time.perf_counter()
         else:
-            self._frames += frames
+            self._frames += steps * frames
+            self.seconds = frames / self.speed()
 
     def speed(self) -> float:
         """Returns frames per second; 0 before there is a step to time."""
@@ -272,6 +396,21 @@ class _Clock:
         began = time.perf_counter()
         yield
         self._start += time.perf_counter() - began
+
+
+def _check_split(options: TrainingConfig, replicas: int) -> None:
+    parts = replicas * options.accumulate
+    if options.batch_size % parts:
+        raise UserError(
+            f"training.batch_size = {options.batch_size} cannot be split evenly over {replicas}"
+            f" device(s), each in training.accumulate = {options.accumulate} piece(s): make it a"
+            f" multiple of {parts}, as {-(-options.batch_size // parts) * parts}."
+        )
+
+
+def _use_jit(option: str | bool) -> bool:
+    """Whether XLA compiles the step; `auto`: on GPUs. CPUs take three times as long with it."""
+    return bool(tf.config.list_physical_devices("GPU")) if option == "auto" else option
 
 
 def _summary(scalars: dict[str, float], speed: float) -> str:

@@ -61,7 +61,9 @@ class Dataset(abc.ABC):
         self._check_index(i)
         return {}
 
-    def batch(self, batch_size: int, length: int, seed: int, step: int) -> np.ndarray:
+    def batch(
+        self, batch_size: int, length: int, seed: int, step: int, rows: range | None = None
+    ) -> np.ndarray:
         """Returns one batch: windows of random clips, drawn with replacement, at random starts.
 
         Args:
@@ -69,9 +71,10 @@ class Dataset(abc.ABC):
           length: Frames per window, T.
           seed: The seed of the run, not negative.
           step: The number of the batch, from 0.
+          rows: Which of the batch's rows to return; all without it.
 
         Returns:
-          uint8 [B, T, H, W, C], a pure function of the arguments.
+          uint8 [B or len(rows), T, H, W, C], a pure function of the arguments.
 
         Raises:
           UserError: a window longer than the clips, or an argument out of range.
@@ -80,12 +83,22 @@ class Dataset(abc.ABC):
         rng = np.random.default_rng(np.random.SeedSequence([seed, step]))
         clips = rng.integers(len(self), size=batch_size)
         starts = rng.integers(self.clip_length - length + 1, size=batch_size)
-        videos = np.empty((batch_size, length, *self.frame_shape), np.uint8)
-        for video, i, start in zip(videos, clips.tolist(), starts.tolist(), strict=True):
-            video[:] = self.clip(i, start, length)
+        rows = range(batch_size) if rows is None else rows
+        videos = np.empty((len(rows), length, *self.frame_shape), np.uint8)
+        for video, row in zip(videos, rows, strict=True):
+            video[:] = self.clip(int(clips[row]), int(starts[row]), length)
         return videos
 
-    def batches(self, batch_size: int, length: int, seed: int, step: int = 0) -> "tf.data.Dataset":
+    def batches(
+        self,
+        batch_size: int,
+        length: int,
+        seed: int,
+        step: int = 0,
+        *,
+        shards: int = 1,
+        own: range = range(1),
+    ) -> "tf.data.Dataset":
         """Returns the endless stream of `batch(batch_size, length, seed, n)` for n = step, ...
 
         Batches are made ahead in the background, and come in order.
@@ -96,9 +109,11 @@ class Dataset(abc.ABC):
           seed: The seed of the run, not negative.
           step: The number of the first batch: a run that stopped after `step` batches goes on
             here.
+          shards: In how many equal parts each batch is cut, for as many devices.
+          own: The parts that come, one after the other: those of this process's devices.
 
         Returns:
-          A tf.data.Dataset of uint8 [B, T, H, W, C], shapes static.
+          A tf.data.Dataset of uint8 [B / shards, T, H, W, C], shapes static.
 
         Raises:
           UserError: a window longer than the clips, or an argument out of range.
@@ -107,15 +122,20 @@ class Dataset(abc.ABC):
 
         # Checked before the first batch, for errors inside tf.data lose their type and message.
         self._check_batch(batch_size, length, seed, step)
+        size = batch_size // shards
+
+        def part(n: int) -> np.ndarray:
+            first = own[n % len(own)] * size
+            rows = range(first, first + size)
+            return self.batch(batch_size, length, seed, n // len(own), rows)
 
         def make(n: "tf.Tensor") -> "tf.Tensor":
-            videos = tf.numpy_function(
-                lambda n: self.batch(batch_size, length, seed, int(n)), [n], tf.uint8
-            )
-            return tf.ensure_shape(videos, (batch_size, length, *self.frame_shape))
+            videos = tf.numpy_function(lambda n: part(int(n)), [n], tf.uint8)
+            return tf.ensure_shape(videos, (size, length, *self.frame_shape))
 
-        steps = tf.data.Dataset.range(step, tf.int64.max)
-        return steps.map(make, num_parallel_calls=2, deterministic=True).prefetch(2)
+        numbers = tf.data.Dataset.range(step * len(own), tf.int64.max)
+        ahead = 2 * len(own)
+        return numbers.map(make, num_parallel_calls=2, deterministic=True).prefetch(ahead)
 
     def _check_batch(self, batch_size: int, length: int, seed: int, step: int) -> None:
         if length > self.clip_length:

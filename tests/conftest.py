@@ -1,5 +1,45 @@
-"""Set before TensorFlow starts, which reads them once."""
+"""Set before TensorFlow starts, which reads them once; and what several tests need."""
 
 import os
+import subprocess
+
+import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder with room for one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("may not mount a file system here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def fill():
+    """Fills a disk with a file, but for some bytes."""
+
+    def fill_disk(path, leave=0):
+        with open(path, "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                file.truncate(max(file.tell() - leave, 0))
+
+    return fill_disk
+
+
+import tensorflow as tf  # noqa: E402
+
+# Two devices, for tests of several replicas. To be set before TensorFlow does anything.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)

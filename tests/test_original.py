@@ -73,7 +73,9 @@ def test_training_takes_the_run(checkpoint, tmp_path):
     original.bring_in(checkpoint, settings, tmp_path / "run")
     model = factory.build(settings)
     optimizer = training.build_optimizer(settings.training, model)
-    assert checkpoints.restore(checkpoints.find(tmp_path / "run"), model, optimizer) == 7
+    meta = checkpoints.restore_newest(tmp_path / "run", model, optimizer)
+    assert meta["step"] == 7
+    assert meta["config"] == config.as_plain(settings)
 
 
 def test_the_folder_of_a_checkpoint_will_do(checkpoint, tmp_path):

@@ -1,7 +1,9 @@
+import errno
 import io
 import json
+import os
+import signal
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +11,7 @@ import tiny
 from PIL import Image
 
 from cwvae import checkpoints, factory, training
-from cwvae.errors import TrainingStopped
+from cwvae.errors import TrainingStopped, UserError
 
 
 def trainer(settings, logdir):
@@ -105,8 +107,9 @@ def test_resuming_equals_never_having_stopped(run, tmp_path):
     assert resumed.run()
     for one, other in zip(whole.model.weights, resumed.model.weights, strict=True):
         np.testing.assert_array_equal(one, other, err_msg=one.path)
-    for one, other in zip(whole.optimizer.variables, resumed.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert whole.optimizer.state.keys() == resumed.optimizer.state.keys()
+    for name, variable in whole.optimizer.state.items():
+        np.testing.assert_array_equal(variable, resumed.optimizer.state[name], err_msg=name)
     assert lines(logdir)[-1]["test/loss"] == lines(tmp_path)[-1]["test/loss"]
 
 
@@ -135,44 +138,189 @@ def test_seeds_change_weights_data_and_latents(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_step_and_term_and_leaves_the_weights(tmp_path):
-    trained = trainer(tiny.settings(), tmp_path)
+    trained = trainer(tiny.settings("training.skip_limit=3"), tmp_path)
     trained.model.cells[1].prior_heads[0][1].assign(np.full(3, np.nan))
     before = [weight.numpy() for weight in trained.model.weights]
-    with pytest.raises(TrainingStopped, match=r"step 1: kl/level1_sum is nan"):
+    with pytest.raises(TrainingStopped, match=r"step 1: kl/level1_sum is nan.* 3 in a row"):
         trained.run()
     for old, weight in zip(before, trained.model.weights, strict=True):
         np.testing.assert_array_equal(old, weight)
     assert list(checkpoints.steps(tmp_path)) == [0]
 
 
-def test_the_steps_before_a_broken_one_are_logged_and_saved(tmp_path):
-    trained = trainer(tiny.settings("training.log_every=100"), tmp_path)
-    whole_step = trained._train_step
+class Poisoned(tiny.Squares):
+    """Squares whose frames are float, and not a number in some batches."""
 
-    def breaking_step(video, number):
-        if number == 3:
-            trained.model.decoder.dense.bias.assign(trained.model.decoder.dense.bias + np.nan)
-        return whole_step(video, number)
+    def __init__(self, steps):
+        super().__init__(20)
+        self.steps = steps
 
-    trained._train_step = breaking_step
-    with pytest.raises(TrainingStopped, match="step 4: nll is nan"):
+    def batches(self, batch_size, length, seed, step=0, shards=1, own=range(1)):
+        clean = super().batches(batch_size, length, seed, step, shards, own)
+        numbers = tf.data.Dataset.range(step, tf.int64.max)
+
+        def poison(number, video):
+            bad = tf.reduce_any(number == tf.constant(self.steps, tf.int64))
+            return tf.where(bad, np.nan, tf.cast(video, tf.float32) / 255)
+
+        return tf.data.Dataset.zip(numbers, clean).map(poison)
+
+
+def poisoned(settings, logdir, steps):
+    model = factory.build(settings, settings.training.seed)
+    return training.Trainer(settings, model, Poisoned(steps), tiny.Squares(40), logdir)
+
+
+@pytest.mark.parametrize("per_call", [1, 10])
+def test_an_update_that_is_not_finite_is_left_out_counted_and_training_goes_on(tmp_path, per_call):
+    settings = tiny.settings("training.log_every=6", f"training.steps_per_call={per_call}")
+    trained = poisoned(settings, tmp_path, [1, 2, 4])
+    weights = []
+    account = trained._account
+
+    def watch(scalars):
+        account(scalars)
+        weights.append(trained.model.weights[0].numpy())
+
+    trained._account = watch
+    assert trained.run()
+    assert trained.optimizer.skipped.numpy() == 3
+    if per_call == 1:
+        np.testing.assert_array_equal(weights[1], weights[2])
+        assert np.abs(weights[3] - weights[2]).max() > 0
+    (line,) = (line for line in lines(tmp_path) if "loss" in line)
+    assert line["skipped_updates"] == 3
+    assert np.isfinite(line["loss"])
+
+
+@pytest.mark.parametrize("per_call", [1, 10])
+def test_after_too_many_in_a_row_the_last_good_step_is_saved_and_named(tmp_path, per_call):
+    settings = tiny.settings(
+        "training.steps=20",
+        "training.log_every=100",
+        "training.save_every=100",
+        "training.video_every=100",
+        "training.skip_limit=2",
+        f"training.steps_per_call={per_call}",
+    )
+    trained = poisoned(settings, tmp_path, [1, 5, 6, 7, 8])
+    with pytest.raises(TrainingStopped, match=r"step 6: .*step_000000005\.npz.*--init-from"):
         trained.run()
-    assert [line["step"] for line in lines(tmp_path)] == [3]
-    assert list(checkpoints.steps(tmp_path)) == [3]
+    assert list(checkpoints.steps(tmp_path)) == [5]
+    again = poisoned(settings, tmp_path, [1])  # The same, with data that have been mended.
+    assert again.step == 5
+    assert again.optimizer.skipped.numpy() == 1
+    assert again.run()
+    for one, other in zip(
+        again.model.weights, whole_run(settings, tmp_path / "whole", [1]).model.weights, strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def whole_run(settings, logdir, steps):
+    logdir.mkdir()
+    trained = poisoned(settings, logdir, steps)
+    assert trained.run()
+    return trained
 
 
 def test_a_broken_posterior_is_named_though_it_breaks_all_below(tmp_path):
-    trained = trainer(tiny.settings(), tmp_path)
+    trained = trainer(tiny.settings("training.skip_limit=1"), tmp_path)
     trained.model.cells[1].posterior_heads[0][1].assign(np.full(3, np.nan))
     with pytest.raises(TrainingStopped, match=r"step 1: kl/level1_sum is nan.*loss, nll"):
         trained.run()
 
 
 def test_a_broken_likelihood_is_told_from_a_broken_kl(tmp_path):
-    trained = trainer(tiny.settings(), tmp_path)
+    trained = trainer(tiny.settings("training.skip_limit=1"), tmp_path)
     trained.model.decoder.dense.bias.assign(np.full(trained.model.decoder.dense.bias.shape, np.inf))
     with pytest.raises(TrainingStopped, match="step 1: nll is"):
         trained.run()
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4])
+def test_a_stop_between_log_lines_leaves_no_trace(run, tmp_path, stop_after):
+    """Weights, lines and TensorBoard points are those of the run that was not stopped."""
+    whole, logdir = run
+    first = trainer(tiny.settings("training.steps_per_call=1"), tmp_path)
+    account = first._account
+
+    def stop(scalars):
+        account(scalars)
+        if first.step == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    first._account = stop
+    assert not first.run()
+    assert first.stopped_by == signal.SIGTERM
+    assert first.step == stop_after
+    resumed = trainer(tiny.settings(), tmp_path)
+    assert resumed.step == stop_after
+    assert resumed.run()
+    for one, other in zip(whole.model.weights, resumed.model.weights, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=one.path)
+    for one, other in zip(lines(logdir), lines(tmp_path), strict=True):
+        one.pop("frames_per_second", None), other.pop("frames_per_second", None)
+        assert one == other
+    for name, points in summaries(logdir).items():
+        assert [step for step, _ in summaries(tmp_path)[name]] == [step for step, _ in points]
+
+
+def test_training_goes_on_where_a_checkpoint_cannot_be_written(tmp_path, monkeypatch, capsys):
+    whole = checkpoints.save
+
+    def full(logdir, step, *arguments, **options):
+        if step == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(logdir, step, *arguments, **options)
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    trained = trainer(tiny.settings(), tmp_path)
+    assert trained.run()
+    assert list(checkpoints.steps(tmp_path)) == [6]
+    error = capsys.readouterr().err
+    assert "step 3 could not be written" in error
+    assert "No space left on device" in error
+
+
+def test_a_last_checkpoint_that_cannot_be_written_ends_training_with_the_one_before(
+    tmp_path, monkeypatch
+):
+    whole = checkpoints.save
+
+    def full(logdir, step, *arguments, **options):
+        if step > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(logdir, step, *arguments, **options)
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    with pytest.raises(TrainingStopped, match=r"No space left.*step_000000003\.npz.*Make room"):
+        trainer(tiny.settings(), tmp_path).run()
+    assert list(checkpoints.steps(tmp_path)) == [3]
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(run, tmp_path, capsys):
+    whole, _ = run
+    assert trainer(tiny.settings("training.steps=4"), tmp_path).run()
+    assert list(checkpoints.steps(tmp_path)) == [3, 4]
+    newest = checkpoints.find(tmp_path)
+    newest.write_bytes(newest.read_bytes()[:-100])
+    resumed = trainer(tiny.settings(), tmp_path)
+    assert resumed.step == 3
+    assert newest.name in capsys.readouterr().err
+    assert resumed.run()
+    for one, other in zip(whole.model.weights, resumed.model.weights, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=one.path)
+
+
+@pytest.mark.parametrize("override", ["batch_size=3", "accumulate=2"])
+def test_a_batch_that_cannot_be_split_is_refused(tmp_path, override):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    settings = tiny.settings(f"training.{override}")
+    with strategy.scope():
+        model = factory.build(settings, 0)
+    with pytest.raises(UserError, match=r"training\.batch_size.*multiple of"):
+        training.Trainer(settings, model, tiny.Squares(), tiny.Squares(), tmp_path, strategy)
 
 
 def test_bfloat16_trains_and_keeps_its_weights_in_float32(tmp_path):
@@ -180,53 +328,6 @@ def test_bfloat16_trains_and_keeps_its_weights_in_float32(tmp_path):
     assert trained.run()
     assert {weight.dtype for weight in trained.model.weights} == {"float32"}
     assert np.isfinite(lines(tmp_path)[-1]["test/loss"])
-
-
-def test_the_fused_adam_is_adam():
-    rng = np.random.default_rng(0)
-    start = rng.normal(size=(5, 7)).astype(np.float32)
-    gradients = rng.normal(size=(4, 5, 7)).astype(np.float32)
-    results = []
-    for kind in (keras.optimizers.Adam, training.FusedAdam):
-        variable = keras.Variable(start)
-        optimizer = kind(0.01, epsilon=1e-4)
-        optimizer.build([variable])
-        for gradient in gradients:
-            optimizer.apply([tf.constant(gradient)], [variable])
-        results.append(variable.numpy())
-    np.testing.assert_allclose(*results, rtol=1e-5, atol=1e-7)
-    assert np.abs(results[0] - start).max() > 0.01
-
-
-def test_the_gradient_is_clipped_by_its_global_norm():
-    settings = tiny.settings("training.clip_norm=0.5")
-    model = factory.build(settings, settings.training.seed)
-    optimizer = training.build_optimizer(settings.training, model)
-    step = training.build_step(settings, model, optimizer)
-    video = tf.constant(tiny.Squares().batch(2, 7, 0, 0))
-    scalars = step(video, tf.constant(0, tf.int64))
-    assert float(scalars["gradient_norm"]) > 0.5  # as it was before clipping
-    # After one step Adam's momentum is a tenth of the gradient it was given.
-    norm = tf.linalg.global_norm([tf.convert_to_tensor(m) for m in optimizer._momentums])
-    np.testing.assert_allclose(norm, 0.1 * 0.5, rtol=1e-3)
-
-
-def test_beta_and_free_nats_reach_the_loss():
-    video = tf.constant(tiny.Squares().batch(2, 7, 0, 0))
-
-    def scalars(*overrides):
-        settings = tiny.settings(*overrides)
-        model = factory.build(settings, settings.training.seed)
-        optimizer = training.build_optimizer(settings.training, model)
-        step = training.build_step(settings, model, optimizer)
-        return {k: float(v) for k, v in step(video, tf.constant(0, tf.int64)).items()}
-
-    plain = scalars()
-    weighted = scalars("model.beta=[2.0, 0.0]")
-    want = plain["nll"] + 2 * plain["kl/level0_sum"] / 7
-    np.testing.assert_allclose(weighted["loss"], want, rtol=1e-5)
-    free = scalars("model.free_nats=100.0")
-    np.testing.assert_allclose(free["loss"], plain["nll"] + 100 * (7 + 3) / 7, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """A model and data set small enough to train in a test."""
 
+import itertools
+
 import numpy as np
 import tensorflow as tf
 
@@ -63,7 +65,16 @@ class Squares:
             ]
         )
 
-    def batches(self, batch_size, length, seed, step=0):
-        while True:
-            yield tf.constant(self.batch(batch_size, length, seed, step))
-            step += 1
+    def batches(self, batch_size, length, seed, step=0, shards=1, own=range(1)):
+        size = batch_size // shards
+
+        def parts():
+            for n in itertools.count(step):
+                batch = self.batch(batch_size, length, seed, n)
+                for shard in own:
+                    yield batch[shard * size :][:size]
+
+        shape = (size, length, 32, 32, self.channels)
+        return tf.data.Dataset.from_generator(
+            parts, output_signature=tf.TensorSpec(shape, tf.uint8)
+        )

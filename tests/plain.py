@@ -1,0 +1,48 @@
+"""A model and an optimizer of NumPy arrays alone, with what a checkpoint needs of them."""
+
+import numpy as np
+
+
+class Variable:
+    """As Keras' and TensorFlow's."""
+
+    def __init__(self, path, array):
+        self.path, self._array = path, np.asarray(array)
+
+    @property
+    def shape(self):
+        return self._array.shape
+
+    def numpy(self):
+        return self._array
+
+    def assign(self, array):
+        assert array.shape == self._array.shape
+        self._array = np.array(array)
+
+
+class Model:
+    """Weights of odd shapes, all of the same number."""
+
+    def __init__(self, number=0.0, size=5):
+        shapes = {"net/kernel": (3, size), "net/bias": (size,), "scale": (), "none": (0, 2)}
+        self.weights = [
+            Variable(path, np.full(shape, number, np.float32)) for path, shape in shapes.items()
+        ]
+
+
+class Optimizer:
+    """A number of updates, and a moment for each weight of a model."""
+
+    def __init__(self, model, number=0):
+        self.state = {"iterations": Variable("", np.int64(number))}
+        for weight in model.weights:
+            moment = np.full(weight.shape, number, np.float32)
+            self.state[f"moment/{weight.path}"] = Variable("", moment)
+
+
+def values(model, optimizer=None):
+    """Returns the number that all variables hold: each, if they differ."""
+    variables = [*model.weights, *(optimizer.state.values() if optimizer else ())]
+    (number,) = {float(x) for variable in variables for x in np.ravel(variable.numpy())}
+    return number

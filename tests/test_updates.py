@@ -1,0 +1,127 @@
+"""The training step: what it computes does not depend on how it is run."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from cwvae import factory, training, updates
+
+
+def results(*overrides, strategy=None, steps=3, jit=False):
+    """Trains some steps; returns the scalars of every step, and the weights."""
+    settings = tiny.settings("training.batch_size=4", *overrides)
+    strategy = strategy or tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
+    with strategy.scope():
+        model = factory.build(settings, settings.training.seed)
+        optimizer = training.build_optimizer(settings.training, model)
+    step = updates.build_step(settings, model, optimizer, replicas, jit)
+    run = updates.build_steps(settings, step, optimizer, strategy)
+
+    def batches(_):
+        return tiny.Squares().batches(4, 7, 0, 0, replicas, range(replicas))
+
+    iterator = iter(strategy.distribute_datasets_from_function(batches))
+    zero = tf.constant(0, tf.int64)
+    columns = run(iterator, zero, tf.constant(steps), tf.constant(0.0))
+    scalars = {name: column.numpy() for name, column in columns.items()}
+    return scalars, [weight.numpy() for weight in model.weights]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return results()
+
+
+def assert_same(one, other, rtol):
+    assert one[0].keys() == other[0].keys()
+    for name, want in one[0].items():
+        np.testing.assert_allclose(other[0][name], want, rtol=rtol, atol=1e-5, err_msg=name)
+    for want, got in zip(one[1], other[1], strict=True):
+        np.testing.assert_allclose(got, want, rtol=rtol, atol=2e-5)
+
+
+def test_steps_in_one_call_are_those_in_calls_of_their_own(plain):
+    first = results(steps=1)
+    assert len(first[0]["loss"]) == 1
+    np.testing.assert_array_equal(first[0]["loss"], plain[0]["loss"][:1])
+    assert len(plain[0]["loss"]) == 3
+    assert (plain[0]["finite"] == 1).all()
+
+
+@pytest.mark.parametrize("pieces", [2, 4])
+def test_a_batch_in_pieces_is_the_batch(plain, pieces):
+    assert_same(plain, results(f"training.accumulate={pieces}"), 1e-4)
+
+
+def mirrored():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def test_two_replicas_at_half_the_batch_each_are_one(plain):
+    assert_same(plain, results(strategy=mirrored()), 1e-4)
+
+
+def test_two_replicas_in_pieces_are_one(plain):
+    assert_same(plain, results("training.accumulate=2", strategy=mirrored()), 1e-4)
+
+
+def test_one_device_of_a_strategy_computes_the_very_same(plain):
+    other = results(strategy=tf.distribute.OneDeviceStrategy("/cpu:0"))
+    for name, want in plain[0].items():
+        np.testing.assert_array_equal(other[0][name], want)
+
+
+@pytest.mark.parametrize("frames", [5, 14, 1000])
+def test_recomputing_activations_changes_nothing(plain, frames):
+    assert_same(plain, results(f"training.gradient_checkpointing={frames}"), 1e-4)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [[], ["training.accumulate=2"], ["training.gradient_checkpointing=5"]],
+    ids=["plain", "accumulate", "recompute"],
+)
+def test_the_whole_step_compiles_under_xla_and_computes_the_same(overrides):
+    # XLA's random bits are not those of TensorFlow's kernels: means in place of samples.
+    overrides = ["model.mean_only=true", *overrides]
+    assert_same(results(*overrides), results(*overrides, jit=True), 1e-3)
+
+
+def test_the_whole_step_compiles_under_xla_in_bfloat16():
+    scalars, _ = results("training.precision=bfloat16", jit=True)
+    want, _ = results("training.precision=bfloat16")
+    np.testing.assert_allclose(scalars["nll"], want["nll"], rtol=0.2, atol=10)
+    assert np.isfinite(scalars["loss"]).all()
+
+
+def test_the_gradient_is_clipped_by_its_global_norm():
+    settings = tiny.settings("training.clip_norm=0.5")
+    model = factory.build(settings, settings.training.seed)
+    optimizer = training.build_optimizer(settings.training, model)
+    step = tf.function(updates.build_step(settings, model, optimizer))
+    video = tf.constant(tiny.Squares().batch(2, 7, 0, 0))
+    scalars = step(video, tf.constant(0, tf.int64), tf.constant(0.0))
+    assert float(scalars["gradient_norm"]) > 0.5  # as it was before clipping
+    # After one step Adam's momentum is a tenth of the gradient it was given.
+    momenta = [v for name, v in optimizer.state.items() if name.startswith("momentum/")]
+    np.testing.assert_allclose(tf.linalg.global_norm(momenta), 0.1 * 0.5, rtol=1e-3)
+
+
+def test_beta_and_free_nats_reach_the_loss():
+    video = tf.constant(tiny.Squares().batch(2, 7, 0, 0))
+
+    def scalars(*overrides):
+        settings = tiny.settings(*overrides)
+        model = factory.build(settings, settings.training.seed)
+        loss, scalars = updates.loss_and_scalars(settings, model.elbo(video, 0))
+        assert loss == scalars["loss"]
+        return {k: float(v) for k, v in scalars.items()}
+
+    plain = scalars()
+    weighted = scalars("model.beta=[2.0, 0.0]")
+    want = plain["nll"] + 2 * plain["kl/level0_sum"] / 7
+    np.testing.assert_allclose(weighted["loss"], want, rtol=1e-5)
+    free = scalars("model.free_nats=100.0")
+    np.testing.assert_allclose(free["loss"], plain["nll"] + 100 * (7 + 3) / 7, rtol=1e-5)
