@@ -16,9 +16,8 @@ import signal
 import sys
 
 import data_loaders
-from cwvae import checkpoints
+from cwvae import checkpoints, export, lock, strategies
 from cwvae import config as configuration
-from cwvae import export, lock, strategies
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
 from cwvae.startup import quiet_tensorflow

@@ -159,8 +159,8 @@ class CWVAE(VideoModel):
           mean_only: Take the means of the latents instead of samples.
           kl_balance: Share of the KL's gradient that trains the prior; None for the plain KL.
           precision: "float32" or "mixed_bfloat16", of the networks.
-          gradient_checkpointing: Frames whose convolutions are kept for the gradient at a time; None
-            for all.
+          gradient_checkpointing: Frames whose convolutions are kept for the gradient at a time;
+            None for all.
         """
         super().__init__(name="cwvae")
         if len(factors) != levels - 1:

@@ -80,3 +80,8 @@ def build(name: str) -> "tf.distribute.Strategy":
         return tf.distribute.MirroredStrategy(devices)
     # Not TensorFlow's default strategy, which would not bring batches to a GPU ahead of time.
     return tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
+
+
+def local_replicas(strategy: "tf.distribute.Strategy") -> int:
+    """Returns how many of a strategy's devices belong to this process."""
+    return strategy.num_replicas_in_sync // workers()[1]

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from cwvae import checkpoints, strategies, updates, visualize
+from cwvae import checkpoints, estimate, strategies, updates, visualize
 from cwvae.config import Config, TrainingConfig, as_plain
 from cwvae.errors import TrainingStopped, UserError
 from cwvae.logs import RunLog
@@ -87,6 +87,9 @@ class Trainer:
         """
         options = self.config.training
         self._log = RunLog(self.logdir, self.step) if self._chief else None
+        batches = self._batches() if self.step < options.steps else None
+        if batches:
+            self._check_and_tell(batches)
         progress = tqdm.tqdm(
             total=options.steps,
             initial=self.step,
@@ -98,7 +101,7 @@ class Trainer:
         signals = (signal.SIGINT, signal.SIGTERM)
         previous = {number: signal.signal(number, self._interrupt) for number in signals}
         try:
-            self._loop(progress)
+            self._loop(progress, batches)
         except (tf.errors.UnavailableError, tf.errors.CancelledError) as error:
             if not self._several_workers:
                 raise
@@ -145,11 +148,13 @@ class Trainer:
     def _sum_over_workers(self, number: int) -> int:
         """Returns the sum of what the workers give."""
 
+        def give():
+            value = tf.constant(number, tf.int64)  # On the device that it is to be summed from.
+            return tf.distribute.get_replica_context().all_reduce("SUM", value)
+
         @tf.function
         def total():
-            value = tf.constant(number, tf.int64)
-            one = lambda: tf.distribute.get_replica_context().all_reduce("SUM", value)  # noqa: E731
-            return self.strategy.experimental_local_results(self.strategy.run(one))[0]
+            return self.strategy.experimental_local_results(self.strategy.run(give))[0]
 
         return int(total()) // (self.strategy.num_replicas_in_sync // strategies.workers()[1])
 
@@ -171,9 +176,59 @@ class Trainer:
 
         return iter(self.strategy.distribute_datasets_from_function(parts))
 
-    def _loop(self, progress) -> None:
+    def _check_and_tell(self, batches) -> None:
+        """Says what training will take; refuses what does not fit into memory."""
+        options, local = self.config.training, strategies.local_replicas(self.strategy)
+        arguments = (tf.constant(self.step, tf.int64), tf.constant(1), tf.constant(0.0))
+        graph = self._train_steps.get_concrete_function(batches, *arguments).graph
+        cost = estimate.cost(graph)
+        # Where there are GPUs, each has its own memory and time; the cores of a CPU share theirs.
+        devices = local if tf.config.list_logical_devices("GPU") else 1
+        memory = cost.memory / devices
+        free = options.memory * 2**30 if options.memory else estimate.available_memory()
+        if memory > free:
+            raise UserError(self._too_large(memory, free))
+        if not self._chief:
+            return
+        machine = estimate.measure(tf.bfloat16 if options.precision == "bfloat16" else tf.float32)
+        seconds = cost.operations / machine.operations + cost.traffic / machine.bandwidth
+        seconds /= devices
+        left = options.steps - self.step
+        tqdm.tqdm.write(
+            f"{self.model.count_params():,} weights. A step of {options.batch_size} clips of"
+            f" {options.seq_len} frames will take about {memory / 2**30:.2g} GiB of the"
+            f" {free / 2**30:.3g} GiB free and {seconds:.2g} s: {left:,} steps about"
+            f" {tqdm.tqdm.format_interval(left * seconds)}.",
+            file=sys.stderr,
+        )
+
+    def _too_large(self, memory: float, free: float) -> str:
+        """Says what would make a step fit."""
+        options, replicas = self.config.training, self.strategy.num_replicas_in_sync
+        fixed = 8 * self.model.count_params()  # The gradients and what they are added up in.
+        per_device = options.batch_size // replicas
+        fitting = [
+            pieces
+            for pieces in range(options.accumulate + 1, per_device + 1)
+            if per_device % pieces == 0
+            and fixed + (memory - fixed) * options.accumulate / pieces < 0.9 * free
+        ]
+        if fitting:
+            advice = (
+                f"--set training.accumulate={fitting[0]} computes the same batch in"
+                f" {fitting[0]} pieces, which should fit;"
+            )
+        else:
+            advice = "Even one clip at a time might not fit: shorten training.seq_len;"
+        return (
+            f"a training step would take about {memory / 2**30:.3g} GiB of memory, and"
+            f" {free / 2**30:.3g} GiB are free. {advice} a smaller training.batch_size or"
+            " --set training.gradient_checkpointing=100 needs less, too. (training.memory sets the"
+            " limit, in GiB, if you know better.)"
+        )
+
+    def _loop(self, progress, batches) -> None:
         options, clock = self.config.training, _Clock()
-        batches = self._batches() if self.step < options.steps else None
         while self.step < options.steps and not self._stop:
             columns = self._call(batches, self._steps_to_call(clock))
             rows = [

@@ -57,7 +57,9 @@ def build_gradients(config: Config, model: VideoModel, replicas: int = 1) -> Cal
             clips = tf.slice(video, [i * size, 0, 0, 0, 0], [size, *video.shape[1:]])
             gradients, scalars = piece(clips, number, first + i * size)
             names[:] = scalars
-            sums = [total + gradient for total, gradient in zip(sums, gradients, strict=True)]
+            # Subtracted: TensorFlow 2.21 rewrites a sum with what a loop carries into an operation
+            # that leaves a temporary variable behind, over which the next call stumbles.
+            sums = [total - gradient for total, gradient in zip(sums, gradients, strict=True)]
             return i + 1, sums, rows.write(i, tf.stack([*scalars.values()]))
 
         # One at a time, or the pieces would take the memory that they are to save.
@@ -74,7 +76,7 @@ def build_gradients(config: Config, model: VideoModel, replicas: int = 1) -> Cal
         )
         means = tf.reduce_mean(rows.stack(), 0)
         scalars = dict(zip(names, tf.unstack(means, len(names)), strict=True))
-        return [total / options.accumulate for total in sums], scalars
+        return [total / -options.accumulate for total in sums], scalars
 
     return gradients
 

@@ -21,6 +21,7 @@ LAYERS = [
     {"cwvae.model"},
     {"cwvae.baselines"},  # the ones that are models
     {"cwvae.factory", "cwvae.training", "cwvae.evaluation", "cwvae.checkpoints", "cwvae.logs"}
+    | {"cwvae.estimate"}
     | {"cwvae.original", "cwvae.export", "cwvae.lock", "cwvae.optimizer", "cwvae.updates"}
     | {"cwvae.strategies"},
     {"cwvae.__init__"},
