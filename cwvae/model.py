@@ -206,8 +206,14 @@ class CWVAE(VideoModel):
         features = self._frame_by_frame(self.encoder, video)
         embeddings = [features]
         for mlp, period in zip(self.mlps, clockwork.periods(self.factors)[1:], strict=True):
-            features = mlp(features)
-            embeddings.append(clockwork.pool(features, period))
+            hidden = mlp.hidden(features)
+            if mlp is self.mlps[-1]:
+                # Nobody reads its frames: a linear layer may as well follow the sum over them.
+                frames = clockwork.pool(tf.ones((1, video.shape[1], 1)), period)[0]
+                embeddings.append(mlp.linear(clockwork.pool(hidden, period), frames))
+            else:
+                features = mlp.linear(hidden)
+                embeddings.append(clockwork.pool(features, period))
         return embeddings
 
     def infer(

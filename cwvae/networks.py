@@ -103,11 +103,28 @@ class EmbeddingMLP(keras.layers.Layer):
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
         """Returns [B, T, F] for [B, T, F]."""
+        return self.linear(self.hidden(features))
+
+    def hidden(self, features: tf.Tensor) -> tf.Tensor:
+        """Returns what the last layer, which is linear, takes: [B, T, H] for [B, T, F]."""
         # As rows: the gradient of a product with more axes is many small products.
         x = tf.reshape(features, (-1, features.shape[-1]))
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x)
-        return tf.cast(tf.reshape(x, features.shape), tf.float32)
+        return tf.cast(tf.reshape(x, (*features.shape[:-1], x.shape[-1])), tf.float32)
+
+    def linear(self, hidden: tf.Tensor, frames: tf.Tensor | float = 1.0) -> tf.Tensor:
+        """Returns the last layer's output [B, N, F] for sums over frames of its inputs.
+
+        Args:
+          hidden: [B, N, H].
+          frames: How many frames each is the sum of, [N, 1].
+        """
+        layer = self.layers[-1]
+        x = tf.reshape(tf.cast(hidden, layer.compute_dtype), (-1, hidden.shape[-1]))
+        x = tf.linalg.matmul(x, tf.cast(layer.kernel, layer.compute_dtype))
+        x = tf.cast(tf.reshape(x, (*hidden.shape[:-1], x.shape[-1])), tf.float32)
+        return x + frames * layer.bias
 
 
 class FrameDecoder(keras.layers.Layer):

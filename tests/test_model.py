@@ -95,11 +95,26 @@ def test_levels_and_ticks_have_their_own_noise():
         for weight in cell.trainable_weights:
             weight.assign(tf.zeros_like(weight))
         cell.posterior_heads[1][1].assign(tf.fill([5], np.log(np.e - 1)))
-    passes, _ = model.infer(tf.constant(clips(50)), tf.constant([3, 0], tf.int64))
+    noise = clockwork.Noise(tf.constant([3, 0], tf.int64))
+    passes, _ = model.infer(tf.constant(clips(50)), noise)
     fast, slow = (p.features[..., :5].numpy() for p in passes)
     assert abs(np.corrcoef(fast.ravel(), slow.ravel())[0, 1]) < 0.15
     assert abs(np.corrcoef(fast[1:].ravel(), fast[:-1].ravel())[0, 1]) < 0.15
     np.testing.assert_allclose([fast.std(), slow.std()], 1, atol=0.15)
+
+
+def test_a_batch_in_parts_draws_the_latents_that_it_draws_in_one_piece():
+    model, video = build(), tf.constant(clips(7))
+    video = tf.concat([video, 1 - video], 0)
+    whole, parts = model.elbo(video, 3), []
+    for first in range(0, video.shape[0], 2):
+        parts.append(model.elbo(video[first : first + 2], 3, (first, video.shape[0])))
+    np.testing.assert_allclose(whole.nll, np.concatenate([p.nll for p in parts]), rtol=1e-5)
+    for level, kl in enumerate(whole.kl):
+        got = np.concatenate([part.kl[level] for part in parts])
+        np.testing.assert_allclose(kl, got, rtol=1e-3, atol=1e-5)
+    other = model.elbo(video[2:], 3)  # Without its place in the batch it draws others.
+    assert np.abs(other.nll - whole.nll[2:]).max() > 1e-3
 
 
 @pytest.mark.parametrize("context", [1, 5, 8, 9, 13])

@@ -93,6 +93,20 @@ def test_stream_is_the_batches_in_order_with_static_shapes():
         np.testing.assert_array_equal(batch, dataset.batch(2, 4, seed=1, step=step))
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_the_parts_of_all_workers_are_the_batches(workers):
+    """Six rows a batch, six devices: each worker's stream holds its devices' rows, step by step."""
+    dataset, local = NumberedFrames(), 6 // workers
+    whole = take(dataset.batches(6, 4, seed=1, step=2), 2)
+    for worker in range(workers):
+        own = range(worker * local, (worker + 1) * local)
+        parts = take(dataset.batches(6, 4, seed=1, step=2, shards=6, own=own), 2 * local)
+        assert parts[0].shape[0] == 1
+        for step, batch in enumerate(whole):
+            got = np.concatenate(parts[step * local :][:local])
+            np.testing.assert_array_equal(got, batch[own.start : own.stop])
+
+
 def test_resumed_stream_goes_on_bit_for_bit():
     options = {"frame_size": 31, "digit_size": 12}
     whole = take(data_loaders.load("moving_digits", "train", **options).batches(3, 5, seed=1), 5)

@@ -1,0 +1,98 @@
+"""What the benchmarks share: timing a call, and another script in turn.
+
+Machines are shared and noisy: what is quoted is the ratio of two things timed in turn, each in a
+process of its own, and of each the fastest.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+
+def seconds(function: Callable[[], object], repeats: int) -> float:
+    """Returns the time of the fastest of several calls, after two that are not timed."""
+    function(), function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def peak_memory() -> float:
+    """Returns the most memory that this process has held, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def device_name() -> str:
+    """Returns the name of the device that TensorFlow computes on."""
+    import tensorflow as tf
+
+    devices = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
+    details = tf.config.experimental.get_device_details(devices[0])
+    return details.get("device_name", f"{devices[0].device_type}, {os.cpu_count()} cores")
+
+
+def add_yardstick(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `main`."""
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--yardstick", help="another script, run in turn")
+    parser.add_argument("--rounds", type=int, default=3, help="of taking turns")
+
+
+def main(
+    script: str, parser: argparse.ArgumentParser, measure: Callable, key: str, own: list[str]
+) -> None:
+    """Prints a JSON line of `measure(options)`, or of that and a yardstick in turn.
+
+    Args:
+      script: The calling script's file.
+      parser: Its arguments, with `add_yardstick`'s.
+      measure: Maps them to a result.
+      key: Of the result: frames per second, which are compared with the yardstick's
+        `train_frames_per_second`.
+      own: The names of arguments that the yardstick does not take.
+    """
+    options = parser.parse_args()
+    if not options.yardstick:
+        print(json.dumps(measure(options)))
+        return
+    shared = ["batch", "length", "repeats"]
+
+    def run(path: str, names: list[str]) -> dict:
+        words = [word for name in names for word in (f"--{name}", str(getattr(options, name)))]
+        command = [sys.executable, path, *words]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        output = process.stdout.read().decode()
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            sys.exit(f"{path} failed:\n{process.stderr.read().decode()}")
+        return json.loads(output.strip().splitlines()[-1]) | {"peak_rss_mib": usage.ru_maxrss >> 10}
+
+    best: dict[str, dict] = {}
+    for _ in range(options.rounds):
+        for name, result, value in (
+            ("yardstick", run(options.yardstick, shared), "train_frames_per_second"),
+            ("ours", run(script, shared + own), key),
+        ):
+            if name not in best or result[value] > best[name][value]:
+                best[name] = result
+    ours, yardstick = best["ours"], best["yardstick"]
+    print(
+        json.dumps(
+            ours
+            | {
+                "yardstick_frames_per_second": round(yardstick["train_frames_per_second"], 1),
+                "yardstick_peak_rss_mib": yardstick["peak_rss_mib"],
+                "ratio": round(ours[key] / yardstick["train_frames_per_second"], 2),
+                "memory_ratio": round(ours["peak_rss_mib"] / yardstick["peak_rss_mib"], 3),
+            }
+        )
+    )
