@@ -242,13 +242,13 @@ def _biased_leaky_relu(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
 # In bfloat16 TensorFlow's own elementwise kernels take twice as long as what XLA makes of them.
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _compiled_leaky_relu(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     y = tf.cast(x, tf.float32) + tf.cast(bias, tf.float32)
     return tf.cast(tf.where(y > 0, y, _SLOPE * y), x.dtype)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _leaky_gradient(upstream: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     slope = tf.where(tf.cast(y, tf.float32) > 0, 1.0, _SLOPE)
     return tf.cast(slope * tf.cast(upstream, tf.float32), upstream.dtype)

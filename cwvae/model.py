@@ -287,7 +287,7 @@ class CWVAE(VideoModel):
             1 - self.kl_balance
         ) * posterior.kl(prior.stop_gradient())
 
-    @tf.function
+    @tf.function(autograph=False)
     def _reconstruct(self, video, seed, observe_levels):
         passes, _ = self.infer(video, clockwork.Noise(seed), observe_levels)
         return self.decode(passes[0])
@@ -302,11 +302,11 @@ class CWVAE(VideoModel):
         """
         return self._reconstruct(self._frames(video), as_seed(seed), observe_levels)
 
-    @tf.function
+    @tf.function(autograph=False)
     def _observe(self, context, seed, observe_levels):
         return self.infer(context, clockwork.Noise(seed), observe_levels)[1]
 
-    @tf.function
+    @tf.function(autograph=False)
     def _roll(self, start, frames, states, seed):
         unseen, noise = [None] * self.levels, clockwork.Noise(seed)
         passes, states = self._unroll(start, start + frames, states, unseen, noise)

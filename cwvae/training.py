@@ -69,21 +69,22 @@ class Trainer:
         self._held_out_scalars = tf.function(
             lambda video, first: updates.loss_and_scalars(
                 config, model.elbo(video, 0, (first, config.training.batch_size))
-            )[1]
+            )[1],
+            autograph=False,
         )
 
     def run(self) -> bool:
         """Trains until `training.steps`, or until it is asked to stop.
 
         Ctrl-C (SIGINT) and SIGTERM, which cluster schedulers send, stop it after the step under
-        way; `stopped_by` then holds the signal.
+        way; `stopped_by` then holds the signal: SIGTERM, if it was another worker that got one.
 
         Returns:
           Whether training is complete.
 
         Raises:
-          TrainingStopped: `training.skip_limit` updates in a row that were not finite, a last
-            checkpoint that could not be written, or a worker that was lost.
+          TrainingStopped: `training.skip_limit` updates in a row that were not finite, or a last
+            checkpoint that could not be written.
         """
         options = self.config.training
         self._log = RunLog(self.logdir, self.step) if self._chief else None
@@ -102,10 +103,6 @@ class Trainer:
         previous = {number: signal.signal(number, self._interrupt) for number in signals}
         try:
             self._loop(progress, batches)
-        except (tf.errors.UnavailableError, tf.errors.CancelledError) as error:
-            if not self._several_workers:
-                raise
-            self._stop_without_worker(error)
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -139,24 +136,11 @@ class Trainer:
         meta = {}
         if self._chief and checkpoints.steps(self.logdir):
             meta = checkpoints.restore_newest(self.logdir, self.model, self.optimizer)
-        chosen = self._sum_over_workers(meta["step"] + 1 if meta else 0) - 1
+        chosen = strategies.total(self.strategy, meta["step"] + 1 if meta else 0) - 1
         if chosen < 0 or self._chief:
             return meta
         path = checkpoints.find(self.logdir, chosen)
         return checkpoints.restore(path, self.model, self.optimizer)
-
-    def _sum_over_workers(self, number: int) -> int:
-        """Returns the sum of what the workers give."""
-
-        def give():
-            value = tf.constant(number, tf.int64)  # On the device that it is to be summed from.
-            return tf.distribute.get_replica_context().all_reduce("SUM", value)
-
-        @tf.function
-        def total():
-            return self.strategy.experimental_local_results(self.strategy.run(give))[0]
-
-        return int(total()) // (self.strategy.num_replicas_in_sync // strategies.workers()[1])
 
     def _batches(self):
         """Returns an iterator over this process's parts of all batches from the step on."""
@@ -239,9 +223,10 @@ class Trainer:
                 self._account(scalars)
             progress.set_postfix_str(_summary(rows[-1], clock.speed()), refresh=False)
             progress.update(len(rows))
-            # With several workers all have to stop at one step, which the sum in a step tells them.
-            asked = rows[-1]["stop"] > 0 if self._several_workers else self.stopped_by is not None
-            self._stop = asked
+            if not self._several_workers:
+                self._stop = self.stopped_by is not None
+            elif rows[-1]["stop"] > 0:  # All stop at one step, whichever of them was asked to.
+                self._stop, self.stopped_by = True, self.stopped_by or signal.SIGTERM
             last = self._stop or self.step == options.steps
             if self._broken and self.optimizer.skipped_in_a_row.numpy() >= options.skip_limit:
                 self._stop_broken()
@@ -252,12 +237,14 @@ class Trainer:
                     if self.step % options.video_every == 0 or self.step == options.steps:
                         self._log_held_out()
                         self._log_videos()
-                    if self.step % options.save_every == 0 and not last:
+                    # Not amid updates that are left out: if they do not end, it is the step before
+                    # them that is to be gone on from.
+                    if self.step % options.save_every == 0 and not last and not self._broken:
                         self._save()
         if self._chief and self.step > self._saved:
             self._save(last=True)
         if self._several_workers:
-            self._sum_over_workers(0)  # No worker leaves while another has something to write.
+            strategies.total(self.strategy, 0)  # None leaves before the chief has saved.
 
     def _steps_to_call(self, clock: "_Clock") -> int:
         """Returns how many steps to run in one call: to the next thing that is to be done."""
@@ -318,13 +305,6 @@ class Trainer:
             " training.precision=float32, may help: in a new run from those weights, as in"
             f" python train.py --config {folder}/config.yml --logdir NEW --init-from {folder}"
             " --set training.learning_rate=1e-4"
-        )
-
-    def _stop_without_worker(self, error: Exception) -> NoReturn:
-        raise TrainingStopped(
-            f"step {self.step + 1}: another worker is gone ({str(error).splitlines()[0][:200]})."
-            " Start all workers again, each with the same command: the run goes on from its newest"
-            " checkpoint."
         )
 
     def _save(self, last: bool = False) -> None:

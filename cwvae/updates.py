@@ -57,9 +57,7 @@ def build_gradients(config: Config, model: VideoModel, replicas: int = 1) -> Cal
             clips = tf.slice(video, [i * size, 0, 0, 0, 0], [size, *video.shape[1:]])
             gradients, scalars = piece(clips, number, first + i * size)
             names[:] = scalars
-            # Subtracted: TensorFlow 2.21 rewrites a sum with what a loop carries into an operation
-            # that leaves a temporary variable behind, over which the next call stumbles.
-            sums = [total - gradient for total, gradient in zip(sums, gradients, strict=True)]
+            sums = [total + gradient for total, gradient in zip(sums, gradients, strict=True)]
             return i + 1, sums, rows.write(i, tf.stack([*scalars.values()]))
 
         # One at a time, or the pieces would take the memory that they are to save.
@@ -76,7 +74,7 @@ def build_gradients(config: Config, model: VideoModel, replicas: int = 1) -> Cal
         )
         means = tf.reduce_mean(rows.stack(), 0)
         scalars = dict(zip(names, tf.unstack(means, len(names)), strict=True))
-        return [total / -options.accumulate for total in sums], scalars
+        return [total / options.accumulate for total in sums], scalars
 
     return gradients
 
@@ -132,9 +130,9 @@ def build_step(
         def whole(video, number, stop):
             return update(*gradients_of(video, number, 0), stop)
 
-        return tf.function(whole, jit_compile=True) if jit else whole
+        return tf.function(whole, jit_compile=True, autograph=False) if jit else whole
 
-    compiled = tf.function(gradients_of, jit_compile=True) if jit else gradients_of
+    compiled = tf.function(gradients_of, jit_compile=True, autograph=False) if jit else gradients_of
 
     def step(video, number, stop):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -148,25 +146,30 @@ def build_steps(config: Config, step: Callable, optimizer: Adam, strategy) -> Ca
 
     It takes an iterator over batches, the number of the first step, how many to run, and `stop` of
     `build_step`. It returns the scalars by name, [steps that were run]: fewer than asked for, if
-    `training.skip_limit` updates in a row could not be applied.
+    `training.skip_limit` updates in a row could not be applied, or one if a process was asked to
+    stop.
     """
     limit = config.training.skip_limit
+    # TensorFlow 2.21 rewrites large sums within a loop into operations that now and then leave a
+    # temporary variable behind, over which the next call stumbles ("AddOpsRewrite ... already
+    # exists"). The rewriting saves no time here; it can be turned off for a whole process only.
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
-    @tf.function
+    @tf.function(autograph=False)
     def steps(iterator, number: tf.Tensor, count: tf.Tensor, stop: tf.Tensor):
         names = []
 
-        def run_one(i, rows):
+        def run_one(i, _, rows):
             arguments = (next(iterator), number + tf.cast(i, tf.int64), stop)
             scalars = strategy.run(step, arguments)
             scalars = {k: strategy.experimental_local_results(v)[0] for k, v in scalars.items()}
             names[:] = scalars
-            return i + 1, rows.write(i, tf.stack([*scalars.values()]))
+            return i + 1, scalars["stop"] > 0, rows.write(i, tf.stack([*scalars.values()]))
 
-        done, rows = tf.while_loop(
-            lambda i, _: (i < count) & (optimizer.skipped_in_a_row < limit),
+        done, _, rows = tf.while_loop(
+            lambda i, stopped, _: (i < count) & ~stopped & (optimizer.skipped_in_a_row < limit),
             run_one,
-            (tf.constant(0), tf.TensorArray(tf.float32, count)),
+            (tf.constant(0), tf.constant(False), tf.TensorArray(tf.float32, count)),
             parallel_iterations=1,
         )
         columns = tf.unstack(rows.stack()[:done], len(names), axis=1)

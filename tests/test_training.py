@@ -10,7 +10,7 @@ import tensorflow as tf
 import tiny
 from PIL import Image
 
-from cwvae import checkpoints, factory, training
+from cwvae import checkpoints, config, factory, training
 from cwvae.errors import TrainingStopped, UserError
 
 
@@ -328,6 +328,36 @@ def test_bfloat16_trains_and_keeps_its_weights_in_float32(tmp_path):
     assert trained.run()
     assert {weight.dtype for weight in trained.model.weights} == {"float32"}
     assert np.isfinite(lines(tmp_path)[-1]["test/loss"])
+
+
+@pytest.mark.slow
+def test_bfloat16_learns_as_float32_does(tmp_path):
+    """The quickstart's losses after 500 steps lie within 1% of each other."""
+    import data_loaders
+
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        settings = config.load(
+            config.BASE.parent / "quickstart.yml",
+            [
+                f"training.precision={precision}",
+                "training.steps=700",
+                "training.log_every=50",
+                "training.video_every=100000",
+                "training.save_every=100000",
+            ],
+        )
+        options = settings.data_options()
+        data = [data_loaders.load(split=split, **options) for split in ("train", "test")]
+        logdir = tmp_path / precision
+        logdir.mkdir()
+        model = factory.build(settings, settings.training.seed)
+        assert training.Trainer(settings, model, *data, logdir).run()
+        losses[precision] = [
+            line["loss"] for line in lines(logdir) if "loss" in line and line["step"] > 500
+        ]
+    assert len(losses["float32"]) >= 4
+    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.01)
 
 
 @pytest.mark.slow
