@@ -10,8 +10,11 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def seconds(function: Callable[[], object], repeats: int) -> float:
@@ -27,8 +30,7 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
 
 def peak_memory() -> float:
     """Returns the most memory that this process has held, in MiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT / 2**20
 
 
 def device_name() -> str:
@@ -69,12 +71,15 @@ def main(
     def run(path: str, names: list[str]) -> dict:
         words = [word for name in names for word in (f"--{name}", str(getattr(options, name)))]
         command = [sys.executable, path, *words]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        output = process.stdout.read().decode()
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            sys.exit(f"{path} failed:\n{process.stderr.read().decode()}")
-        return json.loads(output.strip().splitlines()[-1]) | {"peak_rss_mib": usage.ru_maxrss >> 10}
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+            output = process.stdout.read().decode()
+            _, status, usage = os.wait4(process.pid, 0)
+            if status:
+                errors.seek(0)
+                sys.exit(f"{path} failed:\n{errors.read().decode()}")
+        result = json.loads(output.strip().splitlines()[-1])
+        return result | {"peak_rss_mib": round(usage.ru_maxrss * _MAXRSS_UNIT / 2**20)}
 
     best: dict[str, dict] = {}
     for _ in range(options.rounds):

@@ -42,7 +42,7 @@ def measure(options: argparse.Namespace) -> dict:
     model = factory.build(config, seed=0)
     optimizer = training.build_optimizer(config.training, model)
     # As the training script does: the step within the loop over several steps.
-    step = updates.build_step(config, model, optimizer, jit=options.jit)
+    step = updates.build_step(config, model, optimizer, jit=bool(options.jit))
     steps = updates.build_steps(config, step, optimizer, tf.distribute.get_strategy())
     shape = (options.batch, options.length, 64, 64, 1)
     video = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -74,9 +74,9 @@ def main() -> None:
     parser.add_argument("--factor", type=int, default=6)
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--checkpointing", type=int, default=0, metavar="FRAMES")
-    parser.add_argument("--jit", action="store_true", help="compile the step with XLA")
+    parser.add_argument("--jit", type=int, default=0, help="1: compile the step with XLA")
     timing.add_yardstick(parser)
-    own = ["precision", "levels", "factor", "accumulate", "checkpointing"]
+    own = ["precision", "levels", "factor", "accumulate", "checkpointing", "jit"]
     timing.main(__file__, parser, measure, "frames_per_second", own)
 
 

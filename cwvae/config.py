@@ -7,6 +7,7 @@ each overriding the one before. What each key means stands beside its default in
 
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 import types
@@ -161,9 +162,11 @@ def load(
 
 
 def save(config: Config, path: str | pathlib.Path) -> None:
-    """Writes a resolved configuration, such that `load(path)` gives it back."""
+    """Writes a resolved configuration to the disk, such that `load(path)` gives it back."""
     with open(path, "w") as file:
         YAML().dump(as_plain(config), file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def as_plain(config: Config) -> dict[str, dict]:
@@ -175,14 +178,16 @@ def as_plain(config: Config) -> dict[str, dict]:
 
 
 def save_run(config: Config, logdir: str | pathlib.Path) -> None:
-    """Makes a run's folder with its config.yml.
+    """Makes a run's folder with its config.yml; one that is there stays whole, whatever happens.
 
     Raises:
       UserError: The folder cannot be written.
     """
+    aside = pathlib.Path(logdir) / ".config.yml.tmp"
     try:
-        pathlib.Path(logdir).mkdir(parents=True, exist_ok=True)
-        save(config, pathlib.Path(logdir) / "config.yml")
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        save(config, aside)
+        os.replace(aside, aside.with_name("config.yml"))
     except OSError as error:
         raise UserError(
             f"--logdir {logdir}: cannot write there ({error.strerror}); give another folder."

@@ -45,6 +45,8 @@ _IN_PLACE = {
     "Tanh",
     "TanhGrad",
 }
+# Of a control group's memory.stat.
+_CACHED = ("active_file", "inactive_file")
 # Nodes that matter though nothing reads them.
 _EFFECTS = ("Assign", "ResourceApply", "While", "If", "StatefulPartitionedCall")
 
@@ -135,8 +137,11 @@ def _free_in_group(folder: str = "/sys/fs/cgroup") -> float:
     """What a container leaves (control groups, version 2)."""
     try:
         limit = pathlib.Path(folder, "memory.max").read_text().strip()
-        used = pathlib.Path(folder, "memory.current").read_text()
-        return math.inf if limit == "max" else int(limit) - int(used)
+        used = int(pathlib.Path(folder, "memory.current").read_text())
+        lines = pathlib.Path(folder, "memory.stat").read_text().splitlines()
+        # Cached files count as used, and make room when it is needed.
+        used -= sum(int(line.split()[1]) for line in lines if line.split()[0] in _CACHED)
+        return math.inf if limit == "max" else int(limit) - used
     except (OSError, ValueError):
         return math.inf
 

@@ -135,9 +135,7 @@ def elbo_terms(config: Config, model: VideoModel, data) -> dict:
     """
     options, length = config.evaluation, min(config.training.seq_len, data.clip_length)
     chosen = _model_options(options)
-    elbo = tf.function(
-        lambda video, seed: model.elbo(video, seed, **chosen)[:2], autograph=False
-    )
+    elbo = tf.function(lambda video, seed: model.elbo(video, seed, **chosen)[:2], autograph=False)
     nll, kl = [], []
     for first in range(0, options.num_videos, options.batch_size):
         videos = range(first, min(first + options.batch_size, options.num_videos))

@@ -1,6 +1,5 @@
 """The estimate of memory and time, against what can be counted by hand."""
 
-import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
@@ -77,7 +76,7 @@ def test_the_machine_is_measured():
     machine = estimate.measure(tf.float32)
     assert 1e8 < machine.operations < 1e15
     assert 1e8 < machine.bandwidth < 1e14
-    assert estimate.available_memory() > 2**20
+    assert 2**20 < estimate.available_memory() < 2**60
 
 
 def test_pieces_and_recomputation_need_less_memory():
@@ -105,9 +104,20 @@ def test_what_does_not_fit_is_refused_with_what_would(tmp_path, capsys):
     assert trainer("training.steps=1", "training.video_every=100").run()
     told = capsys.readouterr().err
     assert "weights. A step of 8 clips of 7 frames will take about" in told
+    # 0.2 GiB are what any step takes on top of its tensors, 1.3 times which are counted.
     with pytest.raises(UserError, match=r"--set training\.accumulate=2 computes the same") as error:
-        trainer("training.memory=0.0018").run()
+        trainer("training.memory=0.2024").run()
     assert "gradient_checkpointing" in str(error.value)
     with pytest.raises(UserError, match="Even one clip"):
         trainer("training.memory=0.00001").run()
-    assert np.isfinite(estimate.available_memory())
+
+
+def test_cached_files_are_no_used_memory_of_a_container(tmp_path):
+    (tmp_path / "memory.max").write_text("8000\n")
+    (tmp_path / "memory.current").write_text("7900\n")
+    (tmp_path / "memory.stat").write_text(
+        "anon 400\nfile 7500\ninactive_file 7000\nactive_file 400\n"
+    )
+    assert estimate._free_in_group(tmp_path) == 8000 - 500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert estimate._free_in_group(tmp_path) == float("inf")

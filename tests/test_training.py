@@ -14,9 +14,13 @@ from cwvae import checkpoints, config, factory, training
 from cwvae.errors import TrainingStopped, UserError
 
 
-def trainer(settings, logdir):
+def trainer(settings, logdir, data=None, videos=False):
     model = factory.build(settings, settings.training.seed)
-    return training.Trainer(settings, model, tiny.Squares(20), tiny.Squares(40), logdir)
+    train_data = data or tiny.Squares(20)
+    made = training.Trainer(settings, model, train_data, tiny.Squares(40), logdir)
+    if not videos:  # They take most of the time that a run of a few steps takes.
+        made._log_videos = lambda: None
+    return made
 
 
 def lines(logdir):
@@ -27,7 +31,7 @@ def lines(logdir):
 def run(tmp_path_factory):
     """A run of six steps, and its trainer."""
     logdir = tmp_path_factory.mktemp("run")
-    trained = trainer(tiny.settings(), logdir)
+    trained = trainer(tiny.settings(), logdir, videos=True)
     assert trained.run()
     return trained, logdir
 
@@ -167,8 +171,7 @@ class Poisoned(tiny.Squares):
 
 
 def poisoned(settings, logdir, steps):
-    model = factory.build(settings, settings.training.seed)
-    return training.Trainer(settings, model, Poisoned(steps), tiny.Squares(40), logdir)
+    return trainer(settings, logdir, Poisoned(steps))
 
 
 @pytest.mark.parametrize("per_call", [1, 10])
@@ -217,6 +220,43 @@ def test_after_too_many_in_a_row_the_last_good_step_is_saved_and_named(tmp_path,
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_stop_amid_updates_that_are_left_out_is_gone_on_from(tmp_path):
+    """What came before the stop is not counted: the step that is named is one of this process."""
+    settings = tiny.settings(
+        "training.steps=20",
+        "training.log_every=100",
+        "training.save_every=4",
+        "training.video_every=100",
+        "training.skip_limit=3",
+        "training.steps_per_call=1",
+    )
+    first = poisoned(settings, tmp_path, [5, 6, 7, 8, 9, 10])
+    account = first._account
+
+    def stop(scalars):
+        account(scalars)
+        if first.step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    first._account = stop
+    assert not first.run()
+    assert list(checkpoints.steps(tmp_path)) == [4, 7]
+    with pytest.raises(TrainingStopped, match=r"step 8: .* 3 in a row.*step_000000007\.npz holds"):
+        poisoned(settings, tmp_path, [5, 6, 7, 8, 9, 10]).run()
+    assert list(checkpoints.steps(tmp_path)) == [4, 7]
+    lower = tiny.settings("training.steps=20", "training.skip_limit=1", "training.video_every=100")
+    assert poisoned(lower, tmp_path, [5, 6]).run()
+
+
+def test_no_checkpoint_is_saved_amid_updates_that_are_left_out(tmp_path):
+    settings = tiny.settings(
+        "training.steps=20", "training.save_every=1", "training.keep=9", "training.skip_limit=3"
+    )
+    with pytest.raises(TrainingStopped, match="step 6"):
+        poisoned(settings, tmp_path, [5, 6, 7]).run()
+    assert list(checkpoints.steps(tmp_path)) == [1, 2, 3, 4, 5]
+
+
 def whole_run(settings, logdir, steps):
     logdir.mkdir()
     trained = poisoned(settings, logdir, steps)
@@ -238,7 +278,7 @@ def test_a_broken_likelihood_is_told_from_a_broken_kl(tmp_path):
         trained.run()
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 4])
+@pytest.mark.parametrize("stop_after", [1, 3])
 def test_a_stop_between_log_lines_leaves_no_trace(run, tmp_path, stop_after):
     """Weights, lines and TensorBoard points are those of the run that was not stopped."""
     whole, logdir = run
@@ -263,6 +303,8 @@ def test_a_stop_between_log_lines_leaves_no_trace(run, tmp_path, stop_after):
         one.pop("frames_per_second", None), other.pop("frames_per_second", None)
         assert one == other
     for name, points in summaries(logdir).items():
+        if name.startswith("open_loop") or name == "frames_per_second":
+            continue
         assert [step for step, _ in summaries(tmp_path)[name]] == [step for step, _ in points]
 
 

@@ -53,9 +53,8 @@ def test_steps_in_one_call_are_those_in_calls_of_their_own(plain):
     assert (plain[0]["finite"] == 1).all()
 
 
-@pytest.mark.parametrize("pieces", [2, 4])
-def test_a_batch_in_pieces_is_the_batch(plain, pieces):
-    assert_same(plain, results(f"training.accumulate={pieces}"), 1e-4)
+def test_a_batch_in_pieces_is_the_batch(plain):
+    assert_same(plain, results("training.accumulate=4"), 1e-4)
 
 
 def mirrored():
@@ -76,15 +75,15 @@ def test_one_device_of_a_strategy_computes_the_very_same(plain):
         np.testing.assert_array_equal(other[0][name], want)
 
 
-@pytest.mark.parametrize("frames", [5, 14, 1000])
+@pytest.mark.parametrize("frames", [5, 1000])
 def test_recomputing_activations_changes_nothing(plain, frames):
     assert_same(plain, results(f"training.gradient_checkpointing={frames}"), 1e-4)
 
 
 @pytest.mark.parametrize(
     "overrides",
-    [[], ["training.accumulate=2"], ["training.gradient_checkpointing=5"]],
-    ids=["plain", "accumulate", "recompute"],
+    [[], ["training.accumulate=2", "training.gradient_checkpointing=5"]],
+    ids=["plain", "in pieces"],
 )
 def test_the_whole_step_compiles_under_xla_and_computes_the_same(overrides):
     # XLA's random bits are not those of TensorFlow's kernels: means in place of samples.
