@@ -54,25 +54,30 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
     Raises:
       UserError: A folder or data set that cannot be used; a training that broke.
     """
-    chief = strategies.is_chief()
+    strategies.check(config.training.strategy)
+    (number, count), chief = strategies.workers(), strategies.is_chief()
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
+    if config.training.init_from and not checkpoints.steps(logdir):
+        export.check_source(config.training.init_from, config)
     with lock.RunLock(logdir) if chief else contextlib.nullcontext():
         source = None if checkpoints.steps(logdir) else config.training.init_from
-        if source:
-            export.source_kind(source)  # Or it is refused, before a folder is made.
         if chief:
             prepare_folder(config, logdir)
+        if count > 1:
+            print(f"Worker {number} of TF_CONFIG's {count}: waiting for all.", file=sys.stderr)
         # TensorFlow starts here, once all that a user may have got wrong has been looked at.
         with quiet_tensorflow():
             from cwvae import factory, training
 
             strategy = strategies.build(config.training.strategy)
-        with strategy.scope():
-            model = factory.build(config, config.training.seed)
-            if source:
-                export.load_weights(model, source)
-        trainer = training.Trainer(config, model, *data, logdir, strategy)
-        return None if trainer.run() else trainer.stopped_by
+        with strategies.telling_of_lost_workers():
+            strategies.check_same(strategy, json.dumps(configuration.as_plain(config)))
+            with strategy.scope():
+                model = factory.build(config, config.training.seed)
+                if source:
+                    export.load_weights(model, source)
+            trainer = training.Trainer(config, model, *data, logdir, strategy)
+            return None if trainer.run() else trainer.stopped_by
 
 
 def prepare_folder(config: Config, logdir: str | pathlib.Path) -> None:
@@ -84,7 +89,12 @@ def prepare_folder(config: Config, logdir: str | pathlib.Path) -> None:
     path = pathlib.Path(logdir) / "config.yml"
     if path.is_file() and any(path.parent.glob("checkpoints/*.npz")):
         changed = configuration.differences(configuration.load(path), config)
-        frozen = [line for line in changed if not line.startswith(_CHANGEABLE)]
+        frozen = [
+            line
+            for line in changed
+            # A folder of digits may move; with one in place of none the digits are others.
+            if not line.startswith(_CHANGEABLE) or line.startswith("data.digits_dir: None")
+        ]
         if frozen:
             lines, folder = "\n  ".join(frozen), shlex.quote(str(logdir))
             raise UserError(
@@ -122,7 +132,9 @@ def main() -> int:
         path = arguments.config or configuration.run_path(logdir)
         changes = list(arguments.set)
         if arguments.init_from:
-            changes.append(f"training.init_from={json.dumps(arguments.init_from)}")
+            # Absolute, so that the run's folder may be gone on with from anywhere.
+            source = str(pathlib.Path(arguments.init_from).resolve())
+            changes.append(f"training.init_from={json.dumps(source)}")
         config = configuration.load(path, changes)
         stopped_by = train(config, logdir)
     folder = shlex.quote(str(logdir))

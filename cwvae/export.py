@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 WEIGHTS, CONFIG = "model.weights.h5", "config.yml"
 # What a file of HDF5 takes for each array beside its numbers, at most.
 _HDF5_BYTES = 8192
+# The settings that give a model's weights their shapes.
+_SHAPING = (
+    "model.levels:",
+    "model.frame_size:",
+    "model.channels:",
+    "model.stochastic_size:",
+    "model.deterministic_size:",
+    "model.hidden_size:",
+    "model.mlp_size:",
+    "model.channel_multiplier:",
+)
 
 
 def export(
@@ -139,6 +150,27 @@ def source_kind(source: str | pathlib.Path) -> Literal["run", "weights", "checkp
         f"{source}: no weights there. Give the folder of a run that has a checkpoint, a folder that"
         " python -m cwvae.export wrote, a file *.weights.h5, or a checkpoint step_*.npz."
     )
+
+
+def check_source(source: str | pathlib.Path, config: Config) -> None:
+    """Sees, without starting TensorFlow, that there are weights of a model like a configuration's.
+
+    What does not fit although the configuration beside it does, `load_weights` refuses.
+
+    Raises:
+      UserError: Nothing that it takes, or the weights of another model.
+    """
+    kind, folder = source_kind(source), pathlib.Path(source)
+    if kind == "checkpoint" and folder.absolute().parent.name == "checkpoints":
+        folder = folder.absolute().parent.parent
+    if (folder / CONFIG).is_file():
+        changed = configuration.differences(configuration.load_run(folder), config)
+        changed = [line for line in changed if line.startswith(_SHAPING)]
+        if changed:
+            raise UserError(
+                f"{source}: does not fit the model: {', '.join(changed)}. Set the model section of"
+                " the configuration to what these weights were trained with."
+            )
 
 
 def load_weights(model: VideoModel, source: str | pathlib.Path) -> None:

@@ -7,13 +7,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from cwvae.errors import UserError
+
 
 @contextlib.contextmanager
 def quiet_tensorflow() -> Iterator[None]:
     """Holds back what native code writes to stderr while TensorFlow is imported in the block.
 
     TensorFlow 2.21 tells of its build and of missing GPUs before it reads TF_CPP_MIN_LOG_LEVEL
-    (https://github.com/tensorflow/tensorflow/issues/100442). Where the block fails, it is shown.
+    (https://github.com/tensorflow/tensorflow/issues/100442). Where the block fails, it is shown,
+    but not beside a `UserError`, which says all itself.
     """
     # Read by TensorFlow, and by whatever process it starts: no notes later on either.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -24,6 +27,8 @@ def quiet_tensorflow() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
+        except UserError:
+            raise
         except BaseException:
             held.seek(0)
             os.write(stderr, held.read())

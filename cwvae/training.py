@@ -281,10 +281,7 @@ class Trainer:
 
     def _log_means(self, clock: "_Clock") -> None:
         """Logs the means over the steps since the last time."""
-        scalars = self._means.take()
-        if clock.speed():
-            scalars["frames_per_second"] = clock.speed()
-        self._log.scalars(self.step, scalars)
+        self._log.scalars(self.step, self._means.take() | {"frames_per_second": clock.speed()})
         clock.restart()
 
     def _stop_broken(self) -> NoReturn:

@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import pytest
+from scripts import ENVIRONMENT
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -35,6 +36,16 @@ def fill():
                 file.truncate(max(file.tell() - leave, 0))
 
     return fill_disk
+
+
+@pytest.fixture(scope="session")
+def no_tensorflow(tmp_path_factory):
+    """An environment in which importing TensorFlow ends the program."""
+    folder = tmp_path_factory.mktemp("no_tensorflow")
+    for name in ("tensorflow", "keras", "tensorflow_probability"):
+        (folder / f"{name}.py").write_text("raise SystemExit('TensorFlow was started')\n")
+    paths = [str(folder), *filter(None, [ENVIRONMENT.get("PYTHONPATH")])]
+    return ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 import tensorflow as tf  # noqa: E402

@@ -7,109 +7,34 @@ What must be refused before TensorFlow starts is run where TensorFlow cannot be 
 import csv
 import json
 import math
-import os
-import pathlib
 import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
 from ruamel.yaml import YAML
+from scripts import (
+    ROOT,
+    TINY,
+    metrics_of,
+    refused,
+    run,
+    sets,
+    start,
+    steps_of,
+    succeed,
+)
 
 import data_loaders
 from cwvae import config as configuration
 from cwvae.baselines import trivial
 from cwvae.metrics import image
 
-ROOT = pathlib.Path(__file__).parent.parent
-
-# Levels 2 and factor 3: the six frames of an update are two ticks of the slower level.
-TINY = {
-    "model.levels": 2,
-    "model.factor": 3,
-    "model.channel_multiplier": 0.125,
-    "model.deterministic_size": 8,
-    "model.hidden_size": 8,
-    "model.stochastic_size": 2,
-    "model.mlp_size": 8,
-    "data.digit_size": 14,
-    "data.train_length": 20,
-    "data.test_length": 20,
-    "training.steps": 2,
-    "training.batch_size": 2,
-    "training.seq_len": 6,
-    "training.log_every": 1,
-    "training.video_every": 100000,
-    "training.save_every": 100000,
-    "training.video_length": 10,
-    "evaluation.context": 3,
-    "evaluation.horizon": 5,
-    "evaluation.num_videos": 3,
-    "evaluation.num_samples": 2,
-    "evaluation.batch_size": 2,
-}
 PREDICTORS = ["cwvae", "copy last frame", "mean training frame"]
-
-# What TensorFlow 2.21 says of itself when nothing holds it back.
-NOISE = ["oneDNN", "absl::InitializeLog", "cpu_feature_guard", "cuda", "WARNING", "Warning"]
-
-
-# A user's: tests/conftest.py has hushed TensorFlow in this process.
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-
-
-def sets(**changes):
-    """Returns TINY as arguments; `model__levels=3` changes model.levels."""
-    values = TINY | {name.replace("__", "."): value for name, value in changes.items()}
-    return [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
-
-
-def start(*arguments, env=ENVIRONMENT, **options):
-    """Starts a script from the folder of the project."""
-    words = [sys.executable, *map(str, arguments)]
-    return subprocess.Popen(words, cwd=ROOT, env=env, text=True, **options)
-
-
-def run(*arguments, **options):
-    """Runs a script to its end: its exit code, stdout and stderr."""
-    process = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
-    out, err = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-def succeed(*arguments):
-    result = run(*arguments)
-    assert result.returncode == 0, result.stderr
-    assert "Traceback" not in result.stderr
-    for word in NOISE:
-        assert word not in result.stdout + result.stderr
-    return result
-
-
-def refused(result):
-    """Checks that a script ended with exit code 2 and one message alone, and returns it."""
-    assert result.returncode == 2, result.stderr
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert len(re.findall(r"^error: ", result.stderr, re.MULTILINE)) == 1
-    assert "Traceback" not in result.stderr
-    return result.stderr.removeprefix("error: ").rstrip("\n")
-
-
-@pytest.fixture(scope="module")
-def no_tensorflow(tmp_path_factory):
-    """An environment in which importing TensorFlow ends the program."""
-    folder = tmp_path_factory.mktemp("no_tensorflow")
-    for name in ("tensorflow", "keras", "tensorflow_probability"):
-        (folder / f"{name}.py").write_text("raise SystemExit('TensorFlow was started')\n")
-    paths = [str(folder), *filter(None, [ENVIRONMENT.get("PYTHONPATH")])]
-    return ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 @pytest.fixture(scope="module")
@@ -143,14 +68,6 @@ def untrained(tmp_path):
     config = configuration.load(ROOT / "configs" / "quickstart.yml", overrides)
     configuration.save(config, logdir / "config.yml")
     return logdir
-
-
-def steps_of(logdir):
-    return [int(path.stem.removeprefix("step_")) for path in (logdir / "checkpoints").iterdir()]
-
-
-def metrics_of(logdir):
-    return [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
 
 
 # Refused before TensorFlow starts.
