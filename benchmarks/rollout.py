@@ -51,14 +51,8 @@ def measure(options: argparse.Namespace) -> dict:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--batch", type=int, default=8)
+    parser = timing.arguments(__doc__)
     parser.add_argument("--horizon", type=int, default=964, help="frames predicted")
-    parser.add_argument("--length", type=int, default=100, help="of the yardstick's clips")
-    timing.add_yardstick(parser)
     timing.main(__file__, parser, measure, "frames_per_second", ["precision", "horizon"])
 
 

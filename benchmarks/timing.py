@@ -42,11 +42,18 @@ def device_name() -> str:
     return details.get("device_name", f"{devices[0].device_type}, {os.cpu_count()} cores")
 
 
-def add_yardstick(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `main`."""
+def arguments(description: str) -> argparse.ArgumentParser:
+    """Returns a parser of the arguments that the scripts share, and `main` takes."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--length", type=int, default=100, help="frames per clip in training")
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--yardstick", help="another script, run in turn")
     parser.add_argument("--rounds", type=int, default=3, help="of taking turns")
+    return parser
 
 
 def main(
@@ -56,7 +63,7 @@ def main(
 
     Args:
       script: The calling script's file.
-      parser: Its arguments, with `add_yardstick`'s.
+      parser: Its arguments, from `arguments`.
       measure: Maps them to a result.
       key: Of the result: frames per second, which are compared with the yardstick's
         `train_frames_per_second`.

@@ -64,18 +64,12 @@ def measure(options: argparse.Namespace) -> dict:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--length", type=int, default=100, help="frames per clip")
+    parser = timing.arguments(__doc__)
     parser.add_argument("--levels", type=int, default=3)
     parser.add_argument("--factor", type=int, default=6)
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--checkpointing", type=int, default=0, metavar="FRAMES")
     parser.add_argument("--jit", type=int, default=0, help="1: compile the step with XLA")
-    timing.add_yardstick(parser)
     own = ["precision", "levels", "factor", "accumulate", "checkpointing", "jit"]
     timing.main(__file__, parser, measure, "frames_per_second", own)
 

@@ -63,7 +63,6 @@ def dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
 
 def convolve(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, stride: int) -> tf.Tensor:
     """A convolution: [N, (H - h) / stride + 1, ..., O] for x [N, H, W, I]."""
-    strides = [1, stride, stride, 1]
 
     @tf.custom_gradient
     def run(x, kernel, bias):
@@ -71,23 +70,11 @@ def convolve(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, stride: int) -> t
 
         def gradient(upstream):
             dz = _before_activation(upstream, y)
-            by_x = tf.raw_ops.Conv2DBackpropInput(
-                input_sizes=tf.shape(x),
-                filter=kernel,
-                out_backprop=dz,
-                strides=strides,
-                padding="VALID",
-            )
+            by_x = _input_gradient(x, kernel, dz, stride)
             if stride == 2 and dz.dtype == tf.bfloat16 and max(dz.shape[1:3]) < _SMALL:
                 by_kernel = _kernel_gradient_by_products(x, dz)
             else:
-                by_kernel = tf.raw_ops.Conv2DBackpropFilter(
-                    input=x,
-                    filter_sizes=kernel.shape,
-                    out_backprop=dz,
-                    strides=strides,
-                    padding="VALID",
-                )
+                by_kernel = _kernel_gradient(x, kernel, dz, stride)
             return by_x, by_kernel, _bias_gradient(dz)
 
         return y, gradient
@@ -108,13 +95,7 @@ def convolve_6_to_2(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tens
 
         def gradient(upstream):
             dz = _before_activation(upstream, y)
-            by_x = tf.raw_ops.Conv2DBackpropInput(
-                input_sizes=tf.shape(x),
-                filter=kernel,
-                out_backprop=dz,
-                strides=[1, 2, 2, 1],
-                padding="VALID",
-            )
+            by_x = _input_gradient(x, kernel, dz, 2)
             by_kernel = _kernel_gradient_by_products(x, dz)
             return by_x, by_kernel, _bias_gradient(dz)
 
@@ -272,16 +253,32 @@ def _kernel_gradient_by_products(x: tf.Tensor, dz: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.transpose(taps, (0, 2, 1, 3, 4, 5)), (4, 4, x.shape[-1], outputs))
 
 
-def _transposed_gradients(x, kernel, dz) -> tuple[tf.Tensor, tf.Tensor]:
-    """The gradients of a transposed convolution of stride 2 with respect to x and kernel."""
-    by_kernel = tf.raw_ops.Conv2DBackpropFilter(
-        input=dz,
-        filter_sizes=kernel.shape,
-        out_backprop=x,
-        strides=[1, 2, 2, 1],
+def _input_gradient(x: tf.Tensor, kernel: tf.Tensor, dz: tf.Tensor, stride: int) -> tf.Tensor:
+    """The gradient of a convolution with respect to x."""
+    return tf.raw_ops.Conv2DBackpropInput(
+        input_sizes=tf.shape(x),
+        filter=kernel,
+        out_backprop=dz,
+        strides=[1, stride, stride, 1],
         padding="VALID",
     )
-    return tf.nn.conv2d(dz, kernel, 2, "VALID"), by_kernel
+
+
+def _kernel_gradient(x: tf.Tensor, kernel: tf.Tensor, dz: tf.Tensor, stride: int) -> tf.Tensor:
+    """The gradient of a convolution with respect to its kernel."""
+    return tf.raw_ops.Conv2DBackpropFilter(
+        input=x,
+        filter_sizes=kernel.shape,
+        out_backprop=dz,
+        strides=[1, stride, stride, 1],
+        padding="VALID",
+    )
+
+
+def _transposed_gradients(x, kernel, dz) -> tuple[tf.Tensor, tf.Tensor]:
+    """The gradients of a transposed convolution of stride 2 with respect to x and kernel."""
+    # It is the gradient of a convolution: what that reads is dz here, what it makes is x.
+    return tf.nn.conv2d(dz, kernel, 2, "VALID"), _kernel_gradient(dz, kernel, x, 2)
 
 
 def _bias_gradient(dz: tf.Tensor) -> tf.Tensor:
