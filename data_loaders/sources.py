@@ -1,0 +1,93 @@
+"""Where videos come from, before a store holds them: what every source can say and give.
+
+A source knows both splits. It is asked in this order: `fetch`, once, and then `items`,
+`expected_frames`, and `digest` and `read` for every item, those two in worker processes, for which
+a source is copied: it holds plain data, no open files. H, W and C are the height, width and
+channels of a frame.
+"""
+
+import abc
+from collections.abc import Iterator
+
+import numpy as np
+
+SPLITS = ("train", "test")
+
+
+class BadVideo(Exception):
+    """A video that cannot be used; the message says why, without the video's name."""
+
+
+class Source(abc.ABC):
+    """Videos of a data set, as they were published, or as a program makes them."""
+
+    def __init__(self, name: str, frame_size: int, channels: int):
+        """Keeps what all sources have.
+
+        Args:
+          name: The data set's name, as in a configuration's `data.name`.
+          frame_size: H and W of the frames that `read` gives, in pixels.
+          channels: C: 1 or 3.
+        """
+        self.name = name
+        self.frame_shape = (frame_size, frame_size, channels)
+
+    @abc.abstractmethod
+    def describe(self) -> dict[str, object]:
+        """Returns all that decides which frames there are, as JSON can hold it.
+
+        Two sources of one name and description give the same store.
+        """
+
+    def fetch(self) -> None:
+        """Gets what is not here yet, such as archives, and looks at what is.
+
+        Raises:
+          UserError: What is missing cannot be had, or what is here is damaged.
+        """
+
+    @abc.abstractmethod
+    def items(self, split: str) -> list[str]:
+        """Returns the names of a split's videos, in the order that they are kept in.
+
+        Raises:
+          UserError: There are none, or they cannot be listed.
+        """
+
+    @abc.abstractmethod
+    def expected_frames(self) -> int:
+        """Returns about how many frames both splits have together: more rather than less."""
+
+    def digest(self, split: str, item: str) -> str | None:
+        """Returns the SHA-256 of the bytes that a video is read from; None where there are none.
+
+        Raises:
+          BadVideo: They cannot be read.
+        """
+        del split, item
+        return None
+
+    @abc.abstractmethod
+    def read(self, split: str, item: str) -> Iterator[np.ndarray]:
+        """Yields a video's frames in order, in blocks of uint8 [n, H, W, C], n from 1 to about 100.
+
+        Raises:
+          BadVideo: The video cannot be used, which may show after some of its frames only.
+        """
+
+    def attributes(self, split: str, item: str) -> dict[str, np.ndarray]:
+        """Returns what is known of a video's content, by name.
+
+        Arrays whose first dimension is the video's length hold a value per frame. Empty where
+        nothing is known.
+        """
+        del split, item
+        return {}
+
+    def stamps(self) -> dict[str, str]:
+        """Returns what tells that a file has changed, such as its size and time, by its name.
+
+        A store remembers them, and says so where they are others later. Empty where nothing
+        changes, as in published archives.
+        """
+        return {}
