@@ -17,6 +17,7 @@ import numpy as np
 from cwvae.errors import UserError, unknown_name
 from data_loaders import digits as digit_images
 from data_loaders.pipeline import Dataset
+from data_loaders.windows import EqualClips
 
 OVERLAPS = ("sum", "max")
 
@@ -102,15 +103,12 @@ class MovingDigits(Dataset):
         self._overlap = overlap
         self._room = frame_size - digit_size  # S
         self._frame_shape = (frame_size, frame_size, channels)
-        self._clip_length = train_length if split == "train" else test_length
-
-    def __len__(self) -> int:
-        return NUM_CLIPS
+        self._clips = EqualClips(NUM_CLIPS, train_length if split == "train" else test_length)
 
     @property
-    def clip_length(self) -> int:
-        """Frames per clip of this split."""
-        return self._clip_length
+    def clips(self) -> EqualClips:
+        """As in `Dataset`."""
+        return self._clips
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -119,7 +117,7 @@ class MovingDigits(Dataset):
 
     def clip(self, i: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """As in `Dataset`. Only the frames asked for are drawn, digits at whole pixels."""
-        length = self._window_length(start, length)
+        length = self._window_length(i, start, length)
         motion = self._motion(i)
         positions, _ = self._trajectory(motion, start, length)
         corners = np.rint(positions).astype(int)  # [T, N, 2]
@@ -145,7 +143,7 @@ class MovingDigits(Dataset):
             the clip shows it at the nearest whole pixel.
           velocities: float32 [T, N, 2], rows and columns per frame, at the moment of the frame.
         """
-        length = self._window_length(start, length)
+        length = self._window_length(i, start, length)
         motion = self._motion(i)
         positions, velocities = self._trajectory(motion, start, length)
         return {

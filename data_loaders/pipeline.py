@@ -4,32 +4,43 @@ B is the batch size, T a number of frames, H, W and C the height, width and chan
 """
 
 import abc
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cwvae.errors import UserError
+from data_loaders.windows import Clips, chunk_numbers
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
+_ALIGNMENT = 64  # Bytes: what TensorFlow asks of a tensor's memory.
+WINDOWS = ("random", "chunks")
+
+
 class Dataset(abc.ABC):
-    """A sequence of video clips of equal length and frame size, with random access to their frames.
+    """A sequence of video clips of one frame size, with random access to their frames.
 
     A subclass gives the clips; batches are made here. A batch is a pure function of (seed, step):
     a run that resumes needs its step and nothing else, and two runs with one seed see the same
-    batches.
+    batches. There is no shuffle buffer: windows are drawn by number, and only they are read.
     """
 
-    @abc.abstractmethod
-    def __len__(self) -> int:
-        """The number of clips."""
+    # How windows are chosen; `load` sets it. 'random': any T frames of a clip, each window equally
+    # likely. 'chunks': clips are cut every T frames and each epoch goes through all pieces in an
+    # order of its own, as in the original implementation.
+    windows = "random"
+
+    # The error that ended a stream of batches, since what passes through tf.data loses its type.
+    failure: UserError | None = None
 
     @property
     @abc.abstractmethod
-    def clip_length(self) -> int:
-        """Frames per clip."""
+    def clips(self) -> Clips:
+        """How many clips there are, and how long each is."""
 
     @property
     @abc.abstractmethod
@@ -41,7 +52,7 @@ class Dataset(abc.ABC):
         """Returns frames `start` to `start + length` of clip `i`; without a length, to its end.
 
         Args:
-          i: The clip, from 0 to `len(self) - 1`.
+          i: The clip, from 0 to `len(self) - 1`, in the order of the files.
           start: The first frame.
           length: Frames to return.
 
@@ -50,8 +61,32 @@ class Dataset(abc.ABC):
 
         Raises:
           IndexError: there is no clip `i`.
-          UserError: the frames asked for are not all within the clip.
+          UserError: the frames asked for are not all within the clip, or cannot be read.
         """
+
+    def __len__(self) -> int:
+        """The number of clips."""
+        return len(self.clips)
+
+    def length(self, i: int) -> int:
+        """Returns the number of frames of clip `i`."""
+        self._check_index(i)
+        return self.clips.length(i)
+
+    def at_least(self, length: int) -> Sequence[int]:
+        """Returns the clips with `length` frames or more, in order.
+
+        Raises:
+          UserError: there is none.
+        """
+        found = self.clips.at_least(length)
+        if len(found) == 0:
+            raise UserError(
+                f"windows of {length} frames were asked for, but the clips of this data set have "
+                f"at most {self.clips.longest} frames. Ask for fewer frames (training.seq_len, or "
+                "evaluation.context and evaluation.horizon), or take longer clips."
+            )
+        return found
 
     def attributes(
         self, i: int, start: int = 0, length: int | None = None
@@ -64,7 +99,7 @@ class Dataset(abc.ABC):
     def batch(
         self, batch_size: int, length: int, seed: int, step: int, rows: range | None = None
     ) -> np.ndarray:
-        """Returns one batch: windows of random clips, drawn with replacement, at random starts.
+        """Returns one batch of windows; clips that are shorter than a window are left out.
 
         Args:
           batch_size: B.
@@ -77,17 +112,25 @@ class Dataset(abc.ABC):
           uint8 [B or len(rows), T, H, W, C], a pure function of the arguments.
 
         Raises:
-          UserError: a window longer than the clips, or an argument out of range.
+          UserError: a window longer than all clips, or an argument out of range.
         """
         self._check_batch(batch_size, length, seed, step)
-        rng = np.random.default_rng(np.random.SeedSequence([seed, step]))
-        clips = rng.integers(len(self), size=batch_size)
-        starts = rng.integers(self.clip_length - length + 1, size=batch_size)
+        if self.windows == "chunks":
+            count = self.clips.count_chunks(length)
+            numbers = chunk_numbers(count, batch_size, seed, step)
+            clips, starts = self.clips.chunks(numbers, length)
+        else:
+            rng = np.random.default_rng(np.random.SeedSequence([seed, step]))
+            clips, starts = self.clips.draw(rng, batch_size, length)
         rows = range(batch_size) if rows is None else rows
-        videos = np.empty((len(rows), length, *self.frame_shape), np.uint8)
+        videos = _aligned((len(rows), length, *self.frame_shape))
         for video, row in zip(videos, rows, strict=True):
-            video[:] = self.clip(int(clips[row]), int(starts[row]), length)
+            self._read_into(video, int(clips[row]), int(starts[row]))
         return videos
+
+    def _read_into(self, video: np.ndarray, i: int, start: int) -> None:
+        """Reads frames of clip `i` into uint8 [T, H, W, C]."""
+        video[:] = self.clip(i, start, len(video))
 
     def batches(
         self,
@@ -127,7 +170,11 @@ class Dataset(abc.ABC):
         def part(n: int) -> np.ndarray:
             first = own[n % len(own)] * size
             rows = range(first, first + size)
-            return self.batch(batch_size, length, seed, n // len(own), rows)
+            try:
+                return self.batch(batch_size, length, seed, n // len(own), rows)
+            except UserError as error:
+                self.failure = error
+                raise
 
         def make(n: "tf.Tensor") -> "tf.Tensor":
             videos = tf.numpy_function(lambda n: part(int(n)), [n], tf.uint8)
@@ -138,28 +185,32 @@ class Dataset(abc.ABC):
         return numbers.map(make, num_parallel_calls=2, deterministic=True).prefetch(ahead)
 
     def _check_batch(self, batch_size: int, length: int, seed: int, step: int) -> None:
-        if length > self.clip_length:
-            raise UserError(
-                f"windows of {length} frames were asked for, but the clips of this data set have "
-                f"{self.clip_length} frames. Ask for at most {self.clip_length} frames "
-                "(training.seq_len), or make the clips longer."
-            )
         lowest = (("batch_size", batch_size, 1), ("length", length, 1), ("seed", seed, 0))
         for name, value, least in (*lowest, ("step", step, 0)):
             if value < least:
                 raise UserError(f"{name} is {value}, but must be at least {least}.")
+        self.at_least(length)
 
     def _check_index(self, i: int) -> None:
         if not 0 <= i < len(self):
             raise IndexError(f"there is no clip {i}: this data set has {len(self)} clips, from 0.")
 
-    def _window_length(self, start: int, length: int | None) -> int:
+    def _window_length(self, i: int, start: int, length: int | None) -> int:
         """Returns the frames in a window of a clip, after checking that it lies within the clip."""
+        frames = self.length(i)
         if length is None:
-            length = self.clip_length - start
-        if start < 0 or length < 1 or start + length > self.clip_length:
+            length = frames - start
+        if start < 0 or length < 1 or start + length > frames:
             raise UserError(
-                f"frames {start} to {start + length} were asked for, but the clips of this data "
-                f"set have {self.clip_length} frames. Ask for at least one frame, within these."
+                f"frames {start} to {start + length} were asked for, but clip {i} of this data "
+                f"set has {frames} frames. Ask for at least one frame, within these."
             )
         return length
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns an uninitialised uint8 array that TensorFlow takes over without a copy of its own."""
+    size = math.prod(shape)
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % _ALIGNMENT
+    return memory[first : first + size].reshape(shape)

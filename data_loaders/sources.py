@@ -39,6 +39,7 @@ class Source(abc.ABC):
         Two sources of one name and description give the same store.
         """
 
+    @abc.abstractmethod
     def fetch(self) -> None:
         """Gets what is not here yet, such as archives, and looks at what is.
 

@@ -32,7 +32,7 @@ def test_shapes_and_lengths():
     for split, length in (("train", 41), ("test", 67)):
         dataset = MovingDigits(split, channels=3, num_digits=3, **SMALL)
         assert len(dataset) == 2**31 - 1
-        assert dataset.clip_length == length
+        assert dataset.length(0) == length
         assert dataset.frame_shape == (31, 31, 3)
         clip = dataset.clip(5)
         assert clip.shape == (length, 31, 31, 3)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import data_loaders
 from cwvae.errors import UserError
 from data_loaders.pipeline import Dataset
+from data_loaders.windows import EqualClips, UnequalClips
 
 NUM_CLIPS, CLIP_LENGTH = 5, 13
 FRAME_SHAPE = (2, 3, 1)
@@ -18,12 +20,9 @@ FRAME_SHAPE = (2, 3, 1)
 class NumberedFrames(Dataset):
     """Every pixel of frame t of clip i is 20 i + t, so that a batch tells what it is made of."""
 
-    def __len__(self):
-        return NUM_CLIPS
-
     @property
-    def clip_length(self):
-        return CLIP_LENGTH
+    def clips(self):
+        return EqualClips(NUM_CLIPS, CLIP_LENGTH)
 
     @property
     def frame_shape(self):
@@ -31,7 +30,7 @@ class NumberedFrames(Dataset):
 
     def clip(self, i, start=0, length=None):
         self._check_index(i)
-        length = self._window_length(start, length)
+        length = self._window_length(i, start, length)
         numbers = (20 * i + np.arange(start, start + length)).astype(np.uint8)
         return np.broadcast_to(numbers[:, None, None, None], (length, *FRAME_SHAPE))
 
@@ -67,6 +66,44 @@ def test_every_clip_and_start_is_drawn_equally():
 def test_window_may_be_the_whole_clip():
     batch = NumberedFrames().batch(batch_size=9, length=CLIP_LENGTH, seed=0, step=0)
     assert set(windows(batch)[:, 1].tolist()) == {0}
+
+
+class UnequalFrames(NumberedFrames):
+    """The same clips, but for clip 1, of which there are three frames only, and clip 3, of none."""
+
+    clips = UnequalClips([CLIP_LENGTH, 3, CLIP_LENGTH, 0, CLIP_LENGTH])
+
+
+def test_clips_shorter_than_a_window_are_left_out_of_batches():
+    dataset = UnequalFrames()
+    clips, starts = windows(dataset.batch(batch_size=500, length=4, seed=0, step=0)).T
+    assert set(clips) == {0, 2, 4}
+    assert set(starts) == set(range(10))
+    assert dataset.at_least(3).tolist() == [0, 1, 2, 4]
+    with pytest.raises(UserError, match="clip 1 of this data set has 3 frames"):
+        dataset.clip(1, 2, 2)
+
+
+def test_chunks_begin_at_multiples_and_come_once_an_epoch():
+    dataset = UnequalFrames()
+    dataset.windows = "chunks"  # Three clips of 13 frames: nine chunks of four.
+    epochs = [windows(dataset.batch(9, 4, seed=5, step=n)).tolist() for n in range(2)]
+    expected = [[i, t] for i in (0, 2, 4) for t in (0, 4, 8)]
+    assert [sorted(epoch) for epoch in epochs] == [expected] * 2
+    assert epochs[0] != epochs[1]
+    rows = dataset.batch(9, 4, seed=5, step=1, rows=range(3, 5))
+    assert windows(rows).tolist() == epochs[1][3:5]
+
+
+def test_what_breaks_a_stream_is_kept():
+    class Vanishing(NumberedFrames):
+        def clip(self, i, start=0, length=None):
+            raise UserError("the disk is gone")
+
+    dataset = Vanishing()
+    with pytest.raises(tf.errors.OpError):
+        take(dataset.batches(2, 4, seed=0), 1)
+    assert str(dataset.failure) == "the disk is gone"
 
 
 def test_batch_is_a_function_of_seed_and_step():
@@ -117,9 +154,9 @@ def test_resumed_stream_goes_on_bit_for_bit():
 
 
 def test_too_long_window_names_both_lengths():
-    with pytest.raises(UserError, match=r"14 frames were .* have 13 frames"):
+    with pytest.raises(UserError, match=r"14 frames were .* at most 13 frames"):
         NumberedFrames().batch(2, 14, seed=0, step=0)
-    with pytest.raises(UserError, match=r"14 frames were .* have 13 frames"):
+    with pytest.raises(UserError, match=r"14 frames were .* at most 13 frames"):
         NumberedFrames().batches(2, 14, seed=0)
 
 
@@ -146,7 +183,7 @@ def test_attributes_are_empty_where_nothing_is_known():
 def test_load_hands_its_options_on():
     dataset = data_loaders.load("moving_digits", "test", frame_size=31, digit_size=12, channels=3)
     assert dataset.frame_shape == (31, 31, 3)
-    assert dataset.clip_length == 1000
+    assert dataset.length(5) == 1000
 
 
 def test_unknown_names_suggest_the_nearest():
@@ -156,12 +193,6 @@ def test_unknown_names_suggest_the_nearest():
         data_loaders.load("moving_digits", "train", digit_sice=12)
     with pytest.raises(UserError, match="did you mean 'test'"):
         data_loaders.load("moving_digits", "tset")
-
-
-@pytest.mark.parametrize("name", ["minerl_navigate", "gqn_mazes", "video_folder"])
-def test_planned_names_say_what_to_try_meanwhile(name):
-    with pytest.raises(UserError, match=rf"'{name}' is known.*configs/quickstart\.yml"):
-        data_loaders.load(name, "train")
 
 
 def test_import_needs_numpy_only():

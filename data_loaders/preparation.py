@@ -1,0 +1,324 @@
+"""Makes a store of a source: in several processes, with a progress bar, resumable after a kill.
+
+The store grows in a folder `NAME.partial` beside where it is to be: frames are appended video by
+video, in order, and a line of the index is written once its frames are on the disk. What a kill
+leaves is cut back to the last such line, and preparing goes on behind it.
+"""
+
+import contextlib
+import datetime
+import errno
+import hashlib
+import json
+import math
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+
+from cwvae.errors import UserError
+from data_loaders import store
+from data_loaders.locking import locked
+from data_loaders.readers import Readers, open_readers
+from data_loaders.sources import SPLITS, Source
+
+_SECONDS_BETWEEN_SYNCS = 2.0  # At most so much work is lost with a kill.
+_ROOM = 2**26  # Bytes left free on a disk: index, and videos under way.
+
+
+def prepare(
+    source: Source,
+    data_dir: pathlib.Path,
+    recipe: dict | None = None,
+    processes: int | None = None,
+    again: bool = False,
+) -> pathlib.Path:
+    """Makes the store of a source, if it is not there yet.
+
+    Args:
+      source: The videos.
+      data_dir: The folder that has, or will have, a folder `stores`.
+      recipe: The arguments of `data_loaders.open_source` that give `source` in another process;
+        without them this process does all the work.
+      processes: How many read videos; by default as many as there are cores.
+      again: Whether to make it anew although it is there.
+
+    Returns:
+      The store's folder.
+
+    Raises:
+      UserError: The videos cannot be had, none of them can be used, the disk is too small, or files
+        are not those that the store was made of.
+    """
+    folder = store.folder_of(source, data_dir)
+    if store.is_complete(folder) and not again:
+        _check_unchanged(source, folder)
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_name(folder.name + ".lock"), f"preparing {source.name}"):
+            if again or not store.is_complete(folder):  # Another process may have made it.
+                _prepare(source, folder, recipe, processes)
+    except OSError as error:
+        raise _disk_error(error, folder) from None
+    return folder
+
+
+def _prepare(
+    source: Source, folder: pathlib.Path, recipe: dict | None, processes: int | None
+) -> None:
+    began = time.monotonic()
+    source.fetch()
+    items = {split: source.items(split) for split in SPLITS}
+    partial = folder.with_name(folder.name + ".partial")
+    plan = {"description": source.describe(), "items": items, "stamps": source.stamps()}
+    _begin(partial, plan)
+    kept = {split: _Writer(partial, split, items[split], source) for split in SPLITS}
+    _check_disk(source, partial, kept)
+    count = sum(map(len, items.values()))
+    with (
+        open_readers(source, recipe, min(processes or _cores(), count)) as readers,
+        _progress(source.name, kept, count) as progress,
+    ):
+        for writer in kept.values():
+            writer.run(readers, progress)
+    _finish(source, folder, partial, kept, plan["stamps"])
+    _tell(source, folder, kept, time.monotonic() - began)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin(partial: pathlib.Path, plan: dict) -> None:
+    """Makes the folder, or keeps what a killed process left there of the same videos."""
+    path, text = partial / "plan.json", json.dumps(plan, sort_keys=True)
+    if path.is_file() and path.read_text() == text:
+        print(f"Going on with what {partial} holds.", file=sys.stderr)
+        for scratch in partial.glob("*.tmp"):
+            scratch.unlink()
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    path.write_text(text)
+
+
+def _check_disk(source: Source, partial: pathlib.Path, kept: dict[str, "_Writer"]) -> None:
+    frame_bytes = math.prod(source.frame_shape)
+    size = source.expected_frames() * frame_bytes
+    there = sum(writer.bytes for writer in kept.values())
+    need, free = max(0, size - there) + _ROOM, shutil.disk_usage(partial).free
+    folder = partial.with_suffix("")
+    if need > free:
+        raise UserError(
+            f"{source.name}: the prepared videos take about {_size(size)} in {folder.parent}, where"
+            f" {_size(free)} are free. Make room, set data.data_dir to a folder on a larger disk,"
+            " or, if tensorflow-datasets holds the data already, set data.store=false to read them"
+            " from there, slower."
+        )
+    counts = " and ".join(f"{len(writer.items)} {split}" for split, writer in kept.items())
+    print(
+        f"Preparing {source.name}, once: {counts} videos, about {_size(size)} in {folder}"
+        f" ({_size(free)} free).",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+@contextlib.contextmanager
+def _progress(name: str, kept: dict[str, "_Writer"], count: int) -> Iterator:
+    import tqdm
+
+    done = sum(len(writer.lines) for writer in kept.values())
+    with tqdm.tqdm(total=count, initial=done, unit="video", desc=name, dynamic_ncols=True) as bar:
+        yield bar
+
+
+class _Writer:
+    """The frames and the index of one split, as they grow."""
+
+    def __init__(self, partial: pathlib.Path, split: str, items: list[str], source: Source):
+        """Opens the files, cut back to the last video that is whole."""
+        self.split, self.items, self._partial = split, items, partial
+        self._frame_bytes = math.prod(source.frame_shape)
+        self.lines = _whole_lines(store.index_file(partial, split))
+        self.bytes = sum(line.get("frames", 0) for line in self.lines) * self._frame_bytes
+        frames_path = store.frames_file(partial, split)
+        frames_path.touch()
+        if frames_path.stat().st_size < self.bytes:  # Not the disk that it was written to.
+            self.lines, self.bytes = [], 0
+        os.truncate(frames_path, self.bytes)
+        self._pending = []
+        self._synced = time.monotonic()
+
+    def run(self, readers: Readers, progress) -> None:
+        """Reads all videos that are still to come."""
+        index_path = store.index_file(self._partial, self.split)
+        with (
+            open(store.frames_file(self._partial, self.split), "ab", buffering=0) as frames,
+            open(index_path, "wb", buffering=0) as index,
+        ):
+            # Written anew: behind its last whole line a kill may have left half of one.
+            index.write(b"".join(_line(line) for line in self.lines))
+            try:
+                left = self.items[len(self.lines) :]
+                for answer, path in readers.read(self.split, left, self._partial):
+                    self._append(frames, answer, path)
+                    if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
+                        self._sync(frames, index)
+                    progress.update()
+            finally:
+                self._sync(frames, index)
+
+    def _append(self, frames, answer: dict, path: pathlib.Path) -> None:
+        if "skipped" not in answer:
+            size = answer["frames"] * self._frame_bytes
+            with open(path, "rb") as file:
+                shutil.copyfileobj(file, frames, 2**20)
+            self.bytes += size
+        path.unlink(missing_ok=True)
+        self.lines.append(answer)
+        self._pending.append(answer)
+
+    def _sync(self, frames, index) -> None:
+        os.fsync(frames.fileno())
+        index.write(b"".join(_line(line) for line in self._pending))
+        os.fsync(index.fileno())
+        self._pending, self._synced = [], time.monotonic()
+
+
+def _line(answer: dict) -> bytes:
+    return (json.dumps(answer) + "\n").encode()
+
+
+def _whole_lines(path: pathlib.Path) -> list[dict]:
+    """Returns an index's lines up to the first one that is not whole."""
+    lines = []
+    for text in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
+        if not text.endswith(b"\n"):
+            break
+        lines.append(json.loads(text))
+    return lines
+
+
+def _finish(
+    source: Source,
+    folder: pathlib.Path,
+    partial: pathlib.Path,
+    kept: dict[str, _Writer],
+    stamps: dict[str, str],
+) -> None:
+    """Writes what describes the store, and gives it its name."""
+    skipped = [
+        f"{split}/{line['name']}: {line['skipped']}\n"
+        for split, writer in kept.items()
+        for line in writer.lines
+        if "skipped" in line
+    ]
+    (partial / "skipped.txt").write_text("".join(skipped))
+    for split, writer in kept.items():
+        if writer.bytes == 0:
+            raise UserError(
+                f"{source.name}: none of the {len(writer.items)} {split} videos can be used; the"
+                f" reasons are in {partial / 'skipped.txt'}. The first: {''.join(skipped[:1])}"
+            )
+    content = {
+        "format": store.FORMAT,
+        "name": source.name,
+        "description": source.describe(),
+        "frame_shape": source.frame_shape,
+        "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "splits": {split: _statistics(partial, writer) for split, writer in kept.items()},
+        "stamps": stamps,
+    }
+    (partial / "plan.json").unlink()
+    aside = partial / "store.json.tmp"
+    with open(aside, "w") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(partial / "store.json")
+    if folder.exists():  # Asked for anew, or damaged; one that is open keeps its files.
+        shutil.rmtree(folder)
+    partial.rename(folder)
+
+
+def _statistics(partial: pathlib.Path, writer: _Writer) -> dict:
+    """Returns a split's counts, the mean and standard deviation by channel, and a checksum."""
+    lines = [line for line in writer.lines if "skipped" not in line]
+    frames = [line["frames"] for line in lines]
+    values = writer.bytes / len(lines[0]["sum"])  # Per channel.
+    means = [sum(column) / values for column in zip(*(line["sum"] for line in lines), strict=True)]
+    squares = [
+        sum(column) / values for column in zip(*(line["squares"] for line in lines), strict=True)
+    ]
+    index = store.index_file(partial, writer.split).read_bytes()
+    return {
+        "clips": len(lines),
+        "skipped": len(writer.lines) - len(lines),
+        "frames": sum(frames),
+        "shortest": min(frames),
+        "longest": max(frames),
+        "mean": [round(mean, 4) for mean in means],
+        "stddev": [
+            round(max(0.0, square - mean**2) ** 0.5, 4)
+            for mean, square in zip(means, squares, strict=True)
+        ],
+        "index_sha256": hashlib.sha256(index).hexdigest(),
+    }
+
+
+def _tell(source: Source, folder: pathlib.Path, kept: dict[str, _Writer], seconds: float) -> None:
+    splits = store.summary(folder)["splits"]
+    counts = " and ".join(f"{splits[split]['clips']} {split}" for split in kept)
+    size = _size(sum(writer.bytes for writer in kept.values()))
+    print(f"Prepared {source.name}: {counts} videos, {size}, {seconds:.0f} s.", file=sys.stderr)
+    skipped = (folder / "skipped.txt").read_text().splitlines()
+    if skipped:
+        print(
+            f"warning: {len(skipped)} of {sum(len(writer.items) for writer in kept.values())}"
+            f" videos cannot be used and were left out; {folder / 'skipped.txt'} lists them, with"
+            f" the reasons. The first: {skipped[0]}",
+            file=sys.stderr,
+        )
+
+
+def _check_unchanged(source: Source, folder: pathlib.Path) -> None:
+    """Refuses a store whose source has other files by now: a run's data would change silently."""
+    then, now = store.summary(folder)["stamps"], source.stamps()
+    if then == now:
+        return
+    changes = [f"{name} is new" for name in now.keys() - then.keys()]
+    changes += [f"{name} is gone" for name in then.keys() - now.keys()]
+    changes += [
+        f"{name} has changed" for name in now.keys() & then.keys() if now[name] != then[name]
+    ]
+    shown = ", ".join(sorted(changes)[:3]) + (", ..." if len(changes) > 3 else "")
+    raise UserError(
+        f"{source.name}: {len(changes)} videos are others than those that {folder} was prepared"
+        f" from: {shown}. To take them as they are now, delete that folder, or run `python -m"
+        f" data_loaders prepare {source.name} --again` with the same --config and --set; to keep"
+        " the old ones, put them back."
+    )
+
+
+def _size(count: int) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"
+
+
+def _disk_error(error: OSError, folder: pathlib.Path) -> UserError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"{folder.parent}: the disk is full. What was prepared so far is kept: make room, and"
+            " the same command goes on; or set data.data_dir to a folder on a larger disk."
+        )
+    return UserError(
+        f"{error.filename or folder.parent}: {error.strerror or error}. The prepared videos are"
+        " written there; set data.data_dir to a folder that can be written."
+    )

@@ -1,0 +1,197 @@
+"""A store: the videos of a data set as plain uint8 frames, prepared once, read at any place.
+
+A store is a folder:
+
+  store.json         what it was made of, by whom, and each split's counts and statistics
+  train.frames       uint8 [frames, H, W, C], all clips one after the other, nothing else
+  train.index.jsonl  a line per video of the source, in order: its name, and either its frames, its
+                     SHA-256 and that of the source's bytes, or why it was left out
+  test.frames, test.index.jsonl
+  skipped.txt        the videos that were left out, and why
+
+`numpy.memmap` reads a `.frames` file as it is. Here frames are read with `pread` straight into the
+batch instead: the same page cache, but no page faults, and the cache does not count as memory of
+the process, which would seem to grow to the size of the data.
+
+H, W and C are the height, width and channels of a frame.
+"""
+
+import hashlib
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from cwvae.errors import UserError
+from data_loaders.pipeline import Dataset
+from data_loaders.sources import SPLITS, Source
+from data_loaders.windows import UnequalClips
+
+FORMAT = 1
+_PIECE = 2**24  # Bytes read at a time when a clip is verified.
+
+
+def folder_of(source: Source, data_dir: pathlib.Path) -> pathlib.Path:
+    """Returns where the store of a source is, or is to be: one folder for each description."""
+    text = json.dumps([FORMAT, source.describe()], sort_keys=True)
+    size = "x".join(map(str, source.frame_shape))
+    key = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return data_dir / "stores" / f"{source.name}-{size}-{key}"
+
+
+def frames_file(folder: pathlib.Path, split: str) -> pathlib.Path:
+    """Returns the file with the frames of a split."""
+    return folder / f"{split}.frames"
+
+
+def index_file(folder: pathlib.Path, split: str) -> pathlib.Path:
+    """Returns the file that lists the videos of a split."""
+    return folder / f"{split}.index.jsonl"
+
+
+def is_complete(folder: pathlib.Path) -> bool:
+    """Says whether a store is there; one that is being prepared has another name."""
+    return (folder / "store.json").is_file()
+
+
+def summary(folder: pathlib.Path) -> dict:
+    """Returns what store.json says.
+
+    Raises:
+      UserError: It cannot be read, or another version of this program wrote it.
+    """
+    path = folder / "store.json"
+    try:
+        content = json.loads(path.read_text())
+        version = content["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, f"cannot be read ({type(error).__name__})") from None
+    if version != FORMAT:
+        raise _damaged(path, f"has format {version}, and this version reads {FORMAT}")
+    return content
+
+
+class Store(Dataset):
+    """One split of a store."""
+
+    def __init__(self, folder: pathlib.Path, split: str, source: Source | None = None):
+        """Opens a store, and compares its files' sizes, not their content: `verify` does that.
+
+        Args:
+          folder: The store.
+          split: 'train' or 'test'.
+          source: What it was made of, for `attributes`.
+
+        Raises:
+          UserError: A file of the store is missing or damaged.
+        """
+        content = summary(folder)
+        self.folder, self.split, self._source = folder, split, source
+        self._frame_shape = tuple(content["frame_shape"])
+        lines = _read_index(folder, split, content["splits"][split]["index_sha256"])
+        self._lines = [line for line in lines if "skipped" not in line]
+        self._clips = UnequalClips([line["frames"] for line in self._lines])
+        frames = np.array([line["frames"] for line in self._lines], np.int64)
+        self._frame_bytes = math.prod(self._frame_shape)
+        ends = np.cumsum(frames) * self._frame_bytes
+        self._offsets = ends - frames * self._frame_bytes
+        self._path = frames_file(folder, split)
+        try:
+            self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115 - for as long as self
+            size = os.fstat(self._file.fileno()).st_size
+        except OSError as error:
+            raise _damaged(self._path, f"cannot be read ({error.strerror})") from None
+        if size != ends[-1]:
+            raise _damaged(self._path, f"has {size} bytes, not {ends[-1]} as its index says")
+
+    @property
+    def clips(self) -> UnequalClips:
+        """As in `Dataset`."""
+        return self._clips
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of a frame."""
+        return self._frame_shape
+
+    def name(self, i: int) -> str:
+        """Returns what the source calls clip `i`, such as a file's name."""
+        self._check_index(i)
+        return self._lines[i]["name"]
+
+    def clip(self, i: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        """As in `Dataset`."""
+        length = self._window_length(i, start, length)
+        video = np.empty((length, *self._frame_shape), np.uint8)
+        self._read_into(video, i, start)
+        return video
+
+    def attributes(
+        self, i: int, start: int = 0, length: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """Returns what the source knows of the content of `clip(i, start, length)`, by name."""
+        length = self._window_length(i, start, length)
+        if self._source is None:
+            return {}
+        whole, stop = self.length(i), start + length
+        known = self._source.attributes(self.split, self.name(i))
+        return {
+            name: values[start:stop] if np.shape(values)[:1] == (whole,) else values
+            for name, values in known.items()
+        }
+
+    def verify(self) -> Iterator[tuple[str, bool]]:
+        """Reads every byte; yields each clip's name, and whether its frames are what they were."""
+        for i, line in enumerate(self._lines):
+            digest = hashlib.sha256()
+            left, offset = line["frames"] * self._frame_bytes, int(self._offsets[i])
+            while left:
+                piece = os.pread(self._file.fileno(), min(left, _PIECE), offset)
+                if not piece:
+                    break
+                digest.update(piece)
+                left, offset = left - len(piece), offset + len(piece)
+            yield line["name"], digest.hexdigest() == line["sha256"]
+
+    def _read_into(self, video: np.ndarray, i: int, start: int) -> None:
+        memory = memoryview(video.reshape(-1))
+        offset, done = int(self._offsets[i]) + start * self._frame_bytes, 0
+        while done < len(memory):  # The system reads at most 2 GiB at a time.
+            try:
+                count = os.preadv(self._file.fileno(), [memory[done:]], offset + done)
+            except OSError as error:
+                raise _damaged(self._path, f"cannot be read ({error.strerror})") from None
+            if count == 0:
+                raise _damaged(self._path, "was cut short while it was in use")
+            done += count
+
+
+def _read_index(folder: pathlib.Path, split: str, digest: str) -> list[dict]:
+    path = index_file(folder, split)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _damaged(path, f"cannot be read ({error.strerror})") from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise _damaged(path, "is not what was written: its checksum differs")
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def _damaged(path: pathlib.Path, problem: str) -> UserError:
+    return UserError(
+        f"{path}: {problem}. Delete the folder {path.parent}; it is prepared again on its next use."
+    )
+
+
+def verify(folder: pathlib.Path) -> Iterator[tuple[str, str, bool]]:
+    """Reads every byte of a store; yields each clip's split and name, and whether it is whole.
+
+    Raises:
+      UserError: A file of the store is missing, or its index is damaged.
+    """
+    for split in SPLITS:
+        for name, whole in Store(folder, split).verify():
+            yield split, name, whole
