@@ -1,0 +1,142 @@
+"""Videos straight out of zip archives: nothing is unpacked to the disk.
+
+An archive is data from elsewhere. One that would write outside of its folder, were it unpacked, or
+that hides what it holds, is refused as a whole: no published archive is like that.
+"""
+
+import functools
+import os
+import pathlib
+import re
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cwvae.errors import UserError
+from data_loaders.sources import BadVideo
+
+MAX_BYTES = 2**30  # A member that claims more is no video of these data sets.
+
+# Python's others, bzip2 and LZMA, unpack without a limit on what comes out.
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+# What Python's zipfile says of damage, depending on what is hit.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error)
+_DAMAGE += (EOFError, ValueError, OverflowError, RuntimeError)
+
+_REPLACE = (
+    "Delete it and run the same command again, which downloads it anew; in a data.archives_dir,"
+    " replace it by a whole copy."
+)
+
+
+class _Archive(NamedTuple):
+    """An open archive, and its files by name; folders, and what is hidden, left out."""
+
+    file: zipfile.ZipFile
+    members: dict[str, zipfile.ZipInfo]
+
+
+def members(path: str | os.PathLike, suffixes: Sequence[str] = (".mp4", ".avi")) -> list[str]:
+    """Lists an archive's files.
+
+    Args:
+      path: The archive.
+      suffixes: Endings to look for, in lower case, with the dot; those of the files may be in
+        upper case.
+
+    Returns:
+      The names of the files that have one of the endings, with their folders, sorted. Hidden files
+      and the resource forks of macOS are none.
+
+    Raises:
+      UserError: The file is missing, is not a zip archive, is cut short, or holds what none of the
+        published archives holds: names that lead out of a folder, symbolic links, encrypted files,
+        a name twice, or an unknown compression.
+    """
+    names = _open(path).members
+    return sorted(name for name in names if name.lower().endswith(tuple(suffixes)))
+
+
+def read_member(path: str | os.PathLike, name: str) -> bytes:
+    """Returns the content of one of an archive's files.
+
+    Args:
+      path: The archive.
+      name: The file, as `members` calls it.
+
+    Raises:
+      BadVideo: The file is damaged, missing or too large.
+      UserError: The archive as a whole cannot be used, as for `members`.
+    """
+    archive = _open(path)
+    member = archive.members.get(name)
+    if member is None:
+        raise BadVideo(f"is not in {path}")
+    if member.file_size > MAX_BYTES:
+        raise BadVideo(f"has {member.file_size} bytes in {path}, more than {MAX_BYTES}")
+    try:
+        with archive.file.open(member) as file:
+            # To its size and no further: what really comes out may be far more than is announced.
+            data = file.read(member.file_size)
+    except (OSError, *_DAMAGE) as error:
+        raise BadVideo(f"is damaged in {path} ({error})") from None
+    if len(data) != member.file_size:
+        raise BadVideo(f"is cut short in {path}: {len(data)} of {member.file_size} bytes")
+    return data
+
+
+def _open(path: str | os.PathLike) -> _Archive:
+    """Opens an archive, or gives the one that is open."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). {_REPLACE}") from None
+    # By process, too: a process that was forked would share the file's position with its parent.
+    return _index(pathlib.Path(path), found.st_mtime_ns, found.st_size, os.getpid())
+
+
+@functools.lru_cache(maxsize=16)
+def _index(path: pathlib.Path, *_: int) -> _Archive:
+    """Opens an archive and reads its index, which takes 0.2 s for 30,000 members."""
+    try:
+        file = zipfile.ZipFile(path)
+    except _DAMAGE as error:
+        raise UserError(
+            f"{path}: is not a zip archive, or is cut short or damaged ({error}). {_REPLACE}"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}). {_REPLACE}") from None
+    names, found = set(), {}
+    for member in file.infolist():
+        parts = pathlib.PurePosixPath(member.filename).parts
+        problem = "is there twice" if parts in names else _problem(member)
+        if problem:
+            raise UserError(
+                f"{path}: its member {member.orig_filename!r} {problem}, so that nothing of the"
+                f" archive was used. It is not as it was published. {_REPLACE}"
+            )
+        names.add(parts)
+        hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+        if not member.is_dir() and not hidden:
+            found[member.filename] = member
+    return _Archive(file, found)
+
+
+def _problem(member: zipfile.ZipInfo) -> str | None:
+    """Returns what is wrong with a member; None where nothing is."""
+    name = member.orig_filename
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        return "has an absolute name"
+    if ".." in name.split("/") or "\\" in name or "\0" in name:
+        return "has a name that may lead out of a folder"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "is a symbolic link"
+    if member.flag_bits & 1:
+        return "is encrypted"
+    if member.compress_type not in _COMPRESSIONS:
+        return f"is compressed by method {member.compress_type}, which is not supported"
+    return None

@@ -1,0 +1,116 @@
+"""A small file server on localhost that does what servers and networks do, good and bad."""
+
+import contextlib
+import dataclasses
+import http.server
+import re
+import threading
+import time
+from collections.abc import Iterator
+
+
+@dataclasses.dataclass
+class Request:
+    """One request as it was answered; `sent` counts the bytes of content."""
+
+    path: str
+    range: str | None
+    if_range: str | None
+    status: int = 0
+    sent: int = 0
+
+
+@dataclasses.dataclass
+class FileServer:
+    """What is served, and how; to be changed while it runs.
+
+    Attributes:
+      url: Where the server is, as in 'http://localhost:1234'.
+      files: Contents by path, as in '/a/b.zip'. Any other path is a 404.
+      cuts: By path, after how many bytes of content to cut the next answers, one after the other.
+      stalls: By path, after how many bytes to send nothing more in the next answers.
+      etags: By path; without one, the ETag follows from the content. None leaves the header out.
+      statuses: By path, the status of the next answers in place of the content.
+      ranges: Whether the server knows Range requests.
+      lengths: Whether it says how long a file is.
+      requests: All requests so far.
+    """
+
+    url: str
+    files: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    cuts: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    stalls: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    etags: dict[str, str | None] = dataclasses.field(default_factory=dict)
+    statuses: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    ranges: bool = True
+    lengths: bool = True
+    requests: list[Request] = dataclasses.field(default_factory=list)
+
+
+@contextlib.contextmanager
+def serve() -> Iterator[FileServer]:
+    """Serves within a `with`; gives the server."""
+    state = FileServer("")
+    handler = type("Handler", (_Handler,), {"state": state})
+    with http.server.ThreadingHTTPServer(("localhost", 0), handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        state.url = f"http://localhost:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, args=[0.01], daemon=True)
+        thread.start()
+        yield state
+        server.shutdown()
+        thread.join()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    state: FileServer
+
+    def do_GET(self):
+        state, path = self.state, self.path
+        request = Request(path, self.headers.get("Range"), self.headers.get("If-Range"))
+        state.requests.append(request)
+        request.status = _next(state.statuses, path) or (200 if path in state.files else 404)
+        if request.status != 200:
+            self.send_response(request.status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        content = state.files[path]
+        etag = state.etags.get(path, f'"{hash(content):x}"')
+        start = self._start(request, etag)
+        if start is not None and start >= len(content):
+            request.status, start, content = 416, 0, b""
+        elif start:
+            request.status = 206
+        self.send_response(request.status)
+        if request.status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if etag is not None:
+            self.send_header("ETag", etag)
+        body = content[start:]
+        if state.lengths:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        cut, stall = _next(state.cuts, path), _next(state.stalls, path)
+        body = body[: cut if stall is None else stall]
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(body)
+            self.wfile.flush()
+            request.sent = len(body)
+            if stall is not None:
+                time.sleep(2)
+
+    def _start(self, request: Request, etag: str | None) -> int | None:
+        """Returns the first byte to send; None for the whole file."""
+        wanted = re.fullmatch(r"bytes=(\d+)-", request.range or "")
+        same = request.if_range is None or request.if_range == etag
+        return int(wanted[1]) if wanted and same and self.state.ranges else None
+
+    def log_message(self, *_):
+        pass
+
+
+def _next(by_path: dict[str, list[int]], path: str) -> int | None:
+    values = by_path.get(path)
+    return values.pop(0) if values else None
