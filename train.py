@@ -39,6 +39,8 @@ _CHANGEABLE = (
     "training.memory:",
     "training.skip_limit:",
     "data.data_dir:",
+    "data.archives_dir:",
+    "data.store:",
     "data.digits_dir:",
     "data.test_length:",
     "evaluation.",
@@ -57,12 +59,14 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
     strategies.check(config.training.strategy)
     (number, count), chief = strategies.workers(), strategies.is_chief()
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
+    left_out = check_lengths(config, *data)
     if config.training.init_from and not checkpoints.steps(logdir):
         export.check_source(config.training.init_from, config)
     with lock.RunLock(logdir) if chief else contextlib.nullcontext():
         source = None if checkpoints.steps(logdir) else config.training.init_from
         if chief:
             prepare_folder(config, logdir)
+            tell_left_out(left_out, config, pathlib.Path(logdir) / "left_out.txt")
         if count > 1:
             print(f"Worker {number} of TF_CONFIG's {count}: waiting for all.", file=sys.stderr)
         # TensorFlow starts here, once all that a user may have got wrong has been looked at.
@@ -78,6 +82,29 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
                     export.load_weights(model, source)
             trainer = training.Trainer(config, model, *data, logdir, strategy)
             return None if trainer.run() else trainer.stopped_by
+
+
+def check_lengths(config: Config, train_data, test_data) -> list[str]:
+    """Returns the training clips that are too short, after checking that there are others.
+
+    Raises:
+      UserError: All clips of a split are too short for what is to be done with them.
+    """
+    for data in (train_data, test_data):
+        data.at_least(config.evaluation.context + 1)
+    return train_data.shorter_than(config.training.seq_len)
+
+
+def tell_left_out(left_out: list[str], config: Config, path: pathlib.Path) -> None:
+    """Says which clips are too short to be trained on, and lists them in a file."""
+    if not left_out:
+        return
+    path.write_text("".join(f"{line}\n" for line in left_out))
+    print(
+        f"warning: {len(left_out)} training videos are shorter than training.seq_len ="
+        f" {config.training.seq_len} and are left out; {path} lists them. The first: {left_out[0]}",
+        file=sys.stderr,
+    )
 
 
 def prepare_folder(config: Config, logdir: str | pathlib.Path) -> None:

@@ -2,7 +2,7 @@
 
 A configuration is `configs/base.yml`, then one experiment's YAML, then `--set section.key=value`,
 each overriding the one before. What each key means stands beside its default in
-`configs/base.yml`; this module holds the types, the ranges, and what must fit together.
+`configs/base.yml`; `schema.py` holds the types and ranges, `constraints.py` what must fit together.
 """
 
 import dataclasses
@@ -18,112 +18,17 @@ from typing import Any, Literal
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from cwvae import constraints
 from cwvae.errors import UserError, unknown_name
+from cwvae.schema import (  # noqa: F401 - the sections are had from here
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    TrainingConfig,
+)
 
 BASE = pathlib.Path(__file__).parent.parent / "configs" / "base.yml"
-FRAME_SIZES = (32, 64, 128)
-
-
-def _within(minimum=None, above=None, maximum=None):
-    """A field whose numbers, in a list too, lie in a range."""
-    return dataclasses.field(metadata={"minimum": minimum, "above": above, "maximum": maximum})
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The model: `configs/base.yml` explains each key."""
-
-    name: Literal["cwvae"]
-    levels: int = _within(minimum=1)
-    factor: int | tuple[int, ...] = _within(minimum=1)
-    frame_size: int
-    channels: int
-    stochastic_size: int = _within(minimum=1)
-    deterministic_size: int = _within(minimum=1)
-    hidden_size: int = _within(minimum=1)
-    mlp_size: int = _within(minimum=1)
-    channel_multiplier: float = _within(above=0)
-    decoder_stddev: float = _within(above=0)
-    min_stddev: float = _within(minimum=0)
-    mean_only: bool
-    beta: float | tuple[float, ...] = _within(minimum=0)
-    free_nats: float = _within(minimum=0)
-    kl_balance: float | None = _within(minimum=0, maximum=1)
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """The data: `configs/base.yml` explains each key."""
-
-    name: str
-    seed: int = _within(minimum=0)
-    data_dir: str | None
-    digits: Literal["sklearn", "mnist"]
-    digits_dir: str | None
-    num_digits: int = _within(minimum=1, maximum=4)
-    digit_size: int = _within(minimum=4)
-    speed: tuple[float, float] = _within(minimum=0)
-    overlap: Literal["sum", "max"]
-    train_length: int = _within(minimum=2)
-    test_length: int = _within(minimum=2)
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """The training: `configs/base.yml` explains each key."""
-
-    seed: int = _within(minimum=0, maximum=2**31 - 1)
-    steps: int = _within(minimum=1)
-    batch_size: int = _within(minimum=1)
-    seq_len: int = _within(minimum=1)
-    learning_rate: float = _within(above=0)
-    adam_epsilon: float = _within(above=0)
-    clip_norm: float = _within(above=0)
-    precision: Literal["float32", "bfloat16"]
-    accumulate: int = _within(minimum=1)
-    gradient_checkpointing: int | None = _within(minimum=1)
-    strategy: Literal["auto", "single", "mirrored", "multi_worker"]
-    jit: Literal["auto"] | bool
-    steps_per_call: int = _within(minimum=1)
-    memory: float | None = _within(above=0)
-    skip_limit: int = _within(minimum=1)
-    init_from: str | None
-    log_every: int = _within(minimum=1)
-    video_every: int = _within(minimum=1)
-    video_length: int = _within(minimum=2)
-    save_every: int = _within(minimum=1)
-    keep: int = _within(minimum=1)
-    keep_every: int | None = _within(minimum=1)
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
-    """The evaluation: `configs/base.yml` explains each key."""
-
-    protocol: Literal["standard"]
-    seed: int = _within(minimum=0, maximum=2**31 - 1)
-    context: int = _within(minimum=1)
-    horizon: int = _within(minimum=1)
-    num_videos: int = _within(minimum=1)
-    num_samples: int = _within(minimum=1)
-    batch_size: int = _within(minimum=1)
-    observe_levels: str | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """A whole run, validated."""
-
-    model: ModelConfig
-    data: DataConfig
-    training: TrainingConfig
-    evaluation: EvaluationConfig
-
-    def data_options(self) -> dict[str, Any]:
-        """Returns the keyword arguments of `data_loaders.load`, all but the split."""
-        frames = {"frame_size": self.model.frame_size, "channels": self.model.channels}
-        return dataclasses.asdict(self.data) | frames
-
 
 _SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
 
@@ -154,10 +59,9 @@ def load(
         for name, section in _SECTIONS.items()
     }
     config = Config(**sections)
-    _check_model(config.model)
-    _check_evaluation(config)
+    constraints.check(config)
     if for_training:
-        _check_training(config)
+        constraints.check_training(config)
     return config
 
 
@@ -374,84 +278,3 @@ def _describe(kind) -> str:
         return f"{count} numbers" if items[0] is float else f"{count} whole numbers"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     return words.get(kind, "null")
-
-
-def _check_model(model: ModelConfig) -> None:
-    if model.frame_size not in FRAME_SIZES:
-        sizes = ", ".join(map(str, FRAME_SIZES))
-        raise UserError(f"model.frame_size = {model.frame_size}: the networks fit {sizes}.")
-    if model.channels not in (1, 3):
-        raise UserError(f"model.channels = {model.channels}: 1 (gray) or 3 (RGB).")
-    if isinstance(model.factor, tuple) and len(model.factor) != model.levels - 1:
-        raise UserError(
-            f"model.factor has {len(model.factor)} entries, but with model.levels = {model.levels}"
-            f" there are {model.levels - 1} levels above the fastest, which always ticks at every"
-            " frame: give one entry for each of them, or one number for all."
-        )
-    if isinstance(model.beta, tuple) and len(model.beta) != model.levels:
-        raise UserError(
-            f"model.beta has {len(model.beta)} entries for model.levels = {model.levels}:"
-            " give one per level, the fastest first, or one number for all."
-        )
-    if not float(32 * model.channel_multiplier).is_integer():
-        raise UserError(
-            f"model.channel_multiplier = {model.channel_multiplier}: 32 times it, the filters of"
-            " the first convolution, must be a whole number."
-        )
-
-
-def _check_evaluation(config: Config) -> None:
-    evaluation, data = config.evaluation, config.data
-    flags, levels = evaluation.observe_levels, config.model.levels
-    if flags is not None and (len(flags) != levels or set(flags) - set("TF")):
-        raise UserError(
-            f"evaluation.observe_levels = {flags!r}: write one letter per level, the fastest first,"
-            " T where the level sees the context and F where it follows its prior; here"
-            f" model.levels = {levels}, so for example {'T' * (levels - 1)}F."
-        )
-    if data.name != "moving_digits":
-        return
-    if data.digit_size >= config.model.frame_size:
-        raise UserError(
-            f"data.digit_size = {data.digit_size} leaves no room to move in frames of"
-            f" model.frame_size = {config.model.frame_size} pixels."
-        )
-    if data.speed[0] > data.speed[1]:
-        raise UserError(f"data.speed = {list(data.speed)}: write [slowest, fastest].")
-    if evaluation.context >= data.test_length:
-        raise UserError(_nothing_to_predict(evaluation.context, "test", data.test_length))
-    if evaluation.context + evaluation.horizon > data.test_length:
-        raise UserError(
-            f"evaluation.context + evaluation.horizon = {evaluation.context} + {evaluation.horizon}"
-            f" frames, but test clips have data.test_length = {data.test_length}."
-        )
-
-
-def _check_training(config: Config) -> None:
-    training, context, data = config.training, config.evaluation.context, config.data
-    if training.batch_size % training.accumulate:
-        raise UserError(
-            f"training.accumulate = {training.accumulate} must divide training.batch_size ="
-            f" {training.batch_size}: the batch is computed in that many pieces of one size."
-        )
-    if context >= training.video_length:
-        raise UserError(
-            f"training.video_length = {training.video_length} frames must be more than"
-            f" evaluation.context = {context}, or its videos show no prediction."
-        )
-    if data.name != "moving_digits":
-        return
-    if training.seq_len > data.train_length:
-        raise UserError(
-            f"training.seq_len = {training.seq_len} frames is longer than the training clips:"
-            f" data.train_length = {data.train_length}."
-        )
-    if context >= data.train_length:
-        raise UserError(_nothing_to_predict(context, "train", data.train_length))
-
-
-def _nothing_to_predict(context: int, split: str, length: int) -> str:
-    return (
-        f"evaluation.context = {context} frames leaves nothing to predict in {split} clips of"
-        f" data.{split}_length = {length} frames."
-    )

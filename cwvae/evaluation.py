@@ -41,8 +41,8 @@ def evaluate(config: Config, model: VideoModel, step: int, train_data, test_data
       config: Of the run.
       model: The trained model.
       step: Updates it was trained for.
-      train_data: Gives `clip(i, start, length)`: the mean training frame is made from it.
-      test_data: Gives `clip(i, start, length)`: the held-out clips.
+      train_data: A data set: the mean training frame is made from it.
+      test_data: A data set: of the held-out clips, the first that are long enough are scored.
       logdir: The run's folder.
 
     Returns:
@@ -53,7 +53,7 @@ def evaluate(config: Config, model: VideoModel, step: int, train_data, test_data
         predicts what is not finite.
     """
     options = config.evaluation
-    _check_clips(options, test_data)
+    test_data = _held_out(options, test_data)
     folder = pathlib.Path(logdir) / "eval"
     try:
         folder.mkdir(exist_ok=True)
@@ -133,7 +133,9 @@ def elbo_terms(config: Config, model: VideoModel, data) -> dict:
       `frames` per window, `nll` per frame, and by level `kl_per_step` and `kl_sum` over the window
       (Table 2 of the paper), all in nats.
     """
-    options, length = config.evaluation, min(config.training.seq_len, data.clip_length)
+    options = config.evaluation
+    shortest = min(data.length(i) for i in range(options.num_videos))
+    length = min(config.training.seq_len, shortest)
     chosen = _model_options(options)
     elbo = tf.function(lambda video, seed: model.elbo(video, seed, **chosen)[:2], autograph=False)
     nll, kl = [], []
@@ -175,18 +177,22 @@ def table(results: dict) -> str:
     return "\n".join(lines)
 
 
-def _check_clips(options, data) -> None:
+def _held_out(options, data):
+    """Returns the clips that are evaluated: the first ones that are long enough, in file order."""
     needed = options.context + options.horizon
-    if data.clip_length < needed:
+    if data.clips.longest < needed:
         raise UserError(
             f"evaluation.context + evaluation.horizon = {needed} frames, but the held-out clips"
-            f" have {data.clip_length}."
+            f" have {data.clips.longest} at most."
         )
-    if len(data) < options.num_videos:
+    chosen = data.at_least(needed)[: options.num_videos]
+    if len(chosen) < options.num_videos:
         raise UserError(
-            f"evaluation.num_videos = {options.num_videos}, but there are {len(data)} held-out"
-            " clips."
+            f"evaluation.num_videos = {options.num_videos}, but there are {len(chosen)} held-out"
+            f" clips of at least evaluation.context + evaluation.horizon = {needed} frames, out of"
+            f" {len(data)}: --set evaluation.num_videos={len(chosen)} takes these."
         )
+    return data.select(chosen)
 
 
 def _clips(data, videos: range, start: int, length: int) -> np.ndarray:
@@ -211,9 +217,9 @@ def _model_options(options) -> dict:
 
 
 def _mean_training_frame(config: Config, data) -> np.ndarray:
-    length = min(config.training.seq_len, data.clip_length)
+    longest = config.training.seq_len
     count = min(_MEAN_CLIPS, len(data))
-    return trivial.mean_frame(data.clip(i, 0, length) for i in range(count))
+    return trivial.mean_frame(data.clip(i, 0, min(longest, data.length(i))) for i in range(count))
 
 
 def _summary(scores: dict[str, np.ndarray]) -> dict:

@@ -42,8 +42,8 @@ class Trainer:
         Args:
           config: Of the run.
           model: To train, built in the strategy's scope.
-          train_data: Gives `batches(batch_size, length, seed, step)` and `clip(i)`.
-          test_data: Held-out clips.
+          train_data: A data set, as `data_loaders.load` returns it.
+          test_data: Another one, of held-out clips.
           logdir: The run's folder, which exists.
           strategy: Of `cwvae.strategies`; TensorFlow's default one without it.
 
@@ -264,7 +264,17 @@ class Trainer:
     def _call(self, batches, count: int) -> dict[str, list[float]]:
         """Runs up to `count` steps; returns their scalars by name, one entry per step."""
         number, stop = tf.constant(self.step, tf.int64), float(self.stopped_by is not None)
-        columns = self._train_steps(batches, number, tf.constant(count), tf.constant(stop))
+        try:
+            columns = self._train_steps(batches, number, tf.constant(count), tf.constant(stop))
+        except tf.errors.OpError:
+            failure = self.data["train"].failure
+            if failure is None:
+                raise
+            raise TrainingStopped(
+                f"after step {self.step} the data could not be read: {failure} Training goes on"
+                " from the newest checkpoint: python train.py --logdir"
+                f" {shlex.quote(str(self.logdir))}"
+            ) from None
         return {name: column.numpy().tolist() for name, column in columns.items()}
 
     def _account(self, scalars: dict[str, float]) -> None:
@@ -357,7 +367,7 @@ class Trainer:
     def _log_held_out(self) -> None:
         """Logs the ELBO's terms on one batch of held-out clips."""
         options, data = self.config.training, self.data["test"]
-        video = data.batch(options.batch_size, min(options.seq_len, data.clip_length), 0, 0)
+        video = data.batch(options.batch_size, min(options.seq_len, data.clips.longest), 0, 0)
         # As large as the pieces that training takes at a time: they are known to fit.
         size = options.batch_size // (self.strategy.num_replicas_in_sync * options.accumulate)
         means = _Means()
@@ -371,8 +381,9 @@ class Trainer:
         """Logs open-loop predictions beside the truth and their error."""
         context = self.config.evaluation.context
         for split, data in self.data.items():
-            length = min(self.config.training.video_length, data.clip_length)
-            clips = np.stack([data.clip(i, 0, length) for i in range(_NUM_CLIPS)])
+            length = min(self.config.training.video_length, data.clips.longest)
+            shown = data.at_least(length)[:_NUM_CLIPS]
+            clips = np.stack([data.clip(i, 0, length) for i in shown])
             predicted = self.model.predict(clips[:, :context], length - context, seed=0)
             truth = as_frames(clips).numpy()
             shown = np.concatenate([truth[:, :context], predicted.numpy()], 1)

@@ -1,36 +1,49 @@
 """Videos to learn from: `load(name, split, ...)` gives any data set by its name."""
 
+import functools
 import inspect
+import pathlib
 
 from cwvae.errors import UserError, unknown_name
+from data_loaders import preparation, tfds_records
+from data_loaders.downloads import data_folder
+from data_loaders.kth_actions import KthActions
 from data_loaders.moving_digits import MovingDigits
-from data_loaders.pipeline import Dataset
+from data_loaders.pipeline import WINDOWS, Dataset
+from data_loaders.procedural_mazes import ProceduralMazes
+from data_loaders.published import Published
+from data_loaders.sources import SPLITS, Source
+from data_loaders.store import Store
+from data_loaders.tfds_directory import TfdsDirectory, TfdsStream
+from data_loaders.video_folder import VideoFolder
 
-__all__ = ["Dataset", "load"]
+__all__ = ["Dataset", "Source", "load", "open_source"]
 
-# A name, and what is called with (split, **options).
+# Data sets that are prepared into a store, and what gives their videos, called with options.
 SOURCES = {
-    "moving_digits": MovingDigits,
+    "minerl_navigate": functools.partial(Published, "minerl_navigate"),
+    "gqn_mazes": functools.partial(Published, "gqn_mazes"),
+    "moving_mnist_2digit": functools.partial(Published, "moving_mnist_2digit"),
+    "kth_actions": KthActions,
+    "video_folder": VideoFolder,
+    "procedural_mazes": ProceduralMazes,
 }
 
-# Names that have a meaning, but no loader yet.
-PLANNED = (
-    "minerl_navigate",
-    "gqn_mazes",
-    "kth_actions",
-    "moving_mnist_2digit",
-    "video_folder",
-    "procedural_mazes",
-)
+# Data sets whose clips are made as they are read, called with (split, **options).
+GENERATORS = {"moving_digits": MovingDigits}
+
+# What `load` itself takes, beside the options of the data sets.
+_OPTIONS = ("data_dir", "store", "windows")
 
 
 def load(name: str, split: str, **options: object) -> Dataset:
-    """Loads one split of a data set.
+    """Loads one split of a data set; prepares its store first, if there is none.
 
     Args:
-      name: The name of the data set, a key of `SOURCES`.
+      name: The name of the data set, a key of `SOURCES` or `GENERATORS`.
       split: 'train' or 'test'.
-      **options: The keyword arguments of the data set's class.
+      **options: Keys of a configuration's section `data`, and `frame_size` and `channels`. Those
+        that belong to other data sets have no effect, for a configuration holds all of them.
 
     Returns:
       The data set.
@@ -38,17 +51,89 @@ def load(name: str, split: str, **options: object) -> Dataset:
     Raises:
       UserError: an unknown name, split or option, or data that are missing or damaged.
     """
-    if name in PLANNED:
-        raise UserError(
-            f"data set {name!r} is known, but cannot be loaded in this version. To try meanwhile: "
-            "configs/quickstart.yml, which needs no download, or configs/moving_mnist.yml, which "
-            "needs only MNIST."
-        )
+    _check(name, options)
+    if split not in SPLITS:
+        raise UserError(unknown_name("split", split, SPLITS))
+    windows = options.get("windows", "random")
+    if windows not in WINDOWS:
+        raise UserError(unknown_name("data.windows", windows, WINDOWS))
+    if name in GENERATORS:
+        dataset = GENERATORS[name](split, **_own(GENERATORS[name], options))
+    elif options.get("store", True):
+        source = open_source(name, **options)
+        recipe = {"name": name, **options}
+        folder = preparation.prepare(source, data_folder(options.get("data_dir")), recipe)
+        dataset = Store(folder, split, source)
+    else:
+        dataset = _stream(name, split, options)
+    dataset.windows = windows
+    return dataset
+
+
+def open_source(name: str, **options: object) -> Source:
+    """Returns where the videos of a data set come from, before a store holds them.
+
+    That is a folder which tensorflow-datasets has prepared, if there is one, and else what the data
+    set was published as.
+
+    Args:
+      name: The name of the data set, a key of `SOURCES`.
+      **options: As in `load`.
+
+    Raises:
+      UserError: An unknown name or option, or one that does not fit.
+    """
+    _check(name, options)
     if name not in SOURCES:
-        raise UserError(unknown_name("data set", name, SOURCES))
-    source = SOURCES[name]
-    valid = [option for option in inspect.signature(source).parameters if option != "split"]
+        raise UserError(f"{name} is made as it is read: there is nothing to prepare.")
+    source = SOURCES[name](**_own(SOURCES[name], options))
+    folder = _prepared_by_tfds(source, options)
+    if folder is None:
+        return source
+    frames = _own(TfdsDirectory, options)
+    return TfdsDirectory(name=name, folder=folder, description=source.describe(), **frames)
+
+
+def _prepared_by_tfds(source: Source, options: dict[str, object]) -> pathlib.Path | None:
+    """Returns the folder that tensorflow-datasets has prepared of a source, if there is one."""
+    if not source.in_tfds:
+        return None
+    return tfds_records.find(data_folder(options.get("data_dir")), source.name)
+
+
+def _stream(name: str, split: str, options: dict[str, object]) -> TfdsStream:
+    """Returns a data set without a store; makes the folder of tensorflow-datasets if need be."""
+    source = SOURCES[name](**_own(SOURCES[name], options)) if name in SOURCES else None
+    if source is None or not source.in_tfds:
+        raise UserError(
+            f"data.store=false: {name} with these options is not a data set that"
+            " tensorflow-datasets keeps, and is read from a store only. Leave data.store=true."
+        )
+    folder = _prepared_by_tfds(source, options)
+    if folder is None:
+        from data_loaders import builders  # Here, for it starts TensorFlow.
+
+        folder = builders.build(source, data_folder(options.get("data_dir")))
+    return TfdsStream(split, folder=folder, **_own(TfdsStream, options))
+
+
+def options_of(name: str) -> list[str]:
+    """Returns the options that have an effect on a data set, by their names in `data`."""
+    source = GENERATORS.get(name) or SOURCES[name]
+    known = [option for option in inspect.signature(source).parameters if option != "split"]
+    return known if name in GENERATORS else [*_OPTIONS, *(o for o in known if o not in _OPTIONS)]
+
+
+def _check(name: str, options: dict[str, object]) -> None:
+    names = [*GENERATORS, *SOURCES]
+    if name not in names:
+        raise UserError(unknown_name("data set", name, names))
+    known = {option for other in names for option in options_of(other)}
     for option in options:
-        if option not in valid:
-            raise UserError(unknown_name(f"option of data set {name!r}:", option, valid))
-    return source(split, **options)
+        if option not in known and option != "name":
+            raise UserError(unknown_name(f"option of data set {name!r}:", option, sorted(known)))
+
+
+def _own(source, options: dict[str, object]) -> dict[str, object]:
+    parameters = inspect.signature(source).parameters
+    return {key: value for key, value in options.items() if key in parameters and key != "name"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cwvae.errors import UserError
-from data_loaders.windows import Clips, chunk_numbers
+from data_loaders.windows import Clips, UnequalClips, chunk_numbers
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -87,6 +87,22 @@ class Dataset(abc.ABC):
                 "evaluation.context and evaluation.horizon), or take longer clips."
             )
         return found
+
+    def shorter_than(self, length: int) -> list[str]:
+        """Returns `NAME: N frames` of every clip that is shorter than a window."""
+        if len(self.at_least(length)) == len(self):
+            return []
+        short = np.setdiff1d(np.arange(len(self)), self.at_least(length)).tolist()
+        return [f"{self.name(i)}: {self.length(i)} frames" for i in short]
+
+    def name(self, i: int) -> str:
+        """Returns what clip `i` is called, such as its file's name."""
+        self._check_index(i)
+        return str(i)
+
+    def select(self, numbers: Sequence[int]) -> "Selection":
+        """Returns the data set of some of the clips, in the order of their numbers."""
+        return Selection(self, numbers)
 
     def attributes(
         self, i: int, start: int = 0, length: int | None = None
@@ -206,6 +222,43 @@ class Dataset(abc.ABC):
                 f"set has {frames} frames. Ask for at least one frame, within these."
             )
         return length
+
+
+class Selection(Dataset):
+    """Some clips of a data set."""
+
+    def __init__(self, dataset: Dataset, numbers: Sequence[int]):
+        """Takes the clips with these numbers; `dataset` stays open."""
+        self._dataset, self._numbers = dataset, numbers
+        self._clips = UnequalClips([dataset.length(int(i)) for i in numbers])
+        self.windows = dataset.windows
+
+    @property
+    def clips(self) -> UnequalClips:
+        """As in `Dataset`."""
+        return self._clips
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of a frame."""
+        return self._dataset.frame_shape
+
+    def clip(self, i: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        """As in `Dataset`."""
+        self._check_index(i)
+        return self._dataset.clip(int(self._numbers[i]), start, length)
+
+    def name(self, i: int) -> str:
+        """As in `Dataset`."""
+        self._check_index(i)
+        return self._dataset.name(int(self._numbers[i]))
+
+    def attributes(
+        self, i: int, start: int = 0, length: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """As in `Dataset`."""
+        self._check_index(i)
+        return self._dataset.attributes(int(self._numbers[i]), start, length)
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:

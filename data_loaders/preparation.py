@@ -25,6 +25,7 @@ from data_loaders.readers import Readers, open_readers
 from data_loaders.sources import SPLITS, Source
 
 _SECONDS_BETWEEN_SYNCS = 2.0  # At most so much work is lost with a kill.
+_PIECE = 2**20  # Bytes copied at a time.
 _ROOM = 2**26  # Bytes left free on a disk: index, and videos under way.
 
 
@@ -113,15 +114,15 @@ def _check_disk(source: Source, partial: pathlib.Path, kept: dict[str, "_Writer"
     folder = partial.with_suffix("")
     if need > free:
         raise UserError(
-            f"{source.name}: the prepared videos take about {_size(size)} in {folder.parent}, where"
-            f" {_size(free)} are free. Make room, set data.data_dir to a folder on a larger disk,"
-            " or, if tensorflow-datasets holds the data already, set data.store=false to read them"
-            " from there, slower."
+            f"{source.name}: the prepared videos take about {size_text(size)} in {folder.parent},"
+            f" where {size_text(free)} are free. Make room, set data.data_dir to a folder on a"
+            " larger disk, or, if tensorflow-datasets holds the data already, set data.store=false"
+            " to read them from there, slower."
         )
     counts = " and ".join(f"{len(writer.items)} {split}" for split, writer in kept.items())
     print(
-        f"Preparing {source.name}, once: {counts} videos, about {_size(size)} in {folder}"
-        f" ({_size(free)} free).",
+        f"Preparing {source.name}, once: {counts} videos, about {size_text(size)} in {folder}"
+        f" ({size_text(free)} free).",
         file=sys.stderr,
         flush=True,
     )
@@ -158,26 +159,34 @@ class _Writer:
         index_path = store.index_file(self._partial, self.split)
         with (
             open(store.frames_file(self._partial, self.split), "ab", buffering=0) as frames,
-            open(index_path, "wb", buffering=0) as index,
+            open(index_path, "wb") as index,
         ):
             # Written anew: behind its last whole line a kill may have left half of one.
             index.write(b"".join(_line(line) for line in self.lines))
             try:
                 left = self.items[len(self.lines) :]
-                for answer, path in readers.read(self.split, left, self._partial):
-                    self._append(frames, answer, path)
-                    if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
-                        self._sync(frames, index)
-                    progress.update()
+                with contextlib.closing(readers.read(self.split, left, self._partial)) as answers:
+                    for answer, path in answers:
+                        self._append(frames, answer, path)
+                        if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
+                            self._sync(frames, index)
+                        progress.update()
+            except BaseException:
+                # Room for the index, where it is the disk that was full.
+                for scratch in self._partial.glob("*.tmp"):
+                    scratch.unlink()
+                frames.truncate(self.bytes)
+                raise
             finally:
                 self._sync(frames, index)
 
     def _append(self, frames, answer: dict, path: pathlib.Path) -> None:
         if "skipped" not in answer:
-            size = answer["frames"] * self._frame_bytes
             with open(path, "rb") as file:
-                shutil.copyfileobj(file, frames, 2**20)
-            self.bytes += size
+                while piece := file.read(_PIECE):
+                    while piece:  # A disk that fills up takes a part, and then refuses.
+                        piece = piece[frames.write(piece) :]
+            self.bytes += answer["frames"] * self._frame_bytes
         path.unlink(missing_ok=True)
         self.lines.append(answer)
         self._pending.append(answer)
@@ -185,6 +194,7 @@ class _Writer:
     def _sync(self, frames, index) -> None:
         os.fsync(frames.fileno())
         index.write(b"".join(_line(line) for line in self._pending))
+        index.flush()
         os.fsync(index.fileno())
         self._pending, self._synced = [], time.monotonic()
 
@@ -273,7 +283,7 @@ def _statistics(partial: pathlib.Path, writer: _Writer) -> dict:
 def _tell(source: Source, folder: pathlib.Path, kept: dict[str, _Writer], seconds: float) -> None:
     splits = store.summary(folder)["splits"]
     counts = " and ".join(f"{splits[split]['clips']} {split}" for split in kept)
-    size = _size(sum(writer.bytes for writer in kept.values()))
+    size = size_text(sum(writer.bytes for writer in kept.values()))
     print(f"Prepared {source.name}: {counts} videos, {size}, {seconds:.0f} s.", file=sys.stderr)
     skipped = (folder / "skipped.txt").read_text().splitlines()
     if skipped:
@@ -304,7 +314,8 @@ def _check_unchanged(source: Source, folder: pathlib.Path) -> None:
     )
 
 
-def _size(count: int) -> str:
+def size_text(count: float) -> str:
+    """Returns a number of bytes for people to read."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

@@ -49,7 +49,7 @@ def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[
     total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
     try:
         source_digest = source.digest(split, item)
-        with open(path, "wb", buffering=0) as file:
+        with open(path, "wb") as file:
             for block in source.read(split, item):
                 block = np.ascontiguousarray(block)
                 file.write(block)

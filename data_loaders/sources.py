@@ -21,6 +21,9 @@ class BadVideo(Exception):
 class Source(abc.ABC):
     """Videos of a data set, as they were published, or as a program makes them."""
 
+    # Whether tensorflow-datasets may hold the same videos: those of `builders.py`.
+    in_tfds = False
+
     def __init__(self, name: str, frame_size: int, channels: int):
         """Keeps what all sources have.
 

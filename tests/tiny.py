@@ -6,6 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from cwvae import config
+from data_loaders import Dataset
+from data_loaders.windows import EqualClips
 
 OVERRIDES = (
     "model.levels=2",
@@ -40,17 +42,23 @@ def settings(*overrides: str) -> config.Config:
     return config.load(None, [*OVERRIDES, *overrides])
 
 
-class Squares:
-    """Clips of a square that drifts, one after the other; the data set's interface."""
+class Squares(Dataset):
+    """Clips of a square that drifts; batches take them one after the other."""
 
     def __init__(self, length: int = 40, count: int = 10, channels: int = 1):
-        self.clip_length, self.channels, self.count = length, channels, count
+        self.channels, self.count = channels, count
+        self._clips = EqualClips(count, length)
 
-    def __len__(self):
-        return self.count
+    @property
+    def clips(self):
+        return self._clips
+
+    @property
+    def frame_shape(self):
+        return (32, 32, self.channels)
 
     def clip(self, i, start=0, length=None):
-        length = self.clip_length - start if length is None else length
+        length = self._window_length(i, start, length)
         video = np.zeros((length, 32, 32, self.channels), np.uint8)
         for t in range(length):
             x = (3 * i + 2 * (start + t)) % 25

@@ -1,0 +1,125 @@
+"""What the values of a configuration must be together, beyond their own types and ranges.
+
+What depends on the data's files is left to the data sets.
+"""
+
+from cwvae.errors import UserError
+from cwvae.schema import Config, ModelConfig
+
+FRAME_SIZES = (32, 64, 128)
+
+# Their clips are made as long as the configuration says.
+_GENERATED = ("moving_digits", "procedural_mazes")
+
+
+def check(config: Config) -> None:
+    """Checks what matters in training and evaluation alike.
+
+    Raises:
+      UserError: Values that do not fit together.
+    """
+    _check_model(config.model)
+    _check_data(config)
+    _check_evaluation(config)
+
+
+def check_training(config: Config) -> None:
+    """Checks what matters in training alone.
+
+    Raises:
+      UserError: Values that do not fit together.
+    """
+    training, context, data = config.training, config.evaluation.context, config.data
+    if training.batch_size % training.accumulate:
+        raise UserError(
+            f"training.accumulate = {training.accumulate} must divide training.batch_size ="
+            f" {training.batch_size}: the batch is computed in that many pieces of one size."
+        )
+    if context >= training.video_length:
+        raise UserError(
+            f"training.video_length = {training.video_length} frames must be more than"
+            f" evaluation.context = {context}, or its videos show no prediction."
+        )
+    if data.name not in _GENERATED:
+        return
+    if training.seq_len > data.train_length:
+        raise UserError(
+            f"training.seq_len = {training.seq_len} frames is longer than the training clips:"
+            f" data.train_length = {data.train_length}."
+        )
+    if context >= data.train_length:
+        raise UserError(_nothing_to_predict(context, "train", data.train_length))
+
+
+def _check_model(model: ModelConfig) -> None:
+    if model.frame_size not in FRAME_SIZES:
+        sizes = ", ".join(map(str, FRAME_SIZES))
+        raise UserError(f"model.frame_size = {model.frame_size}: the networks fit {sizes}.")
+    if model.channels not in (1, 3):
+        raise UserError(f"model.channels = {model.channels}: 1 (gray) or 3 (RGB).")
+    if isinstance(model.factor, tuple) and len(model.factor) != model.levels - 1:
+        raise UserError(
+            f"model.factor has {len(model.factor)} entries, but with model.levels = {model.levels}"
+            f" there are {model.levels - 1} levels above the fastest, which always ticks at every"
+            " frame: give one entry for each of them, or one number for all."
+        )
+    if isinstance(model.beta, tuple) and len(model.beta) != model.levels:
+        raise UserError(
+            f"model.beta has {len(model.beta)} entries for model.levels = {model.levels}:"
+            " give one per level, the fastest first, or one number for all."
+        )
+    if not float(32 * model.channel_multiplier).is_integer():
+        raise UserError(
+            f"model.channel_multiplier = {model.channel_multiplier}: 32 times it, the filters of"
+            " the first convolution, must be a whole number."
+        )
+
+
+def _check_data(config: Config) -> None:
+    data = config.data
+    if data.name == "video_folder" and data.videos_dir is None:
+        raise UserError(
+            "data.videos_dir is not set: name the folder with your videos, as in --set"
+            " data.videos_dir=~/videos."
+        )
+    if data.name != "moving_digits":
+        return
+    if data.digit_size >= config.model.frame_size:
+        raise UserError(
+            f"data.digit_size = {data.digit_size} leaves no room to move in frames of"
+            f" model.frame_size = {config.model.frame_size} pixels."
+        )
+    if data.speed[0] > data.speed[1]:
+        raise UserError(f"data.speed = {list(data.speed)}: write [slowest, fastest].")
+    if data.windows == "chunks":
+        raise UserError(
+            "data.windows = chunks: clips of moving_digits have no end, so that no epoch would go"
+            " through all of them; leave it at random."
+        )
+
+
+def _check_evaluation(config: Config) -> None:
+    evaluation, data = config.evaluation, config.data
+    flags, levels = evaluation.observe_levels, config.model.levels
+    if flags is not None and (len(flags) != levels or set(flags) - set("TF")):
+        raise UserError(
+            f"evaluation.observe_levels = {flags!r}: write one letter per level, the fastest first,"
+            " T where the level sees the context and F where it follows its prior; here"
+            f" model.levels = {levels}, so for example {'T' * (levels - 1)}F."
+        )
+    if data.name not in _GENERATED:
+        return
+    if evaluation.context >= data.test_length:
+        raise UserError(_nothing_to_predict(evaluation.context, "test", data.test_length))
+    if evaluation.context + evaluation.horizon > data.test_length:
+        raise UserError(
+            f"evaluation.context + evaluation.horizon = {evaluation.context} + {evaluation.horizon}"
+            f" frames, but test clips have data.test_length = {data.test_length}."
+        )
+
+
+def _nothing_to_predict(context: int, split: str, length: int) -> str:
+    return (
+        f"evaluation.context = {context} frames leaves nothing to predict in {split} clips of"
+        f" data.{split}_length = {length} frames."
+    )

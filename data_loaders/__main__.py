@@ -1,0 +1,156 @@
+"""Prepares, describes and verifies the stores that training reads.
+
+    python -m data_loaders prepare gqn_mazes          makes the store, as its first use would
+    python -m data_loaders info gqn_mazes             counts, lengths, size, a picture of frames
+    python -m data_loaders check gqn_mazes            reads every byte and compares checksums
+
+The settings are those of configs/NAME.yml, where there is such a file, and of --config and --set.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+import numpy as np
+import tqdm
+from PIL import Image
+
+import data_loaders
+from cwvae import config as configuration
+from cwvae import visualize
+from cwvae.errors import UserError, exit_on_user_error
+from data_loaders import preparation, store
+from data_loaders.sources import SPLITS
+from data_loaders.store import Store
+
+_SHOWN = (4, 8)  # Clips of each split, and frames of each, in the picture.
+_CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+
+
+def prepare(options: dict, processes: int | None, again: bool) -> None:
+    """Makes the store of a data set."""
+    source = data_loaders.open_source(**options)
+    data_dir = data_loaders.data_folder(options["data_dir"])
+    folder = preparation.prepare(source, data_dir, options, processes, again)
+    print(f"{folder} is ready.")
+
+
+def info(options: dict, out: str | None) -> None:
+    """Prints what a store holds, and draws a picture of it."""
+    folder = _existing(options)
+    content = store.summary(folder)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{content['name']}: {folder}")
+    print(f"prepared {content['made']}, {preparation.size_text(size)} on the disk")
+    print("from " + json.dumps(content["description"]))
+    height, width, channels = content["frame_shape"]
+    print(f"frames of {height} x {width} pixels, {channels} channel{'s' * (channels > 1)}")
+    head = "videos", "frames", "shortest", "longest", "left out"
+    print("      {:>8}{:>12}{:>10}{:>9}{:>10}  mean, standard deviation".format(*head))
+    for split in SPLITS:
+        numbers = content["splits"][split]
+        mean, stddev = numbers["mean"], numbers["stddev"]
+        print(
+            f"{split:6}{numbers['clips']:8,}{numbers['frames']:12,}{numbers['shortest']:10,}"
+            f"{numbers['longest']:9,}{numbers['skipped']:10,}  {mean}, {stddev}"
+        )
+    skipped = folder / "skipped.txt"
+    if skipped.read_text():
+        print(f"left out: {skipped}")
+    path = pathlib.Path(out) if out else folder / "samples.png"
+    _draw(folder, path)
+    print(f"sample frames: {path}")
+
+
+def check(options: dict) -> None:
+    """Reads every byte of a store.
+
+    Raises:
+      UserError: There is no store, or clips are not what they were.
+    """
+    folder = _existing(options)
+    count = sum(part["clips"] for part in store.summary(folder)["splits"].values())
+    damaged = [
+        f"{split}/{name}"
+        for split, name, whole in tqdm.tqdm(store.verify(folder), total=count, unit="video")
+        if not whole
+    ]
+    if damaged:
+        shown = ", ".join(damaged[:5]) + (", ..." if len(damaged) > 5 else "")
+        raise UserError(
+            f"{folder}: {len(damaged)} of {count} videos are damaged: {shown}. Prepare it anew, on"
+            f" a disk that is sound: python -m data_loaders prepare {options['name']} --again"
+        )
+    print(f"{folder}: all {count} videos are whole.")
+
+
+def _existing(options: dict) -> pathlib.Path:
+    source = data_loaders.open_source(**options)
+    folder = store.folder_of(source, data_loaders.data_folder(options["data_dir"]))
+    if not store.is_complete(folder):
+        raise UserError(
+            f"{source.name}: there is no store {folder} yet. python -m data_loaders prepare"
+            f" {source.name}, with the same --config and --set, makes it."
+        )
+    return folder
+
+
+def _draw(folder: pathlib.Path, path: pathlib.Path) -> None:
+    """Draws frames of clips of both splits, which are spread evenly over clip and split."""
+    rows = []
+    for split in SPLITS:
+        data = Store(folder, split)
+        for i in np.linspace(0, len(data) - 1, min(_SHOWN[0], len(data))).astype(int).tolist():
+            moments = np.linspace(0, data.length(i) - 1, _SHOWN[1]).astype(int).tolist()
+            rows.append([data.clip(i, t, 1) for t in moments])
+    picture = visualize.grid(rows, scale=max(1, 128 // rows[0][0].shape[1]))[0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)
+
+
+def _options(arguments: argparse.Namespace) -> dict:
+    """Returns the arguments of `data_loaders.open_source`."""
+    name, path = arguments.name, arguments.config
+    if path is None and (_CONFIGS / f"{name}.yml").is_file():
+        path = _CONFIGS / f"{name}.yml"
+    changes = [f"data.name={json.dumps(name)}", *arguments.set]
+    config = configuration.load(path, changes, for_training=False)
+    return config.data_options()
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_loaders",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("prepare", "make the store of a data set"),
+        ("info", "say what a store holds, and draw frames of it"),
+        ("check", "read every byte of a store, and compare checksums"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("name", metavar="NAME", help="a data set, as in data.name")
+        command.add_argument("--config", help="an experiment's YAML file, for its settings")
+        command.add_argument("--set", action="append", default=[], metavar="section.key=value")
+        if name == "prepare":
+            command.add_argument("--processes", type=int, help="by default one per core")
+            command.add_argument("--again", action="store_true", help="although it is there")
+        if name == "info":
+            command.add_argument("--out", metavar="FILE", help="where the picture goes")
+    arguments = parser.parse_args()
+    with exit_on_user_error():
+        options = _options(arguments)
+        if arguments.command == "prepare":
+            prepare(options, arguments.processes, arguments.again)
+        elif arguments.command == "info":
+            info(options, arguments.out)
+        else:
+            check(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
