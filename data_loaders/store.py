@@ -10,8 +10,8 @@ A store is a folder:
   skipped.txt        the videos that were left out, and why
 
 `numpy.memmap` reads a `.frames` file as it is. Here frames are read with `pread` straight into the
-batch instead: the same page cache, but no page faults, and the cache does not count as memory of
-the process, which would seem to grow to the size of the data.
+batch instead, from the same page cache and about as fast: what a memory map has touched counts as
+memory of the process, which seems to grow to the size of the data (benchmarks/data.py).
 
 H, W and C are the height, width and channels of a frame.
 """
