@@ -12,7 +12,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 # A module, or a package with all that is in it; the most exact name counts.
 LAYERS = [
-    {"cwvae.errors", "cwvae.config", "cwvae.distributions", "cwvae.startup"}
+    {"cwvae.errors", "cwvae.schema", "cwvae.constraints", "cwvae.config"}
+    | {"cwvae.distributions", "cwvae.startup"}
     | {"cwvae.metrics", "cwvae.visualize", "cwvae.baselines.trivial", "cwvae.baselines.__init__"},
     {"cwvae.convolutions"},
     {"cwvae.networks", "cwvae.cell"},
@@ -221,7 +222,9 @@ def test_cwvae_imports_nothing_from_the_data_loaders_or_the_scripts(module):
 @pytest.mark.parametrize("module", [name for name in FILES if name.startswith("data_loaders.")])
 def test_data_loaders_know_nothing_of_the_models(module):
     own = {name for name in IMPORTS[module] if top(name) == "cwvae"}
-    assert own <= {"cwvae.errors"}
+    # A script of its own joins them with the configuration, as train.py does.
+    script = {"cwvae.config", "cwvae.visualize"} if module == "data_loaders.__main__" else set()
+    assert own <= {"cwvae.errors"} | script
     outside = {top(name) for name in FILES} - {"cwvae", "data_loaders"}
     assert not {name for name in IMPORTS[module] if top(name) in outside}
 
