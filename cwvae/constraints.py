@@ -77,11 +77,6 @@ def _check_model(model: ModelConfig) -> None:
 
 def _check_data(config: Config) -> None:
     data = config.data
-    if data.name == "video_folder" and data.videos_dir is None:
-        raise UserError(
-            "data.videos_dir is not set: name the folder with your videos, as in --set"
-            " data.videos_dir=~/videos."
-        )
     if data.name != "moving_digits":
         return
     if data.digit_size >= config.model.frame_size:

@@ -72,7 +72,7 @@ def check(options: dict) -> None:
     folder = _existing(options)
     count = sum(part["clips"] for part in store.summary(folder)["splits"].values())
     damaged = [
-        f"{split}/{name}"
+        store.label(split, name)
         for split, name, whole in tqdm.tqdm(store.verify(folder), total=count, unit="video")
         if not whole
     ]

@@ -222,7 +222,7 @@ def _finish(
 ) -> None:
     """Writes what describes the store, and gives it its name."""
     skipped = [
-        f"{split}/{line['name']}: {line['skipped']}\n"
+        f"{store.label(split, line['name'])}: {line['skipped']}\n"
         for split, writer in kept.items()
         for line in writer.lines
         if "skipped" in line

@@ -52,6 +52,11 @@ def index_file(folder: pathlib.Path, split: str) -> pathlib.Path:
     return folder / f"{split}.index.jsonl"
 
 
+def label(split: str, name: str) -> str:
+    """Returns what to call a video in messages: with its split, which most names begin with."""
+    return name if name.startswith(split) else f"{split}/{name}"
+
+
 def is_complete(folder: pathlib.Path) -> bool:
     """Says whether a store is there; one that is being prepared has another name."""
     return (folder / "store.json").is_file()

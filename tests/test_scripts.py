@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from scripts import (
     ROOT,
     TINY,
+    error_of,
     metrics_of,
     refused,
     run,
@@ -93,16 +94,64 @@ def test_train_refuses_a_wrong_setting(tmp_path, no_tensorflow, changes, words):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(not data_loaders.PLANNED, reason="every data set has its loader")
-def test_train_refuses_a_data_set_without_a_loader(tmp_path, no_tensorflow):
-    name = data_loaders.PLANNED[0]
-    command = ("--config", "configs/quickstart.yml", "--logdir", tmp_path / "run")
-    message = refused(run("train.py", *command, *sets(data__name=name), env=no_tensorflow))
-    assert f"'{name}' is known" in message
-    # It sends the user to configurations: they exist.
-    assert "configs/quickstart.yml" in message
-    for path in re.findall(r"configs/\w+\.yml", message):
-        assert (ROOT / path).is_file(), path
+# Videos of the user's own.
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """Four training videos, one too short and one broken, and three for tests, as arguments."""
+    rng = np.random.default_rng(0)
+    names = [("train", "a", 20), ("train", "b", 5), ("train", "c", 12)]
+    names += [("test", "d", 11), ("test", "e", 7), ("test", "f", 8)]
+    for split, name, length in names:
+        (tmp_path / "videos" / split).mkdir(parents=True, exist_ok=True)
+        frames = rng.integers(0, 256, (length, 40, 48, 3), np.uint8)
+        np.save(tmp_path / "videos" / split / f"{name}.npy", frames)
+    (tmp_path / "videos" / "train" / "broken.mp4").write_text("no video")
+    (tmp_path / "data").mkdir()
+    places = f"data.data_dir={tmp_path / 'data'}", f"data.videos_dir={tmp_path / 'videos'}"
+    changes = sets(evaluation__num_videos=2, model__frame_size=32)
+    return [*changes, *(word for place in places for word in ("--set", place))]
+
+
+def test_a_folder_of_videos_is_trained_on_and_evaluated(videos, tmp_path):
+    logdir = tmp_path / "run"
+    config = ("--config", "configs/video_folder.yml")
+    result = succeed("train.py", *config, "--logdir", logdir, *videos)
+    assert "Preparing video_folder, once: 4 train and 3 test videos" in result.stderr
+    assert "warning: 1 of 7 videos cannot be used" in result.stderr
+    assert "train/broken.mp4" in result.stderr
+    # Windows have 6 frames.
+    assert "1 training videos are shorter than training.seq_len = 6" in result.stderr
+    assert (logdir / "left_out.txt").read_text() == "train/b.npy: 5 frames\n"
+
+    result = succeed("eval.py", "--logdir", logdir)
+    assert "Preparing" not in result.stderr
+    scores = json.loads((logdir / "eval" / "metrics.json").read_text())
+    assert scores["data"] == "video_folder"
+    data = data_loaders.load(split="test", **configuration.load_run(logdir).data_options())
+    # Context 3, horizon 5: the video of 7 frames is too short, and the others come in file order.
+    truth = np.stack([data.clip(i, 0, 8) for i in (0, 2)]) / np.float32(255)
+    copied = trivial.copy_last_frame(truth[:, 2:3], 5)
+    expected = image.psnr(truth[:, 3:], copied).mean()
+    np.testing.assert_allclose(scores["scores"]["copy last frame"]["psnr"]["mean"], expected, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (["training.seq_len=21"], "at most 20 frames"),
+        (["evaluation.context=11", "training.video_length=15"], "at most 11 frames"),
+    ],
+)
+def test_train_refuses_videos_that_are_all_too_short(
+    videos, tmp_path, no_tensorflow, changes, expected
+):
+    words = [word for change in changes for word in ("--set", change)]
+    command = ("--config", "configs/video_folder.yml", "--logdir", tmp_path / "run")
+    result = run("train.py", *command, *videos, *words, env=no_tensorflow)
+    assert result.returncode == 2
+    assert expected in error_of(result.stderr)
     assert not (tmp_path / "run").exists()
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cwvae import checkpoints, config, factory, training
 from cwvae.errors import TrainingStopped, UserError
+from data_loaders.moving_digits import MovingDigits
 
 
 def trainer(settings, logdir, data=None, videos=False):
@@ -123,6 +124,28 @@ def test_lines_after_the_last_checkpoint_are_not_doubled(tmp_path):
         file.write('{"step": 5, "loss": 1.0}\n{"step": 6, "lo')  # A crash, two steps later.
     assert trainer(tiny.settings(), tmp_path).run()
     assert [line["step"] for line in lines(tmp_path) if "loss" in line] == [2, 3, 4, 6]
+
+
+def test_data_that_break_off_end_training_with_their_own_message(tmp_path):
+    changes = ("training.steps=30", "training.save_every=1", "training.video_every=100")
+    settings = tiny.settings(*changes)
+
+    class Vanishing(MovingDigits):
+        count = 0
+
+        def _read_into(self, video, i, start):
+            self.count += 1
+            if self.count > 20:  # Two a batch.
+                raise UserError("the disk was pulled out.")
+            super()._read_into(video, i, start)
+
+    options = {"frame_size": 32, "digit_size": 14, "train_length": 20, "test_length": 40}
+    data = [Vanishing(split, **options) for split in ("train", "test")]
+    trained = training.Trainer(settings, factory.build(settings), *data, tmp_path)
+    with pytest.raises(TrainingStopped, match=r"could not be read: the disk was pulled out\."):
+        trained.run()
+    assert checkpoints.steps(tmp_path)
+    assert trainer(settings, tmp_path).step > 0
 
 
 def test_seeds_change_weights_data_and_latents(tmp_path):

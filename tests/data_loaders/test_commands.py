@@ -1,0 +1,96 @@
+"""Tests of `python -m data_loaders`, started as a user does."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from scripts import error_of, refused, run
+
+from cwvae.errors import UserError
+from data_loaders import __main__ as commands
+from data_loaders import store
+
+
+@pytest.fixture
+def options(tmp_path):
+    """Two gray videos and a bad one, as arguments."""
+    (tmp_path / "data").mkdir()
+    for split, length in (("train", 12), ("test", 9)):
+        (tmp_path / "videos" / split).mkdir(parents=True)
+        frames = np.arange(length, dtype=np.uint8)[:, None, None] * 20
+        np.save(tmp_path / "videos" / split / "a.npy", np.broadcast_to(frames, (length, 40, 48)))
+    (tmp_path / "videos" / "train" / "b.mp4").write_text("no video")
+    places = f"data.data_dir={tmp_path / 'data'}", f"data.videos_dir={tmp_path / 'videos'}"
+    return [word for setting in places for word in ("--set", setting)]
+
+
+def command(*words):
+    return run("-m", "data_loaders", *words)
+
+
+def test_prepare_info_and_check_tell_what_there_is(options, tmp_path):
+    prepared = command("prepare", "video_folder", *options, "--processes", 2)
+    assert prepared.returncode == 0, prepared.stderr
+    [folder] = (tmp_path / "data" / "stores").glob("video_folder-*[0-9a-f]")
+    assert prepared.stdout == f"{folder} is ready.\n"
+    assert "warning: 1 of 3 videos cannot be used" in prepared.stderr
+
+    told = command("info", "video_folder", *options)
+    assert told.returncode == 0, told.stderr
+    assert str(folder) in told.stdout
+    assert "frames of 64 x 64 pixels, 3 channels" in told.stdout  # As configs/video_folder.yml.
+    assert ["train", "1", "12", "12", "12", "1"] in [
+        line.split()[:6] for line in told.stdout.splitlines()
+    ]
+    picture = np.asarray(Image.open(folder / "samples.png"))
+    # Two rows of eight frames, at twice their size: from black to nearly white.
+    assert picture.shape[1] > 8 * 128
+    assert picture[64, 64].tolist() == [0, 0, 0]
+    assert picture[64, -64].tolist() == [220, 220, 220]
+
+    checked = command("check", "video_folder", *options)
+    assert checked.stdout == f"{folder}: all 2 videos are whole.\n"
+    path = store.frames_file(folder, "test")
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    checked = command("check", "video_folder", *options)
+    assert checked.returncode == 2
+    message = error_of(checked.stderr)
+    assert "1 of 2 videos are damaged: test/a.npy" in message
+    assert "prepare video_folder --again" in message
+
+
+def test_what_is_not_there_is_told_with_the_command_that_makes_it(options):
+    message = refused(command("info", "video_folder", *options))
+    assert "there is no store" in message
+    assert "python -m data_loaders prepare video_folder" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["prepare", "gqn_maze"], "did you mean 'gqn_mazes'"),
+        (["info", "moving_digits"], "is made as it is read"),
+        (["check", "video_folder"], "data.videos_dir"),
+        (["check", "video_folder", "--set", "data.videos_dir=no"], "no"),
+    ],
+)
+def test_slips_are_told(words, expected, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["data_loaders", *words])
+    with pytest.raises(SystemExit) as ended:
+        commands.main()
+    assert ended.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_settings_come_from_the_file_of_that_name(monkeypatch):
+    class Given:
+        name, config, set = "kth_actions", None, ["model.frame_size=32"]
+
+    options = commands._options(Given)
+    assert (options["name"], options["fit"], options["frame_size"]) == (
+        "kth_actions",
+        "squeeze",
+        32,
+    )
+    Given.set = ["data.nmae=x"]
+    with pytest.raises(UserError, match="did you mean 'name'"):
+        commands._options(Given)
