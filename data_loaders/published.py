@@ -192,14 +192,11 @@ class ArchivedVideos(Source):
           UserError: A folder that was named is not there, archives are missing from
             `archives_dir` or cannot be downloaded, or they are damaged.
         """
-        option, named = "data.archives_dir", self._archives_dir
-        if named is None:
-            option, named = "data.data_dir", self._data_dir
-        if named is not None and not pathlib.Path(named).expanduser().is_dir():
-            raise UserError(
-                f"{option} is {named}, which is not a folder. Make it, or correct {option}."
-            )
         folder = self._folder()
+        if self._archives_dir is not None and not folder.is_dir():
+            raise UserError(
+                f"data.archives_dir: {folder} is not a folder. Make it, or correct the setting."
+            )
         missing = [file for file in self._files if not (folder / file).is_file()]
         if missing and self._archives_dir is not None:
             where = "; ".join(f"{file} from {self._files[file][0]}" for file in missing)

@@ -185,7 +185,7 @@ def test_an_archive_that_is_not_in_the_folder_is_named(server, tmp_path):
 @pytest.mark.parametrize("option", ["data_dir", "archives_dir"])
 def test_a_folder_that_does_not_exist_is_named(tmp_path, option):
     folder = str(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=rf"data\.{option} is .*nowhere, which is not a folder"):
+    with pytest.raises(UserError, match=rf"data\.{option}: .*nowhere is not a folder"):
         Published("gqn_mazes", **{option: folder}).fetch()
     assert not (tmp_path / "nowhere").exists()
 
