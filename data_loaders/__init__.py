@@ -5,6 +5,7 @@ import inspect
 import pathlib
 
 from cwvae.errors import UserError, unknown_name
+from cwvae.startup import quiet_tensorflow
 from data_loaders import preparation, tfds_records
 from data_loaders.downloads import data_folder
 from data_loaders.kth_actions import KthActions
@@ -111,7 +112,8 @@ def _stream(name: str, split: str, options: dict[str, object]) -> TfdsStream:
         )
     folder = _prepared_by_tfds(source, options)
     if folder is None:
-        from data_loaders import builders  # Here, for it starts TensorFlow.
+        with quiet_tensorflow():
+            from data_loaders import builders
 
         folder = builders.build(source, data_folder(options.get("data_dir")))
     return TfdsStream(split, folder=folder, **_own(TfdsStream, options))

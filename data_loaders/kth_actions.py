@@ -157,7 +157,9 @@ class KthActions(ArchivedVideos):
         return found
 
     def expected_frames(self) -> int:
-        """As in `Source`; needs the archives."""
+        """As in `Source`: what was published, until the archives are there."""
+        if self._missing():
+            return self.facts.num_frames
         items = [(split, item) for split in SPLITS for item in self.items(split)]
         if not self._ranges:
             return sum(self.facts.frames_per_video[split] for split, _ in items)

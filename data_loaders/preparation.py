@@ -71,13 +71,16 @@ def _prepare(
     source: Source, folder: pathlib.Path, recipe: dict | None, processes: int | None
 ) -> None:
     began = time.monotonic()
+    _check_disk(source, folder)  # Before anything is downloaded in vain.
     source.fetch()
     items = {split: source.items(split) for split in SPLITS}
     partial = folder.with_name(folder.name + ".partial")
     plan = {"description": source.describe(), "items": items, "stamps": source.stamps()}
     _begin(partial, plan)
     kept = {split: _Writer(partial, split, items[split], source) for split in SPLITS}
-    _check_disk(source, partial, kept)
+    room = _check_disk(source, folder, sum(writer.bytes for writer in kept.values()))
+    counts = " and ".join(f"{len(names)} {split}" for split, names in items.items())
+    print(f"Preparing {source.name}, once: {counts} videos, {room}.", file=sys.stderr, flush=True)
     count = sum(map(len, items.values()))
     with (
         open_readers(source, recipe, min(processes or _cores(), count)) as readers,
@@ -106,26 +109,24 @@ def _begin(partial: pathlib.Path, plan: dict) -> None:
     path.write_text(text)
 
 
-def _check_disk(source: Source, partial: pathlib.Path, kept: dict[str, "_Writer"]) -> None:
-    frame_bytes = math.prod(source.frame_shape)
-    size = source.expected_frames() * frame_bytes
-    there = sum(writer.bytes for writer in kept.values())
-    need, free = max(0, size - there) + _ROOM, shutil.disk_usage(partial).free
-    folder = partial.with_suffix("")
-    if need > free:
+def _check_disk(source: Source, folder: pathlib.Path, there: int = 0) -> str:
+    """Refuses a disk that is too small; returns what is needed, in words.
+
+    Args:
+      source: The videos.
+      folder: The store, in a folder that exists.
+      there: Bytes of the store that are on the disk already.
+    """
+    size = source.expected_frames() * math.prod(source.frame_shape)
+    free = shutil.disk_usage(folder.parent).free
+    if max(0, size - there) + _ROOM > free:
         raise UserError(
             f"{source.name}: the prepared videos take about {size_text(size)} in {folder.parent},"
             f" where {size_text(free)} are free. Make room, set data.data_dir to a folder on a"
             " larger disk, or, if tensorflow-datasets holds the data already, set data.store=false"
             " to read them from there, slower."
         )
-    counts = " and ".join(f"{len(writer.items)} {split}" for split, writer in kept.items())
-    print(
-        f"Preparing {source.name}, once: {counts} videos, about {size_text(size)} in {folder}"
-        f" ({size_text(free)} free).",
-        file=sys.stderr,
-        flush=True,
-    )
+    return f"about {size_text(size)} in {folder} ({size_text(free)} free)"
 
 
 @contextlib.contextmanager

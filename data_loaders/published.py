@@ -51,6 +51,10 @@ class Facts:
     folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+_MEANWHILE = (
+    "To try meanwhile, without a download: configs/quickstart.yml and configs/procedural_mazes.yml."
+)
+
 _CLOCKWORK = """\
 @article{saxena2021clockwork,
   title = {Clockwork Variational Autoencoders},
@@ -197,7 +201,7 @@ class ArchivedVideos(Source):
             raise UserError(
                 f"data.archives_dir: {folder} is not a folder. Make it, or correct the setting."
             )
-        missing = [file for file in self._files if not (folder / file).is_file()]
+        missing = self._missing()
         if missing and self._archives_dir is not None:
             where = "; ".join(f"{file} from {self._files[file][0]}" for file in missing)
             raise UserError(
@@ -233,6 +237,9 @@ class ArchivedVideos(Source):
             return pathlib.Path(self._archives_dir).expanduser()
         return data_folder(self._data_dir) / "downloads"
 
+    def _missing(self) -> list[str]:
+        return [file for file in self._files if not (self._folder() / file).is_file()]
+
     def _download(self, folder: pathlib.Path, files: list[str]) -> None:
         facts = self.facts
         print(
@@ -245,7 +252,10 @@ class ArchivedVideos(Source):
             checksum = archive_org_checksum(facts.item, file) if facts.item else None
             size = f" ({checksum.size / 1e9:.2f} GB)" if checksum else ""
             print(f"Downloading {file}{size} to {folder}.", file=sys.stderr, flush=True)
-            download(self._files[file], folder / file, checksum)
+            try:
+                download(self._files[file], folder / file, checksum)
+            except UserError as error:
+                raise UserError(f"{error} {_MEANWHILE}") from None
 
 
 class Published(ArchivedVideos):
@@ -310,7 +320,9 @@ class Published(ArchivedVideos):
         return sorted(found, key=natural_order)
 
     def expected_frames(self) -> int:
-        """As in `Source`; needs the archive."""
+        """As in `Source`: what was published, until the archive is there."""
+        if self._missing():
+            return self.facts.num_frames
         return sum(len(self.items(split)) * self.facts.frames_per_video[split] for split in SPLITS)
 
     def _path(self) -> pathlib.Path:

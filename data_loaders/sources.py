@@ -1,8 +1,8 @@
 """Where videos come from, before a store holds them: what every source can say and give.
 
-A source knows both splits. It is asked in this order: `fetch`, once, and then `items`,
-`expected_frames`, and `digest` and `read` for every item, those two in worker processes, for which
-a source is copied: it holds plain data, no open files. H, W and C are the height, width and
+A source knows both splits. It is asked in this order: `expected_frames`; `fetch`, once; `items`;
+`digest` and `read` for every item. Those two are asked in other processes, too, of a source that was
+opened there with the same options and has fetched nothing. H, W and C are the height, width and
 channels of a frame.
 """
 
@@ -60,7 +60,10 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def expected_frames(self) -> int:
-        """Returns about how many frames both splits have together: more rather than less."""
+        """Returns about how many frames both splits have together: more rather than less.
+
+        It can be asked before `fetch`, and may know better after it.
+        """
 
     def digest(self, split: str, item: str) -> str | None:
         """Returns the SHA-256 of the bytes that a video is read from; None where there are none.
