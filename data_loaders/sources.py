@@ -1,9 +1,9 @@
 """Where videos come from, before a store holds them: what every source can say and give.
 
 A source knows both splits. It is asked in this order: `expected_frames`; `fetch`, once; `items`;
-`digest` and `read` for every item. Those two are asked in other processes, too, of a source that was
-opened there with the same options and has fetched nothing. H, W and C are the height, width and
-channels of a frame.
+`digest` and `read` for every item. Those two are asked in other processes, too, of a source that
+was opened there with the same options and has fetched nothing. H, W and C are the height, width
+and channels of a frame.
 """
 
 import abc
