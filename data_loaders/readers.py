@@ -23,6 +23,8 @@ import numpy as np
 from cwvae.errors import UserError
 from data_loaders.sources import BadVideo, Source
 
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
 # How a decoder ends that met a file it was not made for.
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
 
@@ -176,7 +178,8 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            # One thread each: there are as many processes as cores.
+            env=os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(paths)},
         )
         self._send(self._recipe)
 
