@@ -102,18 +102,8 @@ class MovingDigits(Dataset):
         self._num_digits = num_digits
         self._overlap = overlap
         self._room = frame_size - digit_size  # S
-        self._frame_shape = (frame_size, frame_size, channels)
-        self._clips = EqualClips(NUM_CLIPS, train_length if split == "train" else test_length)
-
-    @property
-    def clips(self) -> EqualClips:
-        """As in `Dataset`."""
-        return self._clips
-
-    @property
-    def frame_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of a frame."""
-        return self._frame_shape
+        clips = EqualClips(NUM_CLIPS, train_length if split == "train" else test_length)
+        super().__init__(clips, (frame_size, frame_size, channels))
 
     def clip(self, i: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """As in `Dataset`. Only the frames asked for are drawn, digits at whole pixels."""
@@ -124,7 +114,7 @@ class MovingDigits(Dataset):
         frames = self._draw(motion.indices[0], corners[:, 0])
         for n in range(1, self._num_digits):
             _merge(frames, self._draw(motion.indices[n], corners[:, n]), self._overlap)
-        return np.repeat(frames[..., None], self._frame_shape[-1], axis=-1)
+        return np.repeat(frames[..., None], self.frame_shape[-1], axis=-1)
 
     def attributes(
         self, i: int, start: int = 0, length: int | None = None
@@ -181,7 +171,7 @@ class MovingDigits(Dataset):
         # The digit lies in the middle of a black canvas; the part of the canvas that is seen
         # through a frame-sized window moves opposite to the digit. One copy draws all frames.
         canvas = np.pad(self._images[index], self._room)
-        windows = np.lib.stride_tricks.sliding_window_view(canvas, self._frame_shape[:2])
+        windows = np.lib.stride_tricks.sliding_window_view(canvas, self.frame_shape[:2])
         offsets = self._room - corners
         return windows[offsets[:, 0], offsets[:, 1]]
 

@@ -37,15 +37,9 @@ class Dataset(abc.ABC):
     # The error that ended a stream of batches, since what passes through tf.data loses its type.
     failure: UserError | None = None
 
-    @property
-    @abc.abstractmethod
-    def clips(self) -> Clips:
-        """How many clips there are, and how long each is."""
-
-    @property
-    @abc.abstractmethod
-    def frame_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of a frame."""
+    def __init__(self, clips: Clips, frame_shape: tuple[int, int, int]):
+        """Keeps how many clips there are and how long each is, and (H, W, C) of a frame."""
+        self.clips, self.frame_shape = clips, frame_shape
 
     @abc.abstractmethod
     def clip(self, i: int, start: int = 0, length: int | None = None) -> np.ndarray:
@@ -229,19 +223,10 @@ class Selection(Dataset):
 
     def __init__(self, dataset: Dataset, numbers: Sequence[int]):
         """Takes the clips with these numbers; `dataset` stays open."""
+        lengths = [dataset.length(int(i)) for i in numbers]
+        super().__init__(UnequalClips(lengths), dataset.frame_shape)
         self._dataset, self._numbers = dataset, numbers
-        self._clips = UnequalClips([dataset.length(int(i)) for i in numbers])
         self.windows = dataset.windows
-
-    @property
-    def clips(self) -> UnequalClips:
-        """As in `Dataset`."""
-        return self._clips
-
-    @property
-    def frame_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of a frame."""
-        return self._dataset.frame_shape
 
     def clip(self, i: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """As in `Dataset`."""

@@ -91,10 +91,10 @@ class Source(abc.ABC):
         del split, item
         return {}
 
-    def stamps(self) -> dict[str, str]:
+    def stamps(self) -> dict[str, str] | None:
         """Returns what tells that a file has changed, such as its size and time, by its name.
 
-        A store remembers them, and says so where they are others later. Empty where nothing
-        changes, as in published archives.
+        A store remembers them, and says so where they are others later. None where nothing
+        changes, as in published archives, or where the files have gone for good.
         """
-        return {}
+        return None

@@ -95,12 +95,11 @@ class Store(Dataset):
         """
         content = summary(folder)
         self.folder, self.split, self._source = folder, split, source
-        self._frame_shape = tuple(content["frame_shape"])
         lines = _read_index(folder, split, content["splits"][split]["index_sha256"])
         self._lines = [line for line in lines if "skipped" not in line]
-        self._clips = UnequalClips([line["frames"] for line in self._lines])
         frames = np.array([line["frames"] for line in self._lines], np.int64)
-        self._frame_bytes = math.prod(self._frame_shape)
+        super().__init__(UnequalClips(frames), tuple(content["frame_shape"]))
+        self._frame_bytes = math.prod(self.frame_shape)
         ends = np.cumsum(frames) * self._frame_bytes
         self._offsets = ends - frames * self._frame_bytes
         self._path = frames_file(folder, split)
@@ -112,16 +111,6 @@ class Store(Dataset):
         if size != ends[-1]:
             raise _damaged(self._path, f"has {size} bytes, not {ends[-1]} as its index says")
 
-    @property
-    def clips(self) -> UnequalClips:
-        """As in `Dataset`."""
-        return self._clips
-
-    @property
-    def frame_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of a frame."""
-        return self._frame_shape
-
     def name(self, i: int) -> str:
         """Returns what the source calls clip `i`, such as a file's name."""
         self._check_index(i)
@@ -130,7 +119,7 @@ class Store(Dataset):
     def clip(self, i: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """As in `Dataset`."""
         length = self._window_length(i, start, length)
-        video = np.empty((length, *self._frame_shape), np.uint8)
+        video = np.empty((length, *self.frame_shape), np.uint8)
         self._read_into(video, i, start)
         return video
 

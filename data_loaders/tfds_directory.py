@@ -126,19 +126,9 @@ class TfdsStream(Dataset):
         """
         self._records = Records(Path(folder).expanduser(), split)
         self._format = FrameFormat(frame_size, channels, fit, resize)
-        self._frame_shape = (frame_size, frame_size, channels)
         self._spans = [self._find_frames(i) for i in range(len(self._records))]
-        self._clips = UnequalClips([len(spans) for spans in self._spans])
-
-    @property
-    def clips(self) -> UnequalClips:
-        """As in `Dataset`."""
-        return self._clips
-
-    @property
-    def frame_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of a frame."""
-        return self._frame_shape
+        lengths = [len(spans) for spans in self._spans]
+        super().__init__(UnequalClips(lengths), (frame_size, frame_size, channels))
 
     def clip(self, i: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """As in `Dataset`. Reads and decodes the frames asked for only."""

@@ -126,8 +126,10 @@ class VideoFolder(Source):
                 covered += sizes[item]
         return math.ceil(frames * sum(sizes.values()) / covered) if covered else 0
 
-    def stamps(self) -> dict[str, str]:
+    def stamps(self) -> dict[str, str] | None:
         """As in `Source`: size in bytes and time of change in ns of all videos, by their names."""
+        if not self._folder.exists():
+            return None  # A store that was made of it is all that is needed.
         statuses = self._statuses().items()
         return {item: f"{status.st_size} {status.st_mtime_ns}" for item, status in statuses}
 

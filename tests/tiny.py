@@ -46,16 +46,8 @@ class Squares(Dataset):
     """Clips of a square that drifts; batches take them one after the other."""
 
     def __init__(self, length: int = 40, count: int = 10, channels: int = 1):
+        super().__init__(EqualClips(count, length), (32, 32, channels))
         self.channels, self.count = channels, count
-        self._clips = EqualClips(count, length)
-
-    @property
-    def clips(self):
-        return self._clips
-
-    @property
-    def frame_shape(self):
-        return (32, 32, self.channels)
 
     def clip(self, i, start=0, length=None):
         length = self._window_length(i, start, length)

@@ -20,13 +20,8 @@ FRAME_SHAPE = (2, 3, 1)
 class NumberedFrames(Dataset):
     """Every pixel of frame t of clip i is 20 i + t, so that a batch tells what it is made of."""
 
-    @property
-    def clips(self):
-        return EqualClips(NUM_CLIPS, CLIP_LENGTH)
-
-    @property
-    def frame_shape(self):
-        return FRAME_SHAPE
+    def __init__(self, clips=EqualClips(NUM_CLIPS, CLIP_LENGTH)):  # noqa: B008 - never changed
+        super().__init__(clips, FRAME_SHAPE)
 
     def clip(self, i, start=0, length=None):
         self._check_index(i)
@@ -68,14 +63,13 @@ def test_window_may_be_the_whole_clip():
     assert set(windows(batch)[:, 1].tolist()) == {0}
 
 
-class UnequalFrames(NumberedFrames):
+def unequal_frames():
     """The same clips, but for clip 1, of which there are three frames only, and clip 3, of none."""
-
-    clips = UnequalClips([CLIP_LENGTH, 3, CLIP_LENGTH, 0, CLIP_LENGTH])
+    return NumberedFrames(UnequalClips([CLIP_LENGTH, 3, CLIP_LENGTH, 0, CLIP_LENGTH]))
 
 
 def test_clips_shorter_than_a_window_are_left_out_of_batches():
-    dataset = UnequalFrames()
+    dataset = unequal_frames()
     clips, starts = windows(dataset.batch(batch_size=500, length=4, seed=0, step=0)).T
     assert set(clips) == {0, 2, 4}
     assert set(starts) == set(range(10))
@@ -85,7 +79,7 @@ def test_clips_shorter_than_a_window_are_left_out_of_batches():
 
 
 def test_chunks_begin_at_multiples_and_come_once_an_epoch():
-    dataset = UnequalFrames()
+    dataset = unequal_frames()
     dataset.windows = "chunks"  # Three clips of 13 frames: nine chunks of four.
     epochs = [windows(dataset.batch(9, 4, seed=5, step=n)).tolist() for n in range(2)]
     expected = [[i, t] for i in (0, 2, 4) for t in (0, 4, 8)]

@@ -134,14 +134,16 @@ def test_other_files_than_before_the_stop_begin_anew(tmp_path):
 
 def test_files_that_changed_since_are_told_and_taken_on_request(tmp_path):
     source = Numbers()
-    source.now = {"train/a": "1", "train/b": "1", "test/c": "1"}
+    source.now = {"video3": "1", "video4": "1", "video5": "1"}
     folder = preparation.prepare(source, tmp_path)
-    source.now = {"train/a": "2", "test/c": "1", "test/d": "1"}
+    source.now = {"video3": "2", "video4": "2", "video9": "1"}
+    source.digests["video3"] = "another"  # Of video4 the time is another, and the content is not.
     with pytest.raises(UserError) as caught:
         preparation.prepare(source, tmp_path)
     message = str(caught.value)
-    for part in ("3 videos", "train/a has changed", "train/b is gone", "test/d is new"):
+    for part in ("3 videos", "video3 has changed", "video5 is gone", "video9 is new"):
         assert part in message
+    assert "video4" not in message
     assert f"{folder}" in message
     assert "prepare numbers --again" in message
     preparation.prepare(source, tmp_path, again=True)
