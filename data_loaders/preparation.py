@@ -145,25 +145,25 @@ class _Writer:
         """Opens the files, cut back to the last video that is whole."""
         self.split, self.items, self._partial = split, items, partial
         self._frame_bytes = math.prod(source.frame_shape)
-        self.lines = _whole_lines(store.index_file(partial, split))
+        self._frames_path = store.frames_file(partial, split)
+        self._index_path = store.index_file(partial, split)
+        for path in (self._frames_path, self._index_path):
+            path.touch()
+        self.lines = _whole_lines(self._index_path)
         self.bytes = sum(line.get("frames", 0) for line in self.lines) * self._frame_bytes
-        frames_path = store.frames_file(partial, split)
-        frames_path.touch()
-        if frames_path.stat().st_size < self.bytes:  # Not the disk that it was written to.
+        if self._frames_path.stat().st_size < self.bytes:  # Not the disk that it was written to.
             self.lines, self.bytes = [], 0
-        os.truncate(frames_path, self.bytes)
+        os.truncate(self._frames_path, self.bytes)
+        os.truncate(self._index_path, sum(len(_line(line)) for line in self.lines))
         self._pending = []
         self._synced = time.monotonic()
 
     def run(self, readers: Readers, progress) -> None:
         """Reads all videos that are still to come."""
-        index_path = store.index_file(self._partial, self.split)
         with (
-            open(store.frames_file(self._partial, self.split), "ab", buffering=0) as frames,
-            open(index_path, "wb") as index,
+            open(self._frames_path, "ab", buffering=0) as frames,
+            open(self._index_path, "ab") as index,
         ):
-            # Written anew: behind its last whole line a kill may have left half of one.
-            index.write(b"".join(_line(line) for line in self.lines))
             try:
                 left = self.items[len(self.lines) :]
                 with contextlib.closing(readers.read(self.split, left, self._partial)) as answers:
@@ -207,7 +207,7 @@ def _line(answer: dict) -> bytes:
 def _whole_lines(path: pathlib.Path) -> list[dict]:
     """Returns an index's lines up to the first one that is not whole."""
     lines = []
-    for text in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
+    for text in path.read_bytes().splitlines(keepends=True):
         if not text.endswith(b"\n"):
             break
         lines.append(json.loads(text))
@@ -244,16 +244,20 @@ def _finish(
         "splits": {split: _statistics(partial, writer) for split, writer in kept.items()},
         "stamps": stamps,
     }
-    (partial / "plan.json").unlink()
     aside = partial / "store.json.tmp"
     with open(aside, "w") as file:
         json.dump(content, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     aside.rename(partial / "store.json")
-    if folder.exists():  # Asked for anew, or damaged; one that is open keeps its files.
-        shutil.rmtree(folder)
+    # Killed at any place from here on, the next one finds nothing left to read, or the store.
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():  # Asked for anew; whoever has it open keeps its files.
+        folder.rename(old)
     partial.rename(folder)
+    (folder / "plan.json").unlink()
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _statistics(partial: pathlib.Path, writer: _Writer) -> dict:

@@ -95,6 +95,29 @@ def partial_of(tmp_path, stop_at="video4"):
     return partial
 
 
+def test_a_stop_before_the_store_has_its_name_costs_nothing(tmp_path, expected, monkeypatch):
+    again = Numbers()
+    folder = preparation.prepare(again, tmp_path)
+    monkeypatch.setattr(Path, "rename", stop_at_partial(Path.rename))
+    with pytest.raises(Stop):
+        preparation.prepare(again, tmp_path, again=True)
+    monkeypatch.undo()
+    assert not store.is_complete(folder)
+    source = Numbers()
+    assert content(preparation.prepare(source, tmp_path)) == expected
+    assert source.was_read == []
+    assert [path.suffix for path in (tmp_path / "stores").iterdir() if path != folder] == [".lock"]
+
+
+def stop_at_partial(rename):
+    def stopping(path, target):
+        if path.suffix == ".partial":
+            raise Stop
+        return rename(path, target)
+
+    return stopping
+
+
 def tear_index(partial):
     path = store.index_file(partial, "train")
     path.write_bytes(path.read_bytes()[:-10])
