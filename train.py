@@ -16,35 +16,11 @@ import signal
 import sys
 
 import data_loaders
-from cwvae import checkpoints, export, lock, strategies
+from cwvae import checkpoints, export, lock, run_folder, strategies
 from cwvae import config as configuration
 from cwvae.config import Config
-from cwvae.errors import UserError, exit_on_user_error
+from cwvae.errors import exit_on_user_error
 from cwvae.startup import quiet_tensorflow
-
-# What may change between a run's start and its going on: nothing that its weights depend on.
-_CHANGEABLE = (
-    "training.steps:",
-    "training.log_every:",
-    "training.video_every:",
-    "training.video_length:",
-    "training.save_every:",
-    "training.keep:",
-    "training.keep_every:",
-    "training.strategy:",
-    "training.accumulate:",
-    "training.gradient_checkpointing:",
-    "training.jit:",
-    "training.steps_per_call:",
-    "training.memory:",
-    "training.skip_limit:",
-    "data.data_dir:",
-    "data.archives_dir:",
-    "data.store:",
-    "data.digits_dir:",
-    "data.test_length:",
-    "evaluation.",
-)
 
 
 def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
@@ -58,15 +34,17 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
     """
     strategies.check(config.training.strategy)
     (number, count), chief = strategies.workers(), strategies.is_chief()
-    data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
-    left_out = check_lengths(config, *data)
+    # Before the data, which may take hours to prepare.
+    run_folder.check(config, logdir)
     if config.training.init_from and not checkpoints.steps(logdir):
         export.check_source(config.training.init_from, config)
+    data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
+    left_out = run_folder.check_lengths(config, *data)
     with lock.RunLock(logdir) if chief else contextlib.nullcontext():
         source = None if checkpoints.steps(logdir) else config.training.init_from
         if chief:
-            prepare_folder(config, logdir)
-            tell_left_out(left_out, config, pathlib.Path(logdir) / "left_out.txt")
+            run_folder.prepare(config, logdir)
+            run_folder.tell_left_out(left_out, config, logdir)
         if count > 1:
             print(f"Worker {number} of TF_CONFIG's {count}: waiting for all.", file=sys.stderr)
         # TensorFlow starts here, once all that a user may have got wrong has been looked at.
@@ -82,53 +60,6 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
                     export.load_weights(model, source)
             trainer = training.Trainer(config, model, *data, logdir, strategy)
             return None if trainer.run() else trainer.stopped_by
-
-
-def check_lengths(config: Config, train_data, test_data) -> list[str]:
-    """Returns the training clips that are too short, after checking that there are others.
-
-    Raises:
-      UserError: All clips of a split are too short for what is to be done with them.
-    """
-    for data in (train_data, test_data):
-        data.at_least(config.evaluation.context + 1)
-    return train_data.shorter_than(config.training.seq_len)
-
-
-def tell_left_out(left_out: list[str], config: Config, path: pathlib.Path) -> None:
-    """Says which clips are too short to be trained on, and lists them in a file."""
-    if not left_out:
-        return
-    path.write_text("".join(f"{line}\n" for line in left_out))
-    print(
-        f"warning: {len(left_out)} training videos are shorter than training.seq_len ="
-        f" {config.training.seq_len} and are left out; {path} lists them. The first: {left_out[0]}",
-        file=sys.stderr,
-    )
-
-
-def prepare_folder(config: Config, logdir: str | pathlib.Path) -> None:
-    """Makes a run's folder with its config.yml, or sees that the run there is the same.
-
-    Raises:
-      UserError: A folder that cannot be written, or that holds a run of another configuration.
-    """
-    path = pathlib.Path(logdir) / "config.yml"
-    if path.is_file() and any(path.parent.glob("checkpoints/*.npz")):
-        changed = configuration.differences(configuration.load(path), config)
-        frozen = [
-            line
-            for line in changed
-            # A folder of digits may move; with one in place of none the digits are others.
-            if not line.startswith(_CHANGEABLE) or line.startswith("data.digits_dir: None")
-        ]
-        if frozen:
-            lines, folder = "\n  ".join(frozen), shlex.quote(str(logdir))
-            raise UserError(
-                f"{logdir} holds a run of another configuration:\n  {lines}\nGive another --logdir,"
-                f" or go on with that run as it is: python train.py --logdir {folder}"
-            )
-    configuration.save_run(config, logdir)
 
 
 def _arguments() -> argparse.Namespace:

@@ -24,11 +24,11 @@ LAYERS = [
     {"cwvae.factory", "cwvae.training", "cwvae.evaluation", "cwvae.checkpoints", "cwvae.logs"}
     | {"cwvae.estimate"}
     | {"cwvae.original", "cwvae.export", "cwvae.lock", "cwvae.optimizer", "cwvae.updates"}
-    | {"cwvae.strategies"},
+    | {"cwvae.strategies", "cwvae.run_folder"},
     {"cwvae.__init__"},
 ]
 KNOW_CONFIG = {"cwvae.factory", "cwvae.training", "cwvae.evaluation", "cwvae.original"}
-KNOW_CONFIG |= {"cwvae.updates"}
+KNOW_CONFIG |= {"cwvae.updates", "cwvae.run_folder"}
 KNOW_CONFIG |= {"cwvae.export", "cwvae.__init__"}
 
 TENSORFLOW = {"tensorflow", "keras", "tf_keras", "tensorflow_probability", "tensorflow_datasets"}

@@ -91,6 +91,7 @@ def test_the_whole_step_compiles_under_xla_and_computes_the_same(overrides):
     assert_same(results(*overrides), results(*overrides, jit=True), 1e-3)
 
 
+@pytest.mark.slow
 def test_the_whole_step_compiles_under_xla_in_bfloat16():
     scalars, _ = results("training.precision=bfloat16", jit=True)
     want, _ = results("training.precision=bfloat16")

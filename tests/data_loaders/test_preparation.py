@@ -300,7 +300,7 @@ def test_a_worker_ends_with_the_process_that_started_it(videos, tmp_path):
 def killed_amid(videos, tmp_path, number):
     """Returns a worker, and what it says of a video that never ends when a signal ends it."""
     path = videos / "train" / "endless.npy"
-    np.lib.format.open_memmap(path, "w+", np.uint8, (10**7, 8, 8, 3))  # Sparse, but for its header.
+    np.lib.format.open_memmap(path, "w+", np.uint8, (10**6, 8, 8, 3))  # Sparse, but for its header.
     worker, frames = readers._Worker(recipe(videos)), tmp_path / "frames"
 
     def kill():

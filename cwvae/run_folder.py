@@ -1,0 +1,104 @@
+"""What is looked at and written before a run begins: its clips, and its folder. No TensorFlow."""
+
+import pathlib
+import shlex
+import sys
+
+from cwvae import config as configuration
+from cwvae.config import Config
+from cwvae.errors import UserError
+
+# What may change between a run's start and its going on: nothing that its weights depend on.
+CHANGEABLE = (
+    "training.steps:",
+    "training.log_every:",
+    "training.video_every:",
+    "training.video_length:",
+    "training.save_every:",
+    "training.keep:",
+    "training.keep_every:",
+    "training.strategy:",
+    "training.accumulate:",
+    "training.gradient_checkpointing:",
+    "training.jit:",
+    "training.steps_per_call:",
+    "training.memory:",
+    "training.skip_limit:",
+    "data.data_dir:",
+    "data.archives_dir:",
+    "data.store:",
+    "data.digits_dir:",
+    "data.test_length:",
+    "evaluation.",
+)
+
+
+def check_lengths(config: Config, train_data, test_data) -> list[str]:
+    """Returns the training clips that are too short, after checking that there are others.
+
+    Args:
+      config: Of the run.
+      train_data: A data set, as `data_loaders.load` returns it.
+      test_data: Another one, of held-out clips.
+
+    Returns:
+      A line for each clip that is left out.
+
+    Raises:
+      UserError: All clips of a split are too short for what is to be done with them.
+    """
+    for data in (train_data, test_data):
+        data.at_least(config.evaluation.context + 1)
+    return train_data.shorter_than(config.training.seq_len)
+
+
+def tell_left_out(left_out: list[str], config: Config, logdir: str | pathlib.Path) -> None:
+    """Says which clips are too short to be trained on, and lists them in the run's left_out.txt.
+
+    Args:
+      left_out: What `check_lengths` returned.
+      config: Of the run.
+      logdir: The run's folder, which exists.
+    """
+    if not left_out:
+        return
+    path = pathlib.Path(logdir) / "left_out.txt"
+    path.write_text("".join(f"{line}\n" for line in left_out))
+    print(
+        f"warning: {len(left_out)} training videos are shorter than training.seq_len ="
+        f" {config.training.seq_len} and are left out; {path} lists them. The first: {left_out[0]}",
+        file=sys.stderr,
+    )
+
+
+def check(config: Config, logdir: str | pathlib.Path) -> None:
+    """Checks that a folder holds no run, or the same one.
+
+    Raises:
+      UserError: It holds a run of another configuration.
+    """
+    path = pathlib.Path(logdir) / "config.yml"
+    if path.is_file() and any(path.parent.glob("checkpoints/*.npz")):
+        changed = configuration.differences(configuration.load(path), config)
+        frozen = [
+            line
+            for line in changed
+            # A folder of digits may move; with one in place of none the digits are others.
+            if not line.startswith(CHANGEABLE) or line.startswith("data.digits_dir: None")
+        ]
+        if frozen:
+            lines, folder = "\n  ".join(frozen), shlex.quote(str(logdir))
+            raise UserError(
+                f"{logdir} holds a run of another configuration:\n  {lines}\nGive another --logdir,"
+                f" or go on with that run as it is: python train.py --logdir {folder}"
+            )
+
+
+def prepare(config: Config, logdir: str | pathlib.Path) -> None:
+    """Makes a run's folder with its config.yml.
+
+    Raises:
+      UserError: A folder that cannot be written, or that holds a run of another configuration.
+    """
+    check(config, logdir)  # Again: now the folder is locked.
+    configuration.save_run(config, logdir)
