@@ -93,7 +93,7 @@ def main() -> int:
             # Absolute, so that the run's folder may be gone on with from anywhere.
             source = str(pathlib.Path(arguments.init_from).resolve())
             changes.append(f"training.init_from={json.dumps(source)}")
-        config = configuration.load(path, changes)
+        config = configuration.with_absolute_paths(configuration.load(path, changes))
         stopped_by = train(config, logdir)
     folder = shlex.quote(str(logdir))
     if stopped_by:

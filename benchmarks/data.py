@@ -60,8 +60,7 @@ def make_store(folder: pathlib.Path, size: float, sparse: bool = False) -> None:
             for _ in range(clips):
                 file.write(rng.bytes(CLIP_BYTES))
     split = {"clips": clips, "index_sha256": hashlib.sha256(index).hexdigest()}
-    content = {"format": store.FORMAT, "frame_shape": SHAPE, "splits": {"train": split}}
-    (folder / "store.json").write_text(json.dumps(content))
+    store.write_summary(folder, {"frame_shape": SHAPE, "splits": {"train": split}})
 
 
 def resident() -> float:

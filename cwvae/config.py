@@ -34,14 +34,17 @@ _SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
 
 
 def load(
-    path: str | pathlib.Path | None = None, overrides: Iterable[str] = (), for_training: bool = True
+    path: str | pathlib.Path | None = None,
+    overrides: Iterable[str] = (),
+    purpose: Literal["data", "evaluation", "training"] = "training",
 ) -> Config:
     """Reads, layers and validates a configuration.
 
     Args:
       path: An experiment's YAML file; None for the defaults alone.
       overrides: `section.key=value`, each value written as in YAML.
-      for_training: Whether to check what matters in training alone, too.
+      purpose: What it is for, which says what of it is checked. What is to be trained has to be
+        evaluated, too.
 
     Raises:
       UserError: A file that is missing or no YAML; a key that does not exist; a value of the
@@ -60,7 +63,9 @@ def load(
     }
     config = Config(**sections)
     constraints.check(config)
-    if for_training:
+    if purpose != "data":
+        constraints.check_evaluation(config)
+    if purpose == "training":
         constraints.check_training(config)
     return config
 
@@ -131,7 +136,19 @@ def load_run(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Confi
                 f"--set {override}: a trained run keeps its model and training settings;"
                 " only data.* and evaluation.* can be set here."
             )
-    return load(path, overrides, for_training=False)
+    return load(path, overrides, purpose="evaluation")
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """Returns a configuration whose folders of data mean the same from any working directory."""
+    folders = ("data_dir", "archives_dir", "videos_dir", "digits_dir")
+    given = {key: getattr(config.data, key) for key in folders}
+    absolute = {
+        key: str(pathlib.Path(os.path.abspath(pathlib.Path(value).expanduser())))
+        for key, value in given.items()
+        if value is not None
+    }
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **absolute))
 
 
 def differences(old: Config, new: Config) -> list[str]:

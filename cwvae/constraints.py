@@ -13,14 +13,38 @@ _GENERATED = ("moving_digits", "procedural_mazes")
 
 
 def check(config: Config) -> None:
-    """Checks what matters in training and evaluation alike.
+    """Checks what matters whatever is done.
 
     Raises:
       UserError: Values that do not fit together.
     """
     _check_model(config.model)
     _check_data(config)
-    _check_evaluation(config)
+
+
+def check_evaluation(config: Config) -> None:
+    """Checks what matters in evaluation, and in training, which is to be evaluated.
+
+    Raises:
+      UserError: Values that do not fit together.
+    """
+    evaluation, data = config.evaluation, config.data
+    flags, levels = evaluation.observe_levels, config.model.levels
+    if flags is not None and (len(flags) != levels or set(flags) - set("TF")):
+        raise UserError(
+            f"evaluation.observe_levels = {flags!r}: write one letter per level, the fastest first,"
+            " T where the level sees the context and F where it follows its prior; here"
+            f" model.levels = {levels}, so for example {'T' * (levels - 1)}F."
+        )
+    if data.name not in _GENERATED:
+        return
+    if evaluation.context >= data.test_length:
+        raise UserError(_nothing_to_predict(evaluation.context, "test", data.test_length))
+    if evaluation.context + evaluation.horizon > data.test_length:
+        raise UserError(
+            f"evaluation.context + evaluation.horizon = {evaluation.context} + {evaluation.horizon}"
+            f" frames, but test clips have data.test_length = {data.test_length}."
+        )
 
 
 def check_training(config: Config) -> None:
@@ -86,31 +110,6 @@ def _check_data(config: Config) -> None:
         )
     if data.speed[0] > data.speed[1]:
         raise UserError(f"data.speed = {list(data.speed)}: write [slowest, fastest].")
-    if data.windows == "chunks":
-        raise UserError(
-            "data.windows = chunks: clips of moving_digits have no end, so that no epoch would go"
-            " through all of them; leave it at random."
-        )
-
-
-def _check_evaluation(config: Config) -> None:
-    evaluation, data = config.evaluation, config.data
-    flags, levels = evaluation.observe_levels, config.model.levels
-    if flags is not None and (len(flags) != levels or set(flags) - set("TF")):
-        raise UserError(
-            f"evaluation.observe_levels = {flags!r}: write one letter per level, the fastest first,"
-            " T where the level sees the context and F where it follows its prior; here"
-            f" model.levels = {levels}, so for example {'T' * (levels - 1)}F."
-        )
-    if data.name not in _GENERATED:
-        return
-    if evaluation.context >= data.test_length:
-        raise UserError(_nothing_to_predict(evaluation.context, "test", data.test_length))
-    if evaluation.context + evaluation.horizon > data.test_length:
-        raise UserError(
-            f"evaluation.context + evaluation.horizon = {evaluation.context} + {evaluation.horizon}"
-            f" frames, but test clips have data.test_length = {data.test_length}."
-        )
 
 
 def _nothing_to_predict(context: int, split: str, length: int) -> str:

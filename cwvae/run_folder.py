@@ -36,6 +36,8 @@ CHANGEABLE = (
 def check_lengths(config: Config, train_data, test_data) -> list[str]:
     """Returns the training clips that are too short, after checking that there are others.
 
+    Warns where `eval.py` will not find enough clips to evaluate.
+
     Args:
       config: Of the run.
       train_data: A data set, as `data_loaders.load` returns it.
@@ -47,8 +49,18 @@ def check_lengths(config: Config, train_data, test_data) -> list[str]:
     Raises:
       UserError: All clips of a split are too short for what is to be done with them.
     """
+    options = config.evaluation
     for data in (train_data, test_data):
-        data.at_least(config.evaluation.context + 1)
+        data.at_least(options.context + 1)
+    needed = options.context + options.horizon
+    long_enough = len(test_data.clips.at_least(needed))
+    if long_enough < options.num_videos:
+        print(
+            f"warning: evaluation.num_videos = {options.num_videos}, but of {len(test_data)} test"
+            f" videos {long_enough} have evaluation.context + evaluation.horizon = {needed} frames."
+            " eval.py will have to be given other settings.",
+            file=sys.stderr,
+        )
     return train_data.shorter_than(config.training.seq_len)
 
 
@@ -63,7 +75,8 @@ def tell_left_out(left_out: list[str], config: Config, logdir: str | pathlib.Pat
     if not left_out:
         return
     path = pathlib.Path(logdir) / "left_out.txt"
-    path.write_text("".join(f"{line}\n" for line in left_out))
+    # Names of files may be no UTF-8.
+    path.write_text("".join(f"{line}\n" for line in left_out), errors="backslashreplace")
     print(
         f"warning: {len(left_out)} training videos are shorter than training.seq_len ="
         f" {config.training.seq_len} and are left out; {path} lists them. The first: {left_out[0]}",

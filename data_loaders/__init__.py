@@ -6,7 +6,7 @@ import pathlib
 
 from cwvae.errors import UserError, unknown_name
 from cwvae.startup import quiet_tensorflow
-from data_loaders import preparation, tfds_records
+from data_loaders import preparation, store, tfds_records
 from data_loaders.downloads import data_folder
 from data_loaders.kth_actions import KthActions
 from data_loaders.moving_digits import MovingDigits
@@ -59,6 +59,11 @@ def load(name: str, split: str, **options: object) -> Dataset:
     if windows not in WINDOWS:
         raise UserError(unknown_name("data.windows", windows, WINDOWS))
     if name in GENERATORS:
+        if windows == "chunks":
+            raise UserError(
+                f"data.windows=chunks: clips of {name} have no end, so that no epoch would go"
+                " through all of them; leave it at random."
+            )
         dataset = GENERATORS[name](split, **_own(GENERATORS[name], options))
     elif options.get("store", True):
         source = open_source(name, **options)
@@ -89,8 +94,10 @@ def open_source(name: str, **options: object) -> Source:
         raise UserError(f"{name} is made as it is read: there is nothing to prepare.")
     source = SOURCES[name](**_own(SOURCES[name], options))
     folder = _prepared_by_tfds(source, options)
-    if folder is None:
+    if folder is None or options.get("archives_dir") is not None:
         return source
+    if store.is_complete(store.folder_of(source, data_folder(options.get("data_dir")))):
+        return source  # The store was made of either; nothing will be read again.
     frames = _own(TfdsDirectory, options)
     return TfdsDirectory(name=name, folder=folder, description=source.describe(), **frames)
 

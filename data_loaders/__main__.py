@@ -114,9 +114,15 @@ def _options(arguments: argparse.Namespace) -> dict:
     name, path = arguments.name, arguments.config
     if path is None and (_CONFIGS / f"{name}.yml").is_file():
         path = _CONFIGS / f"{name}.yml"
-    changes = [f"data.name={json.dumps(name)}", *arguments.set]
-    config = configuration.load(path, changes, for_training=False)
+    changes = [*arguments.set, f"data.name={json.dumps(name)}"]
+    config = configuration.load(path, changes, purpose="data")
     return config.data_options()
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
 
 
 def main() -> None:
@@ -137,7 +143,7 @@ def main() -> None:
         command.add_argument("--config", help="an experiment's YAML file, for its settings")
         command.add_argument("--set", action="append", default=[], metavar="section.key=value")
         if name == "prepare":
-            command.add_argument("--processes", type=int, help="by default one per core")
+            command.add_argument("--processes", type=_count, help="by default one per core")
             command.add_argument("--again", action="store_true", help="although it is there")
         if name == "info":
             command.add_argument("--out", metavar="FILE", help="where the picture goes")

@@ -24,7 +24,6 @@ from data_loaders import kth_actions
 from data_loaders.locking import locked
 from data_loaders.published import ArchivedVideos, Published
 from data_loaders.sources import SPLITS, BadVideo
-from data_loaders.tfds_directory import RECORD_SIZE
 from data_loaders.tfds_records import find
 
 _KEY_BITS = 128  # Of the keys that tfds sorts records by.
@@ -56,7 +55,7 @@ class _Videos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         own = self.make_source(options.get("data_dir"), archives_dir)
         self._source = own if source is None else source
-        kept, given = _content(own), _content(self._source)
+        kept, given = own.describe(), self._source.describe()
         if given != kept:
             differ = [key for key in kept if given.get(key) != kept[key]]
             asked = ", ".join(f"{key}={given.get(key)}" for key in differ)
@@ -191,11 +190,3 @@ def build(source: ArchivedVideos, data_dir: str | os.PathLike) -> Path:
             "same command again."
         )
     return folder
-
-
-def _content(source: ArchivedVideos) -> dict[str, object]:
-    """Returns what of a source's description decides which frames there are."""
-    # Frames that have the right size fit as they are.
-    fits = source.facts.frame_shape[:2] == (RECORD_SIZE, RECORD_SIZE)
-    idle = ("fit", "resize") if fits else ()
-    return {key: value for key, value in source.describe().items() if key not in idle}

@@ -8,6 +8,7 @@ files that can seek.
 import contextlib
 import os
 import re
+import struct
 import types
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
@@ -65,6 +66,8 @@ def video_frames(stream: BinaryIO, fps: float | None) -> Iterator[np.ndarray]:
     with _opened(stream) as (container, video):
         if container.format.name == "gif" and not _ends_as_gif(stream):
             raise BadVideo("is cut short: the end of the GIF is missing")
+        if container.format.name.startswith("mov,") and _breaks_off_in_a_fragment(stream):
+            raise BadVideo("is cut short: its last fragment is not whole")
         frames = _decoded(container, video)
         if fps is not None:
             frames = _at_rate(frames, fps, video)
@@ -74,13 +77,20 @@ def video_frames(stream: BinaryIO, fps: float | None) -> Iterator[np.ndarray]:
             yield rgb if rest or not turns else np.rot90(rgb, turns)
 
 
-def frames_and_rate(stream: BinaryIO) -> tuple[int, float] | None:
-    """Returns about how many frames there are, and how many a second; None if it does not say."""
+def frames_and_rate(stream: BinaryIO, through: bool) -> tuple[int, float] | None:
+    """Returns about how many frames there are, and how many a second; None if it does not say.
+
+    Args:
+      stream: The file's bytes.
+      through: Whether to go through all of the file where its header does not say.
+    """
     with _opened(stream) as (container, video):
         rate = video.average_rate
         frames = video.frames
         if not frames and container.duration and rate:
             frames = round(container.duration / 1e6 * rate)
+        if not frames and through:
+            frames = sum(packet.size > 0 for packet in container.demux(video))
         return (frames, float(rate)) if frames and rate else None
 
 
@@ -115,6 +125,24 @@ def _ends_as_gif(stream: BinaryIO) -> bool:
     end = stream.read().rstrip(b"\0\r\n ")
     stream.seek(position)
     return end.endswith(b";")
+
+
+def _breaks_off_in_a_fragment(stream: BinaryIO) -> bool:
+    """Says whether an mp4 made of fragments, which no index announces, ends within one of them."""
+    position, end = stream.tell(), stream.seek(0, os.SEEK_END)
+    at, kind, fragments = 0, b"", False
+    while at + 8 <= end:
+        stream.seek(at)
+        size, kind = struct.unpack(">I4s", stream.read(8))
+        if size == 1 and at + 16 <= end:
+            (size,) = struct.unpack(">Q", stream.read(8))
+        if size < 8:  # 0 is for a last box that goes to the end.
+            at = end
+            break
+        fragments |= kind == b"moof"
+        at += size
+    stream.seek(position)
+    return fragments and (at != end or kind == b"moof")
 
 
 def _decoded(

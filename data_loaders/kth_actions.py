@@ -108,7 +108,8 @@ class KthActions(ArchivedVideos):
         if not self._ranges:
             del self._files[SEQUENCES]
         # What the builder for tensorflow-datasets makes, and nothing else.
-        self.in_tfds = (kth_split, self._ranges, fit) == ("svg", False, "squeeze")
+        made = (kth_split, self._ranges, fit, resize, frame_size)
+        self.in_tfds = made == ("svg", False, "squeeze", "area", 64)
 
     def describe(self) -> dict[str, object]:
         """As in `Source`."""

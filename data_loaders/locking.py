@@ -33,6 +33,11 @@ def locked(path: pathlib.Path, doing: str) -> Iterator[None]:
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
+            print(
+                f"warning: {path.parent}: this file system has no locks ({error.strerror}). See to"
+                f" it yourself that no other process is {doing}.",
+                file=sys.stderr,
+            )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps([os.getpid(), socket.gethostname()]).encode(), 0)
         yield

@@ -71,11 +71,12 @@ def _prepare(
     source: Source, folder: pathlib.Path, recipe: dict | None, processes: int | None
 ) -> None:
     began = time.monotonic()
-    _check_disk(source, folder)  # Before anything is downloaded in vain.
+    partial = folder.with_name(folder.name + ".partial")
+    there = sum(path.stat().st_size for path in partial.glob("*.frames"))
+    _check_disk(source, folder, there)  # Before anything is downloaded in vain.
     source.fetch()
     items = {split: source.items(split) for split in SPLITS}
-    partial = folder.with_name(folder.name + ".partial")
-    plan = {"description": source.describe(), "items": items, "stamps": source.stamps()}
+    plan = {"description": source.describe(), "items": items, "origin": source.origin()}
     _begin(partial, plan)
     kept = {split: _Writer(partial, split, items[split], source) for split in SPLITS}
     room = _check_disk(source, folder, sum(writer.bytes for writer in kept.values()))
@@ -88,7 +89,7 @@ def _prepare(
     ):
         for writer in kept.values():
             writer.run(readers, progress)
-    _finish(source, folder, partial, kept, plan["stamps"])
+    _finish(source, folder, partial, kept)
     _tell(source, folder, kept, time.monotonic() - began)
 
 
@@ -104,6 +105,8 @@ def _begin(partial: pathlib.Path, plan: dict) -> None:
         for scratch in partial.glob("*.tmp"):
             scratch.unlink()
         return
+    if path.is_file():
+        print(f"{partial}: was begun with other videos, and is begun anew.", file=sys.stderr)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     path.write_text(text)
@@ -183,11 +186,14 @@ class _Writer:
 
     def _append(self, frames, answer: dict, path: pathlib.Path) -> None:
         if "skipped" not in answer:
+            size = answer["frames"] * self._frame_bytes
+            if path.stat().st_size != size:
+                raise RuntimeError(f"{path}: has {path.stat().st_size} bytes, not {size}.")
             with open(path, "rb") as file:
                 while piece := file.read(_PIECE):
                     while piece:  # A disk that fills up takes a part, and then refuses.
                         piece = piece[frames.write(piece) :]
-            self.bytes += answer["frames"] * self._frame_bytes
+            self.bytes += size
         path.unlink(missing_ok=True)
         self.lines.append(answer)
         self._pending.append(answer)
@@ -219,7 +225,6 @@ def _finish(
     folder: pathlib.Path,
     partial: pathlib.Path,
     kept: dict[str, _Writer],
-    stamps: dict[str, str] | None,
 ) -> None:
     """Writes what describes the store, and gives it its name."""
     skipped = [
@@ -228,28 +233,24 @@ def _finish(
         for line in writer.lines
         if "skipped" in line
     ]
-    (partial / "skipped.txt").write_text("".join(skipped))
+    # Names of files may be no UTF-8.
+    (partial / "skipped.txt").write_text("".join(skipped), errors="backslashreplace")
     for split, writer in kept.items():
         if writer.bytes == 0:
+            (partial / "plan.json").unlink()  # There is nothing to go on with.
             raise UserError(
                 f"{source.name}: none of the {len(writer.items)} {split} videos can be used; the"
                 f" reasons are in {partial / 'skipped.txt'}. The first: {''.join(skipped[:1])}"
             )
     content = {
-        "format": store.FORMAT,
         "name": source.name,
         "description": source.describe(),
         "frame_shape": source.frame_shape,
         "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "splits": {split: _statistics(partial, writer) for split, writer in kept.items()},
-        "stamps": stamps,
+        "stamps": source.stamps(),
     }
-    aside = partial / "store.json.tmp"
-    with open(aside, "w") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(partial / "store.json")
+    store.write_summary(partial, content)
     # Killed at any place from here on, the next one finds nothing left to read, or the store.
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -302,14 +303,18 @@ def _tell(source: Source, folder: pathlib.Path, kept: dict[str, _Writer], second
 
 def _check_unchanged(source: Source, folder: pathlib.Path) -> None:
     """Refuses a store whose source has other files by now: a run's data would change silently."""
-    then, now = store.summary(folder)["stamps"], source.stamps()
+    content, now = store.summary(folder), source.stamps()
+    then = content["stamps"]
     if now is None or then == now:
         return
+    print(f"{source.name}: comparing with {folder}, for files have other times.", file=sys.stderr)
     differ = {name for name in now.keys() & then.keys() if now[name] != then[name]}
     changes = [f"{name} is new" for name in now.keys() - then.keys()]
     changes += [f"{name} is gone" for name in then.keys() - now.keys()]
     changes += [f"{name} has changed" for name in _other_content(source, folder, differ)]
     if not changes:
+        with contextlib.suppress(OSError):  # Where it cannot be written, this is done each time.
+            store.write_summary(folder, content | {"stamps": now})
         return
     shown = ", ".join(sorted(changes)[:3]) + (", ..." if len(changes) > 3 else "")
     raise UserError(

@@ -185,9 +185,10 @@ class ArchivedVideos(Source):
 
     def describe(self) -> dict[str, object]:
         """As in `Source`; not where the archives are."""
-        format_options = dataclasses.asdict(self._format)
-        format_options["frame_size"] = format_options.pop("size")
-        return {"name": self.name, "version": self.version, **format_options}
+        options = {"frame_size": self._format.size, "channels": self._format.channels}
+        if self.facts.frame_shape[:2] != self.frame_shape[:2]:  # Else frames fit as they are.
+            options |= {"fit": self._format.fit, "resize": self._format.resize}
+        return {"name": self.name, "version": self.version, **options}
 
     def fetch(self) -> None:
         """Downloads the archives that are missing, after saying what they are, and lists them.
@@ -212,6 +213,11 @@ class ArchivedVideos(Source):
             self._download(folder, missing)
         for split in SPLITS:
             self.items(split)
+
+    def origin(self) -> dict[str, list[int]]:
+        """As in `Source`: size in bytes and time of change in ns of the archives."""
+        stats = {file: (self._folder() / file).stat() for file in self._files}
+        return {file: [stat.st_size, stat.st_mtime_ns] for file, stat in stats.items()}
 
     def digest(self, split: str, item: str) -> str:
         """As in `Source`."""

@@ -40,8 +40,8 @@ def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[
 
     Returns:
       Of a good video `name`, `frames`, `sha256` of the file, `source_sha256`, and by channel `sum`
-      and `squares`, the sums of the values and of their squares. Of another `name` and `skipped`,
-      which says why; what is in the file then means nothing.
+      and `squares`, the sums of the values and of their squares. Of another `name`,
+      `source_sha256` and `skipped`, which says why; what is in the file then means nothing.
 
     Raises:
       UserError: No video of this source can be read.
@@ -49,6 +49,7 @@ def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[
     channels = source.frame_shape[-1]
     digest, frames = hashlib.sha256(), 0
     total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+    source_digest = None
     try:
         source_digest = source.digest(split, item)
         with open(path, "wb") as file:
@@ -63,7 +64,7 @@ def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[
         if frames == 0:
             raise BadVideo("has no frames")
     except BadVideo as error:
-        return {"name": item, "skipped": str(error)}
+        return {"name": item, "skipped": str(error), "source_sha256": source_digest}
     return {
         "name": item,
         "frames": frames,
@@ -77,15 +78,21 @@ def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[
 class Readers:
     """Reads videos ahead of where they are written, and gives them back in order."""
 
-    def __init__(self, read: Callable[[str, str, pathlib.Path], dict], count: int):
-        """Takes what reads one video, to be called from `count` threads."""
-        self._read, self._count = read, count
+    def __init__(
+        self,
+        read: Callable[[str, str, pathlib.Path], dict],
+        count: int = 1,
+        abort: Callable[[], None] = lambda: None,
+    ):
+        """Takes what reads one video, to be called from `count` threads, and what breaks it off."""
+        self._read, self._count, self._abort = read, count, abort
 
     def read(
         self, split: str, items: list[str], folder: pathlib.Path
     ) -> Iterator[tuple[dict, pathlib.Path]]:
         """Yields what `read_one` returns for each item, and a file in `folder` with its frames."""
-        paths = (folder / f"{split}-{number}.tmp" for number in range(len(items)))
+        # With this process' number: a worker that outlives another one writes elsewhere.
+        paths = (folder / f"{split}-{number}.{os.getpid()}.tmp" for number in range(len(items)))
         if self._count == 1:
             for item, path in zip(items, paths, strict=True):
                 yield self._read(split, item, path), path
@@ -101,9 +108,11 @@ class Readers:
                 while waiting:
                     future, path = waiting.popleft()
                     yield future.result(), path
-            finally:
+            except BaseException:  # Nobody waits for the rest: a long video takes minutes.
                 for future, _ in waiting:
                     future.cancel()
+                self._abort()
+                raise
 
 
 @contextlib.contextmanager
@@ -117,7 +126,7 @@ def open_readers(source: Source, recipe: dict | None, count: int) -> Iterator[Re
       count: How many processes.
     """
     if recipe is None or count <= 1:
-        yield Readers(lambda split, item, path: read_one(source, split, item, path), 1)
+        yield Readers(lambda split, item, path: read_one(source, split, item, path))
         return
     workers = [_Worker(recipe) for _ in range(count)]
     idle = queue.SimpleQueue()
@@ -131,11 +140,14 @@ def open_readers(source: Source, recipe: dict | None, count: int) -> Iterator[Re
         finally:
             idle.put(worker)
 
-    try:
-        yield Readers(read, count)
-    finally:
+    def close() -> None:
         for worker in workers:
             worker.close()
+
+    try:
+        yield Readers(read, count, close)
+    finally:
+        close()
 
 
 class _Worker:
@@ -147,7 +159,7 @@ class _Worker:
 
     def read(self, split: str, item: str, path: pathlib.Path) -> dict:
         """Returns what `read_one` returns; a video that ends the process is one to be skipped."""
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:
             self._start()
         try:
             self._send([split, item, str(path)])
@@ -164,11 +176,11 @@ class _Worker:
         return answer
 
     def close(self) -> None:
-        """Ends the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        """Ends the process, whatever it is doing; to be called from any thread."""
+        process = self._process
+        if process is not None:
+            process.kill()
+            process.wait()
 
     def _start(self) -> None:
         root = pathlib.Path(__file__).parent.parent
@@ -178,23 +190,30 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            # Ctrl-C is for the process that prepares the store, which ends this one.
+            start_new_session=True,
             # One thread each: there are as many processes as cores.
             env=os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(paths)},
         )
         self._send(self._recipe)
 
     def _send(self, request) -> None:
-        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.write(json.dumps(request, default=_plain) + "\n")
         self._process.stdin.flush()
 
     def _crashed(self, item: str) -> dict:
         code = self._process.wait()
-        self._process = None
         reason = signal.Signals(-code).name if code < 0 else None
         if reason not in _CRASHES:
             raise UserError(
-                f"{item}: the process that read it ended with {reason or f'exit code {code}'},"
-                " which is not the video's fault as far as can be told (out of memory?). What was"
-                " prepared is kept: the same command goes on."
+                f"{self._recipe['name']}, {item}: the process that read it ended with"
+                f" {reason or f'exit code {code}'}, which is not the video's fault as far as can be"
+                " told. What was prepared is kept: the same command goes on. If memory ran out:"
+                f" python -m data_loaders prepare {self._recipe['name']} --processes 1"
             )
         return {"name": item, "skipped": f"ends the decoder with {reason}"}
+
+
+def _plain(value: object) -> object:
+    """Returns what JSON writes in place of NumPy's numbers and of paths."""
+    return value.item() if isinstance(value, np.generic) else str(value)

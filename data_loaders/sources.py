@@ -98,3 +98,10 @@ class Source(abc.ABC):
         changes, as in published archives, or where the files have gone for good.
         """
         return None
+
+    def origin(self) -> object:
+        """Returns what differs once the files are others than they were, as JSON can hold it.
+
+        What was prepared before an interruption is kept where this is still the same.
+        """
+        return self.stamps()

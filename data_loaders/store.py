@@ -71,12 +71,28 @@ def summary(folder: pathlib.Path) -> dict:
     path = folder / "store.json"
     try:
         content = json.loads(path.read_text())
-        version = content["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        version, digest = content.pop("format"), content.pop("sha256", None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, f"cannot be read ({type(error).__name__})") from None
     if version != FORMAT:
         raise _damaged(path, f"has format {version}, and this version reads {FORMAT}")
+    if digest != _digest(content):
+        raise _damaged(path, "is not what was written: its checksum differs")
     return content
+
+
+def write_summary(folder: pathlib.Path, content: dict) -> None:
+    """Writes store.json: all of it, or nothing."""
+    aside = folder / "store.json.tmp"
+    with open(aside, "w") as file:
+        json.dump({"format": FORMAT, **content, "sha256": _digest(content)}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(folder / "store.json")
+
+
+def _digest(content: dict) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 class Store(Dataset):

@@ -68,6 +68,10 @@ class TfdsDirectory(Source):
         for split in SPLITS:
             self._split(split)
 
+    def origin(self) -> list[object]:
+        """As in `Source`: the folder, and its description's time of change in ns."""
+        return [str(self._folder), (self._folder / "dataset_info.json").stat().st_mtime_ns]
+
     def items(self, split: str) -> list[str]:
         """As in `Source`, in the order of the files."""
         return [f"{i:05d}" for i in range(len(self._split(split)))]

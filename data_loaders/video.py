@@ -163,11 +163,12 @@ def read_video(
         yield from _blocks(frames, frame_format, exact_size)
 
 
-def frames_and_rate(path: pathlib.Path) -> tuple[int, float | None] | None:
+def frames_and_rate(path: pathlib.Path, through: bool = False) -> tuple[int, float | None] | None:
     """Reads from a file's header about how many frames it has, at which rate.
 
     Args:
       path: A file with one of `SUFFIXES`.
+      through: Whether to go through all of the file where its header does not say.
 
     Returns:
       The number of frames, and frames a second (None for arrays); None where a header does not
@@ -183,15 +184,9 @@ def frames_and_rate(path: pathlib.Path) -> tuple[int, float | None] | None:
                 return frame_arrays.npy_length(stream), None
             if suffix == ".npz":
                 return frame_arrays.npz_length(stream), None
-            return decoding.frames_and_rate(stream)
+            return decoding.frames_and_rate(stream, through)
     except BadVideo:
         return None
-
-
-def count_frames(path: pathlib.Path) -> int | None:
-    """Returns about how many frames a file has, at its own rate; see `frames_and_rate`."""
-    found = frames_and_rate(path)
-    return found and found[0]
 
 
 @contextlib.contextmanager

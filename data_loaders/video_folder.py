@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -105,6 +106,16 @@ class VideoFolder(Source):
           UserError: They do not, or cannot.
         """
         videos = self._splits()
+        used = {item for items in videos.values() for item in items}
+        others = [path.relative_to(self._folder).as_posix() for path in _files(self._folder)]
+        others = sorted(item for item in others if item not in used)
+        if others:
+            shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            print(
+                f"Note: {self._folder} has {len(others)} files that are not used, for they end in"
+                f" none of {', '.join(SUFFIXES)}, or are outside of train/ and test/: {shown}",
+                file=sys.stderr,
+            )
         if any(_suffix(item) not in ARRAY_SUFFIXES for split in SPLITS for item in videos[split]):
             decoding.require_av()
 
@@ -117,9 +128,12 @@ class VideoFolder(Source):
         sizes = {item: status.st_size for item, status in self._statuses().items()}
         items = sorted(sizes)
         step = max(1, math.ceil(len(items) / NUM_HEADERS))
+        told = {item: frames_and_rate(self._folder / item) for item in items[::step]}
+        if not any(told.values()):
+            some = min(items, key=lambda item: sizes[item] or math.inf)
+            told = {some: frames_and_rate(self._folder / some, through=True)}
         frames = covered = 0
-        for item in items[::step]:
-            found = frames_and_rate(self._folder / item)
+        for item, found in told.items():
             if found is not None:
                 count, rate = found
                 frames += count * min(1, self._fps / rate) if self._fps and rate else count
@@ -165,6 +179,12 @@ class VideoFolder(Source):
                 f"{self._folder} {problem}. Set data.videos_dir to the folder of your videos."
             )
         present = [split for split in SPLITS if (self._folder / split).is_dir()]
+        for path in sorted(self._folder.iterdir()):
+            if path.name.lower() in SPLITS and path.name not in SPLITS and path.is_dir():
+                raise UserError(
+                    f"{path}: call it {path.name.lower()}/, if it holds the {path.name.lower()}"
+                    " videos, or otherwise."
+                )
         if len(present) == len(SPLITS):
             return {split: self._videos(self._folder / split) for split in SPLITS}
         if present:

@@ -5,9 +5,11 @@ line goes out on stdout for each. When the process that prepares the store ends,
 """
 
 import json
+import os
 import pathlib
-import signal
 import sys
+import threading
+import time
 
 import data_loaders
 from cwvae.errors import UserError
@@ -16,7 +18,7 @@ from data_loaders.readers import read_one
 
 def main() -> None:
     """Answers requests until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides.
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     source = data_loaders.open_source(**json.loads(sys.stdin.readline()))
     for line in sys.stdin:
         split, item, path = json.loads(line)
@@ -26,7 +28,17 @@ def main() -> None:
             answer = {"error": str(error)}
         except OSError as error:
             answer = {"errno": error.errno, "problem": error.strerror or str(error)}
-        print(json.dumps(answer), flush=True)
+        try:
+            print(json.dumps(answer), flush=True)
+        except BrokenPipeError:
+            os._exit(1)
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process, in the middle of a video, too, once the one that started it is gone."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 if __name__ == "__main__":

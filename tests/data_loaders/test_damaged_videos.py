@@ -15,7 +15,7 @@ from video_files import H, W, counting, scene, write_video
 
 from cwvae.errors import UserError
 from data_loaders.sources import BadVideo
-from data_loaders.video import FrameFormat, read_video
+from data_loaders.video import FrameFormat, frames_and_rate, read_video
 
 
 def read(file: Path | bytes, name: str | None = None, size: int = 16, **options: object):
@@ -209,3 +209,28 @@ def test_without_pyav(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(UserError, match="pip install av"):
         read(path)
+
+
+@pytest.fixture(scope="module")
+def fragments(tmp_path_factory):
+    """An mp4 of fragments, as cameras and streams write them: no index says how long it is."""
+    path = tmp_path_factory.mktemp("fragments") / "a.mp4"
+    flags = {"movflags": "frag_keyframe+empty_moov"}
+    return write_video(path, scene(300), codec="libx264", options=flags).read_bytes()
+
+
+def test_fragments_are_read_to_the_end(fragments):
+    assert len(read(fragments, "a.mp4")) == 300
+
+
+def test_fragments_that_break_off_are_told(fragments):
+    boundaries = [m.start() - 4 for m in re.finditer(b"moof", fragments)]
+    cuts = [len(fragments) * i // 30 for i in range(1, 30)]
+    told = [fault(fragments[:cut], "a.mp4") for cut in cuts if cut not in boundaries]
+    assert sum("its last fragment is not whole" in words for words in told) >= 20
+
+
+def test_what_no_header_tells_is_counted_on_request(fragments, tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(fragments)
+    assert frames_and_rate(path, through=True)[0] == 300

@@ -89,12 +89,18 @@ def change_index(folder):
     path.write_bytes(path.read_bytes().replace(b"130", b"131"))
 
 
+def change_summary(folder):
+    path = folder / "store.json"
+    path.write_text(path.read_text().replace('"clips": 5', '"clips": 4'))
+
+
 DAMAGE = {
     "frames cut": (cut_frames, r"train\.frames: has 9935 bytes, not 9936"),
     "no frames": (lambda f: store.frames_file(f, "train").unlink(), "cannot be read"),
     "index": (change_index, "its checksum differs"),
     "no index": (lambda f: store.index_file(f, "train").unlink(), "cannot be read"),
     "no summary": (lambda f: (f / "store.json").write_text("{"), r"store\.json: cannot be read"),
+    "changed": (change_summary, r"store\.json: is not what was written"),
     "newer": (lambda f: (f / "store.json").write_text('{"format": 99}'), "has format 99"),
 }
 
