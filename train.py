@@ -43,7 +43,7 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
     with lock.RunLock(logdir) if chief else contextlib.nullcontext():
         source = None if checkpoints.steps(logdir) else config.training.init_from
         if chief:
-            run_folder.prepare(config, logdir)
+            run_folder.prepare(config, logdir, data[0].fingerprint)
             run_folder.tell_left_out(left_out, config, logdir)
         if count > 1:
             print(f"Worker {number} of TF_CONFIG's {count}: waiting for all.", file=sys.stderr)

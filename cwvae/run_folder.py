@@ -1,5 +1,6 @@
 """What is looked at and written before a run begins: its clips, and its folder. No TensorFlow."""
 
+import json
 import pathlib
 import shlex
 import sys
@@ -78,8 +79,8 @@ def tell_left_out(left_out: list[str], config: Config, logdir: str | pathlib.Pat
     # Names of files may be no UTF-8.
     path.write_text("".join(f"{line}\n" for line in left_out), errors="backslashreplace")
     print(
-        f"warning: {len(left_out)} training videos are shorter than training.seq_len ="
-        f" {config.training.seq_len} and are left out; {path} lists them. The first: {left_out[0]}",
+        f"warning: {len(left_out)} of the training videos are left out, for training.seq_len ="
+        f" {config.training.seq_len} is longer; {path} lists them. The first: {left_out[0]}",
         file=sys.stderr,
     )
 
@@ -107,11 +108,26 @@ def check(config: Config, logdir: str | pathlib.Path) -> None:
             )
 
 
-def prepare(config: Config, logdir: str | pathlib.Path) -> None:
-    """Makes a run's folder with its config.yml.
+def prepare(config: Config, logdir: str | pathlib.Path, fingerprint: str | None) -> None:
+    """Makes a run's folder with its config.yml, and data.json, which tells its data from others.
+
+    Args:
+      config: Of the run.
+      logdir: The run's folder.
+      fingerprint: Of the training clips.
 
     Raises:
-      UserError: A folder that cannot be written, or that holds a run of another configuration.
+      UserError: A folder that cannot be written, that holds a run of another configuration, or one
+        whose training clips were others.
     """
     check(config, logdir)  # Again: now the folder is locked.
+    path = pathlib.Path(logdir) / "data.json"
+    begun = any(path.parent.glob("checkpoints/*.npz")) and path.is_file()
+    if begun and json.loads(path.read_text()) != fingerprint:
+        raise UserError(
+            f"{logdir}: the training videos are not those that this run began with. Give another"
+            f" --logdir; or delete {path}, and it goes on with them."
+        )
     configuration.save_run(config, logdir)
+    if fingerprint is not None:
+        path.write_text(json.dumps(fingerprint))

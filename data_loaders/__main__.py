@@ -32,7 +32,13 @@ def prepare(options: dict, processes: int | None, again: bool) -> None:
     """Makes the store of a data set."""
     source = data_loaders.open_source(**options)
     data_dir = data_loaders.data_folder(options["data_dir"])
-    folder = preparation.prepare(source, data_dir, options, processes, again)
+    try:
+        folder = preparation.prepare(source, data_dir, options, processes, again)
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        raise
+    for split in SPLITS:
+        Store(folder, split)  # One that was there may be damaged.
     print(f"{folder} is ready.")
 
 
@@ -55,11 +61,16 @@ def info(options: dict, out: str | None) -> None:
             f"{split:6}{numbers['clips']:8,}{numbers['frames']:12,}{numbers['shortest']:10,}"
             f"{numbers['longest']:9,}{numbers['skipped']:10,}  {mean}, {stddev}"
         )
-    skipped = folder / "skipped.txt"
-    if skipped.read_text():
-        print(f"left out: {skipped}")
+    if any(part["skipped"] for part in content["splits"].values()):
+        print(f"left out: {folder / 'skipped.txt'}")
     path = pathlib.Path(out) if out else folder / "samples.png"
-    _draw(folder, path)
+    try:
+        _picture(folder).save(path)
+    except (OSError, ValueError) as error:  # ValueError: an ending that stands for no picture.
+        raise UserError(
+            f"{path}: the picture cannot be written there ({error}). --out FILE.png puts it"
+            " elsewhere."
+        ) from None
     print(f"sample frames: {path}")
 
 
@@ -80,7 +91,8 @@ def check(options: dict) -> None:
         shown = ", ".join(damaged[:5]) + (", ..." if len(damaged) > 5 else "")
         raise UserError(
             f"{folder}: {len(damaged)} of {count} videos are damaged: {shown}. Prepare it anew, on"
-            f" a disk that is sound: python -m data_loaders prepare {options['name']} --again"
+            f" a disk that is sound: python -m data_loaders prepare {options['name']} --again, with"
+            " the same --config and --set."
         )
     print(f"{folder}: all {count} videos are whole.")
 
@@ -93,20 +105,24 @@ def _existing(options: dict) -> pathlib.Path:
             f"{source.name}: there is no store {folder} yet. python -m data_loaders prepare"
             f" {source.name}, with the same --config and --set, makes it."
         )
+    try:
+        preparation.check_unchanged(source, folder)
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
     return folder
 
 
-def _draw(folder: pathlib.Path, path: pathlib.Path) -> None:
+def _picture(folder: pathlib.Path) -> Image.Image:
     """Draws frames of clips of both splits, which are spread evenly over clip and split."""
-    rows = []
+    rows, labels = [], []
     for split in SPLITS:
         data = Store(folder, split)
         for i in np.linspace(0, len(data) - 1, min(_SHOWN[0], len(data))).astype(int).tolist():
             moments = np.linspace(0, data.length(i) - 1, _SHOWN[1]).astype(int).tolist()
             rows.append([data.clip(i, t, 1) for t in moments])
-    picture = visualize.grid(rows, scale=max(1, 128 // rows[0][0].shape[1]))[0]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+            labels.append(f"{split} {i}")
+    grid = visualize.grid(rows, scale=max(1, 128 // rows[0][0].shape[1]))
+    return Image.fromarray(visualize.label_rows(grid, labels)[0])
 
 
 def _options(arguments: argparse.Namespace) -> dict:

@@ -24,6 +24,7 @@ from data_loaders import kth_actions
 from data_loaders.locking import locked
 from data_loaders.published import ArchivedVideos, Published
 from data_loaders.sources import SPLITS, BadVideo
+from data_loaders.store import label
 from data_loaders.tfds_records import find
 
 _KEY_BITS = 128  # Of the keys that tfds sorts records by.
@@ -101,7 +102,7 @@ class _Videos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 if not blocks:
                     raise BadVideo("has no frames")
             except BadVideo as error:
-                skipped.append(f"{split}/{item}: {error}")
+                skipped.append(f"{label(split, item)}: {error}")
                 continue
             # tfds puts records into files by the first bits of their keys, and sorts each of these
             # in memory. Keys 0, 1, 2, ... would all go to one file.

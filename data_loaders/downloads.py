@@ -67,9 +67,8 @@ def data_folder(data_dir: str | None) -> pathlib.Path:
         return default_data_dir()
     folder = pathlib.Path(data_dir).expanduser()
     if not folder.is_dir():
-        raise UserError(
-            f"data.data_dir: {data_dir} is not a folder. Correct it, or make it: mkdir -p {folder}"
-        )
+        make = "" if folder.exists() else f", or make it: mkdir -p {folder}"
+        raise UserError(f"data.data_dir: {data_dir} is not a folder. Correct it{make}.")
     return folder
 
 

@@ -34,6 +34,9 @@ class Dataset(abc.ABC):
     # order of its own, as in the original implementation.
     windows = "random"
 
+    # Differs where the clips do; None for those that are a function of the configuration.
+    fingerprint: str | None = None
+
     # The error that ended a stream of batches, since what passes through tf.data loses its type.
     failure: UserError | None = None
 

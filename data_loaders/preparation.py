@@ -25,7 +25,12 @@ from data_loaders.readers import Readers, open_readers
 from data_loaders.sources import SPLITS, BadVideo, Source
 
 _SECONDS_BETWEEN_SYNCS = 2.0  # At most so much work is lost with a kill.
+_SHOWN_REASONS = 5  # Why videos were left out; all of them are in a file.
 _PIECE = 2**20  # Bytes copied at a time.
+_OR_STREAM = (
+    ", or, if tensorflow-datasets holds the data already, set data.store=false to read them from"
+    " there, slower"
+)
 _ROOM = 2**26  # Bytes left free on a disk: index, and videos under way.
 
 
@@ -55,7 +60,7 @@ def prepare(
     """
     folder = store.folder_of(source, data_dir)
     if store.is_complete(folder) and not again:
-        _check_unchanged(source, folder)
+        check_unchanged(source, folder)
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -125,9 +130,8 @@ def _check_disk(source: Source, folder: pathlib.Path, there: int = 0) -> str:
     if max(0, size - there) + _ROOM > free:
         raise UserError(
             f"{source.name}: the prepared videos take about {size_text(size)} in {folder.parent},"
-            f" where {size_text(free)} are free. Make room, set data.data_dir to a folder on a"
-            " larger disk, or, if tensorflow-datasets holds the data already, set data.store=false"
-            " to read them from there, slower."
+            f" where {size_text(free)} are free. Make room, or set data.data_dir to a folder on a"
+            f" larger disk{_OR_STREAM if source.in_tfds else ''}."
         )
     return f"about {size_text(size)} in {folder} ({size_text(free)} free)"
 
@@ -216,7 +220,10 @@ def _whole_lines(path: pathlib.Path) -> list[dict]:
     for text in path.read_bytes().splitlines(keepends=True):
         if not text.endswith(b"\n"):
             break
-        lines.append(json.loads(text))
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
     return lines
 
 
@@ -291,18 +298,31 @@ def _tell(source: Source, folder: pathlib.Path, kept: dict[str, _Writer], second
     counts = " and ".join(f"{splits[split]['clips']} {split}" for split in kept)
     size = size_text(sum(writer.bytes for writer in kept.values()))
     print(f"Prepared {source.name}: {counts} videos, {size}, {seconds:.0f} s.", file=sys.stderr)
-    skipped = (folder / "skipped.txt").read_text().splitlines()
+    skipped = {}
+    for split, writer in kept.items():
+        for line in writer.lines:
+            if "skipped" in line:
+                skipped.setdefault(line["skipped"], []).append(store.label(split, line["name"]))
     if skipped:
+        left_out, total = sum(map(len, skipped.values())), sum(len(w.items) for w in kept.values())
+        shown = [
+            f"\n  {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {reason}"
+            for reason, names in list(skipped.items())[:_SHOWN_REASONS]
+        ]
+        more = "\n  ..." if len(skipped) > _SHOWN_REASONS else ""
         print(
-            f"warning: {len(skipped)} of {sum(len(writer.items) for writer in kept.values())}"
-            f" videos cannot be used and were left out; {folder / 'skipped.txt'} lists them, with"
-            f" the reasons. The first: {skipped[0]}",
+            f"warning: {left_out} of {total} videos cannot be used and were left out, see"
+            f" {folder / 'skipped.txt'}:{''.join(shown)}{more}",
             file=sys.stderr,
         )
 
 
-def _check_unchanged(source: Source, folder: pathlib.Path) -> None:
-    """Refuses a store whose source has other files by now: a run's data would change silently."""
+def check_unchanged(source: Source, folder: pathlib.Path) -> None:
+    """Refuses a store whose source has other files by now: a run's data would change silently.
+
+    Raises:
+      UserError: Files are new, gone or have another content.
+    """
     content, now = store.summary(folder), source.stamps()
     then = content["stamps"]
     if now is None or then == now:
@@ -318,8 +338,8 @@ def _check_unchanged(source: Source, folder: pathlib.Path) -> None:
         return
     shown = ", ".join(sorted(changes)[:3]) + (", ..." if len(changes) > 3 else "")
     raise UserError(
-        f"{source.name}: {len(changes)} videos are others than those that {folder} was prepared"
-        f" from: {shown}. To take them as they are now, delete that folder, or run `python -m"
+        f"{source.name}: the videos are not those that {folder} was prepared from ({len(changes)}"
+        f" differ: {shown}). To take them as they are now, delete that folder, or run `python -m"
         f" data_loaders prepare {source.name} --again` with the same --config and --set; to keep"
         " the old ones, put them back."
     )

@@ -51,6 +51,7 @@ class Facts:
     folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+_ALIKE = 0.5  # Published numbers are rounded, and some are guesses; less than this is another set.
 _MEANWHILE = (
     "To try meanwhile, without a download: configs/quickstart.yml and configs/procedural_mazes.yml."
 )
@@ -197,22 +198,18 @@ class ArchivedVideos(Source):
           UserError: A folder that was named is not there, archives are missing from
             `archives_dir` or cannot be downloaded, or they are damaged.
         """
-        folder = self._folder()
-        if self._archives_dir is not None and not folder.is_dir():
-            raise UserError(
-                f"data.archives_dir: {folder} is not a folder. Make it, or correct the setting."
-            )
         missing = self._missing()
-        if missing and self._archives_dir is not None:
-            where = "; ".join(f"{file} from {self._files[file][0]}" for file in missing)
-            raise UserError(
-                f"{self.name}: data.archives_dir {folder} has no {', no '.join(missing)}. Get"
-                f" {where}; or leave data.archives_dir out, to have them downloaded."
-            )
         if missing:
-            self._download(folder, missing)
+            self._download(self._folder(), missing)
         for split in SPLITS:
             self.items(split)
+        expected, published = self.expected_frames(), self.facts.num_frames
+        if not _ALIKE * published <= expected <= published / _ALIKE:
+            print(
+                f"Note: the archives in {self._folder()} hold about {expected:,} frames of"
+                f" {self.name}, of which {published:,} were published.",
+                file=sys.stderr,
+            )
 
     def origin(self) -> dict[str, list[int]]:
         """As in `Source`: size in bytes and time of change in ns of the archives."""
@@ -244,7 +241,18 @@ class ArchivedVideos(Source):
         return data_folder(self._data_dir) / "downloads"
 
     def _missing(self) -> list[str]:
-        return [file for file in self._files if not (self._folder() / file).is_file()]
+        """Returns the archives that are to be downloaded, after looking for those that are not."""
+        folder = self._folder()
+        missing = [file for file in self._files if not (folder / file).is_file()]
+        if self._archives_dir is None or not missing:
+            return missing
+        if not folder.is_dir():
+            raise UserError(f"data.archives_dir: {folder} is not a folder. Correct the setting.")
+        where = "; ".join(f"{file} from {self._files[file][0]}" for file in missing)
+        raise UserError(
+            f"{self.name}: data.archives_dir {folder} has no {', no '.join(missing)}. Get {where};"
+            " or leave data.archives_dir out, and what is needed is downloaded."
+        )
 
     def _download(self, folder: pathlib.Path, files: list[str]) -> None:
         facts = self.facts

@@ -111,7 +111,8 @@ class Store(Dataset):
         """
         content = summary(folder)
         self.folder, self.split, self._source = folder, split, source
-        lines = _read_index(folder, split, content["splits"][split]["index_sha256"])
+        self.fingerprint = content["splits"][split]["index_sha256"]
+        lines = _read_index(folder, split, self.fingerprint)
         self._lines = [line for line in lines if "skipped" not in line]
         frames = np.array([line["frames"] for line in self._lines], np.int64)
         super().__init__(UnequalClips(frames), tuple(content["frame_shape"]))

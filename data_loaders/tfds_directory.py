@@ -30,6 +30,8 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 class TfdsDirectory(Source):
     """The videos of a prepared folder, to be put into a store. Items are named by their number."""
 
+    in_tfds = True
+
     def __init__(
         self,
         *,

@@ -1,5 +1,6 @@
 """Your own videos: a folder of files, in `train/` and `test/` or all together."""
 
+import collections
 import hashlib
 import math
 import os
@@ -23,7 +24,7 @@ from data_loaders.video import (
 # Raised where the same files and options give other frames or other splits than before.
 VERSION = 1
 
-# Headers that are read to guess how many frames there are.
+# Headers of each kind of file that are read to guess how many frames there are.
 NUM_HEADERS = 200
 
 
@@ -124,21 +125,24 @@ class VideoFolder(Source):
         return self._splits()[split]
 
     def expected_frames(self) -> int:
-        """As in `Source`, from the headers of some files and the sizes of all."""
-        sizes = {item: status.st_size for item, status in self._statuses().items()}
-        items = sorted(sizes)
-        step = max(1, math.ceil(len(items) / NUM_HEADERS))
-        told = {item: frames_and_rate(self._folder / item) for item in items[::step]}
-        if not any(told.values()):
-            some = min(items, key=lambda item: sizes[item] or math.inf)
-            told = {some: frames_and_rate(self._folder / some, through=True)}
-        frames = covered = 0
-        for item, found in told.items():
-            if found is not None:
-                count, rate = found
-                frames += count * min(1, self._fps / rate) if self._fps and rate else count
-                covered += sizes[item]
-        return math.ceil(frames * sum(sizes.values()) / covered) if covered else 0
+        """As in `Source`, from the headers of some files of each kind: mostly of all of them."""
+        statuses = self._statuses()
+        kinds = collections.defaultdict(list)
+        for item in sorted(statuses):
+            kinds[_suffix(item)].append(item)
+        expected = 0.0
+        for items in kinds.values():
+            step = math.ceil(len(items) / NUM_HEADERS)
+            told = [frames_and_rate(self._folder / item) for item in items[::step]]
+            if not any(told):  # As of live streams: one of them is gone through.
+                some = min(items, key=lambda item: statuses[item].st_size or math.inf)
+                told = [frames_and_rate(self._folder / some, through=True)]
+            frames = sum(self._frames_taken(*found) for found in told if found)
+            expected += frames * len(items) / len(told)
+        return math.ceil(expected)
+
+    def _frames_taken(self, frames: int, rate: float | None) -> float:
+        return frames * min(1, self._fps / rate) if self._fps and rate else frames
 
     def stamps(self) -> dict[str, str] | None:
         """As in `Source`: size in bytes and time of change in ns of all videos, by their names."""

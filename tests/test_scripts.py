@@ -122,8 +122,20 @@ def test_a_folder_of_videos_is_trained_on_and_evaluated(videos, tmp_path):
     assert "warning: 1 of 7 videos cannot be used" in result.stderr
     assert "train/broken.mp4" in result.stderr
     # Windows have 6 frames.
-    assert "1 training videos are shorter than training.seq_len = 6" in result.stderr
+    assert "1 of the training videos are left out" in result.stderr
     assert (logdir / "left_out.txt").read_text() == "train/b.npy: 5 frames\n"
+
+    # Another video, which a run that is gone on with would not have begun with.
+    shutil.copy(tmp_path / "videos" / "train" / "c.npy", tmp_path / "videos" / "train" / "x.npy")
+    result = run("train.py", "--logdir", logdir)
+    assert result.returncode == 2
+    assert "x.npy is new" in error_of(result.stderr)
+    prepare = ("-m", "data_loaders", "prepare", "video_folder", "--again")
+    assert run(*prepare, *config, *videos).returncode == 0
+    result = run("train.py", "--logdir", logdir, "--set", "training.steps=3")
+    assert "not those that this run began with" in error_of(result.stderr)
+    (tmp_path / "videos" / "train" / "x.npy").unlink()
+    assert run(*prepare, *config, *videos).returncode == 0
 
     result = succeed("eval.py", "--logdir", logdir)
     assert "Preparing" not in result.stderr

@@ -43,14 +43,22 @@ def test_prepare_info_and_check_tell_what_there_is(options, tmp_path):
     ]
     picture = np.asarray(Image.open(folder / "samples.png"))
     # Two rows of eight frames, at twice their size: from black to nearly white.
-    assert picture.shape[1] > 8 * 128
-    assert picture[64, 64].tolist() == [0, 0, 0]
+    left = picture.shape[1] - 8 * 130
+    assert left > 0  # What the rows are called.
+    assert picture[64, left + 64].tolist() == [0, 0, 0]
     assert picture[64, -64].tolist() == [220, 220, 220]
+    message = error_of(
+        command("info", "video_folder", *options, "--out", tmp_path / "a.xyz").stderr
+    )
+    assert "--out FILE.png" in message
 
     checked = command("check", "video_folder", *options)
     assert checked.stdout == f"{folder}: all 2 videos are whole.\n"
     path = store.frames_file(folder, "test")
-    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    path.write_bytes(path.read_bytes()[:-1])
+    message = error_of(command("prepare", "video_folder", *options).stderr)
+    assert f"{path}: has" in message
+    path.write_bytes(path.read_bytes() + b"\x00")
     checked = command("check", "video_folder", *options)
     assert checked.returncode == 2
     message = error_of(checked.stderr)
@@ -67,6 +75,7 @@ def test_what_is_not_there_is_told_with_the_command_that_makes_it(options):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (["prepare", "gqn_mazes", "--processes", "0"], "'0' is not a number from 1"),
         (["prepare", "gqn_maze"], "did you mean 'gqn_mazes'"),
         (["info", "moving_digits"], "is made as it is read"),
         (["check", "video_folder"], "data.videos_dir"),

@@ -164,7 +164,7 @@ def test_files_that_changed_since_are_told_and_taken_on_request(tmp_path):
     with pytest.raises(UserError) as caught:
         preparation.prepare(source, tmp_path)
     message = str(caught.value)
-    for part in ("3 videos", "video3 has changed", "video5 is gone", "video9 is new"):
+    for part in ("(3 differ: ", "video3 has changed", "video5 is gone", "video9 is new"):
         assert part in message
     assert "video4" not in message
     assert f"{folder}" in message

@@ -53,6 +53,18 @@ def test_train_and_test_folders(tmp_path):
     }
 
 
+def test_what_is_not_used_is_told(tmp_path, capsys):
+    touch(tmp_path, "train/b.npy", "test/c.npy", "train/notes.txt", "val/d.npy", "e.mpg")
+    open_folder(tmp_path).fetch()
+    assert "3 files that are not used" in (told := capsys.readouterr().err)
+    assert "e.mpg, train/notes.txt, val/d.npy" in told
+
+
+def test_folders_that_are_nearly_called_train_and_test_are_refused(tmp_path):
+    touch(tmp_path, "Train/b.npy", "Test/c.npy")
+    assert "Test: call it test/" in refusal(tmp_path)
+
+
 def test_every_ending_counts_and_others_do_not(tmp_path):
     endings = ["MP4", "avi", "gif", "m4v", "mkv", "mov", "npy", "npz", "webm"]
     videos = [f"a.{ending}" for ending in endings]
@@ -233,8 +245,10 @@ def test_expected_frames(tmp_path):
     assert open_folder(tmp_path).expected_frames() == 120
     assert open_folder(tmp_path, fps=5).expected_frames() == 30
     assert open_folder(tmp_path, fps=40).expected_frames() == 120
-    (tmp_path / "train" / "bad.mp4").write_bytes(b"text" * 10)
-    assert 120 <= open_folder(tmp_path).expected_frames() <= 140
+    (tmp_path / "train" / "bad.mp4").write_bytes(b"text" * 10**6)  # However large it is.
+    assert open_folder(tmp_path).expected_frames() == 120
+    np.save(tmp_path / "train" / "long.npy", np.zeros((5000, 4, 4), np.uint8))
+    assert open_folder(tmp_path).expected_frames() == 5120
 
 
 def test_expected_frames_of_many_files_look_at_some(tmp_path):
