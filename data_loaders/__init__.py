@@ -6,7 +6,7 @@ import pathlib
 
 from cwvae.errors import UserError, unknown_name
 from cwvae.startup import quiet_tensorflow
-from data_loaders import preparation, store, tfds_records
+from data_loaders import preparation, tfds_records
 from data_loaders.downloads import data_folder
 from data_loaders.kth_actions import KthActions
 from data_loaders.moving_digits import MovingDigits
@@ -79,8 +79,9 @@ def load(name: str, split: str, **options: object) -> Dataset:
 def open_source(name: str, **options: object) -> Source:
     """Returns where the videos of a data set come from, before a store holds them.
 
-    That is a folder which tensorflow-datasets has prepared, if there is one, and else what the data
-    set was published as.
+    That is a folder which tensorflow-datasets has prepared, if there is one and no `archives_dir`
+    is named, and else what the data set was published as. Either gives the same store, but for the
+    order of the videos where the original project's builders shuffled them.
 
     Args:
       name: The name of the data set, a key of `SOURCES`.
@@ -96,8 +97,6 @@ def open_source(name: str, **options: object) -> Source:
     folder = _prepared_by_tfds(source, options)
     if folder is None or options.get("archives_dir") is not None:
         return source
-    if store.is_complete(store.folder_of(source, data_folder(options.get("data_dir")))):
-        return source  # The store was made of either; nothing will be read again.
     frames = _own(TfdsDirectory, options)
     return TfdsDirectory(name=name, folder=folder, description=source.describe(), **frames)
 
