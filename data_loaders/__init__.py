@@ -10,10 +10,11 @@ from data_loaders import preparation, tfds_records
 from data_loaders.downloads import data_folder
 from data_loaders.kth_actions import KthActions
 from data_loaders.moving_digits import MovingDigits
+from data_loaders.options import check_split
 from data_loaders.pipeline import WINDOWS, Dataset
 from data_loaders.procedural_mazes import ProceduralMazes
 from data_loaders.published import Published
-from data_loaders.sources import SPLITS, Source
+from data_loaders.sources import Source
 from data_loaders.store import Store
 from data_loaders.tfds_directory import TfdsDirectory, TfdsStream
 from data_loaders.video_folder import VideoFolder
@@ -53,8 +54,7 @@ def load(name: str, split: str, **options: object) -> Dataset:
       UserError: an unknown name, split or option, or data that are missing or damaged.
     """
     _check(name, options)
-    if split not in SPLITS:
-        raise UserError(unknown_name("split", split, SPLITS))
+    check_split(split)
     windows = options.get("windows", "random")
     if windows not in WINDOWS:
         raise UserError(unknown_name("data.windows", windows, WINDOWS))

@@ -106,7 +106,7 @@ def _existing(options: dict) -> pathlib.Path:
             f" {source.name}, with the same --config and --set, makes it."
         )
     try:
-        preparation.check_unchanged(source, folder)
+        store.check_unchanged(source, folder)
     except UserError as error:
         print(f"warning: {error}", file=sys.stderr)
     return folder

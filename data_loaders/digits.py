@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from cwvae.errors import UserError, unknown_name
+from data_loaders.options import check_split
 
-SPLITS = ("train", "test")
 SOURCES = ("sklearn", "mnist")
 
 _IDX_PREFIX = {"train": "train", "test": "t10k"}  # How MNIST's own files call the two splits.
@@ -57,8 +57,7 @@ def load_digits(
     Raises:
       UserError: an unknown split or source, or digits that are missing or damaged.
     """
-    if split not in SPLITS:
-        raise UserError(unknown_name("split", split, SPLITS))
+    check_split(split)
     if digits_dir is not None:
         images, labels = _from_idx_files(Path(digits_dir).expanduser(), split)
     elif digits == "sklearn":

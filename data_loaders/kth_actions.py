@@ -15,6 +15,7 @@ import numpy as np
 
 from cwvae.errors import UserError, unknown_name
 from data_loaders import archives
+from data_loaders.options import check_split
 from data_loaders.published import ArchivedVideos, Facts, natural_order
 from data_loaders.sources import SPLITS, BadVideo
 
@@ -135,8 +136,7 @@ class KthActions(ArchivedVideos):
 
     def items(self, split: str) -> list[str]:
         """As in `Source`, in natural order."""
-        if split not in SPLITS:
-            raise UserError(unknown_name("split", split, SPLITS))
+        check_split(split)
         persons = PERSONS[self._kth_split][split]
         videos, _ = self._videos()
         keys = {video: key for video, (key, person) in videos.items() if person in persons}

@@ -16,7 +16,9 @@ import numpy as np
 
 from cwvae.errors import UserError, unknown_name
 from data_loaders import digits as digit_images
+from data_loaders.options import check_channels, check_whole_number
 from data_loaders.pipeline import Dataset
+from data_loaders.sources import SPLITS
 from data_loaders.windows import EqualClips
 
 OVERLAPS = ("sum", "max")
@@ -82,15 +84,13 @@ class MovingDigits(Dataset):
             ("data.test_length", test_length, 1),
             ("data.seed", seed, 0),
         ):
-            if not isinstance(value, int | np.integer) or value < least:
-                raise UserError(f"{name} is {value!r}; expected a whole number >= {least}.")
+            check_whole_number(name, value, least)
         if digit_size >= frame_size:
             raise UserError(
                 f"digits of {digit_size} pixels (data.digit_size) have no room to move in frames "
                 f"of {frame_size} pixels (model.frame_size). Make the digits smaller."
             )
-        if channels not in (1, 3):
-            raise UserError(f"model.channels is {channels!r}; expected 1 or 3.")
+        check_channels(channels)
         if overlap not in OVERLAPS:
             raise UserError(unknown_name("data.overlap", overlap, OVERLAPS))
         self._speed = _checked_speed(speed)
@@ -146,7 +146,7 @@ class MovingDigits(Dataset):
     def _motion(self, i: int) -> _Motion:
         self._check_index(i)
         # The spawn key keeps (split, i) apart from every seed, however large.
-        key = (digit_images.SPLITS.index(self._split), int(i))
+        key = (SPLITS.index(self._split), int(i))
         rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
         indices = rng.integers(len(self._images), size=self._num_digits)
         origin = rng.uniform(0, self._room, (self._num_digits, 2))

@@ -22,7 +22,7 @@ from cwvae.errors import UserError
 from data_loaders import store
 from data_loaders.locking import locked
 from data_loaders.readers import Readers, open_readers
-from data_loaders.sources import SPLITS, BadVideo, Source
+from data_loaders.sources import SPLITS, Source
 
 _SECONDS_BETWEEN_SYNCS = 2.0  # At most so much work is lost with a kill.
 _SHOWN_REASONS = 5  # Why videos were left out; all of them are in a file.
@@ -60,7 +60,7 @@ def prepare(
     """
     folder = store.folder_of(source, data_dir)
     if store.is_complete(folder) and not again:
-        check_unchanged(source, folder)
+        store.check_unchanged(source, folder)
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,9 @@ def _prepare(
     _check_disk(source, folder, there)  # Before anything is downloaded in vain.
     source.fetch()
     items = {split: source.items(split) for split in SPLITS}
-    plan = {"description": source.describe(), "items": items, "origin": source.origin()}
+    # Taken before the first video is read: one that is changed meanwhile will be found to differ.
+    stamps, origin = source.stamps(), source.origin()
+    plan = {"description": source.describe(), "items": items, "stamps": stamps, "origin": origin}
     _begin(partial, plan)
     kept = {split: _Writer(partial, split, items[split], source) for split in SPLITS}
     room = _check_disk(source, folder, sum(writer.bytes for writer in kept.values()))
@@ -94,7 +96,7 @@ def _prepare(
     ):
         for writer in kept.values():
             writer.run(readers, progress)
-    _finish(source, folder, partial, kept)
+    _finish(source, folder, partial, kept, stamps)
     _tell(source, folder, kept, time.monotonic() - began)
 
 
@@ -232,14 +234,10 @@ def _finish(
     folder: pathlib.Path,
     partial: pathlib.Path,
     kept: dict[str, _Writer],
+    stamps: dict[str, str] | None,
 ) -> None:
     """Writes what describes the store, and gives it its name."""
-    skipped = [
-        f"{store.label(split, line['name'])}: {line['skipped']}\n"
-        for split, writer in kept.items()
-        for line in writer.lines
-        if "skipped" in line
-    ]
+    skipped = [f"{name}: {reason}\n" for name, reason in _skipped(kept)]
     # Names of files may be no UTF-8.
     (partial / "skipped.txt").write_text("".join(skipped), errors="backslashreplace")
     for split, writer in kept.items():
@@ -255,7 +253,7 @@ def _finish(
         "frame_shape": source.frame_shape,
         "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "splits": {split: _statistics(partial, writer) for split, writer in kept.items()},
-        "stamps": source.stamps(),
+        "stamps": stamps,
     }
     store.write_summary(partial, content)
     # Killed at any place from here on, the next one finds nothing left to read, or the store.
@@ -266,6 +264,16 @@ def _finish(
     partial.rename(folder)
     (folder / "plan.json").unlink()
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _skipped(kept: dict[str, _Writer]) -> list[tuple[str, str]]:
+    """Returns the videos that were left out, and why."""
+    return [
+        (store.label(split, line["name"]), line["skipped"])
+        for split, writer in kept.items()
+        for line in writer.lines
+        if "skipped" in line
+    ]
 
 
 def _statistics(partial: pathlib.Path, writer: _Writer) -> dict:
@@ -299,10 +307,8 @@ def _tell(source: Source, folder: pathlib.Path, kept: dict[str, _Writer], second
     size = size_text(sum(writer.bytes for writer in kept.values()))
     print(f"Prepared {source.name}: {counts} videos, {size}, {seconds:.0f} s.", file=sys.stderr)
     skipped = {}
-    for split, writer in kept.items():
-        for line in writer.lines:
-            if "skipped" in line:
-                skipped.setdefault(line["skipped"], []).append(store.label(split, line["name"]))
+    for name, reason in _skipped(kept):
+        skipped.setdefault(reason, []).append(name)
     if skipped:
         left_out, total = sum(map(len, skipped.values())), sum(len(w.items) for w in kept.values())
         shown = [
@@ -315,51 +321,6 @@ def _tell(source: Source, folder: pathlib.Path, kept: dict[str, _Writer], second
             f" {folder / 'skipped.txt'}:{''.join(shown)}{more}",
             file=sys.stderr,
         )
-
-
-def check_unchanged(source: Source, folder: pathlib.Path) -> None:
-    """Refuses a store whose source has other files by now: a run's data would change silently.
-
-    Raises:
-      UserError: Files are new, gone or have another content.
-    """
-    content, now = store.summary(folder), source.stamps()
-    then = content["stamps"]
-    if now is None or then == now:
-        return
-    print(f"{source.name}: comparing with {folder}, for files have other times.", file=sys.stderr)
-    differ = {name for name in now.keys() & then.keys() if now[name] != then[name]}
-    changes = [f"{name} is new" for name in now.keys() - then.keys()]
-    changes += [f"{name} is gone" for name in then.keys() - now.keys()]
-    changes += [f"{name} has changed" for name in _other_content(source, folder, differ)]
-    if not changes:
-        with contextlib.suppress(OSError):  # Where it cannot be written, this is done each time.
-            store.write_summary(folder, content | {"stamps": now})
-        return
-    shown = ", ".join(sorted(changes)[:3]) + (", ..." if len(changes) > 3 else "")
-    raise UserError(
-        f"{source.name}: the videos are not those that {folder} was prepared from ({len(changes)}"
-        f" differ: {shown}). To take them as they are now, delete that folder, or run `python -m"
-        f" data_loaders prepare {source.name} --again` with the same --config and --set; to keep"
-        " the old ones, put them back."
-    )
-
-
-def _other_content(source: Source, folder: pathlib.Path, names: set[str]) -> list[str]:
-    """Returns which videos are not what the store was made of: a copy of a file has a new time."""
-    found = []
-    for split in SPLITS:
-        for text in store.index_file(folder, split).read_bytes().splitlines() if names else ():
-            line = json.loads(text)
-            if line["name"] not in names:
-                continue
-            try:
-                same = source.digest(split, line["name"]) == line.get("source_sha256")
-            except BadVideo:
-                same = False
-            if not same:
-                found.append(line["name"])
-    return found
 
 
 def size_text(count: float) -> str:

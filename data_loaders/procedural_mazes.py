@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from cwvae.errors import UserError, unknown_name
+from cwvae.errors import UserError
 from data_loaders.maze_walks import Maze, random_maze, walk
+from data_loaders.options import check_channels, check_split, check_whole_number
 from data_loaders.raycaster import TEXTURE_SIZE, Raycaster, texture_pyramid
 from data_loaders.sources import SPLITS, Source
 from data_loaders.video import FrameFormat
@@ -76,10 +77,8 @@ class ProceduralMazes(Source):
             ("data.train_length", train_length, 1),
             ("data.test_length", test_length, 1),
         ):
-            if not isinstance(value, int | np.integer) or value < least:
-                raise UserError(f"{name} is {value!r}; expected a whole number >= {least}.")
-        if channels not in (1, 3):
-            raise UserError(f"model.channels is {channels!r}; expected 1 or 3.")
+            check_whole_number(name, value, least)
+        check_channels(channels)
         super().__init__("procedural_mazes", int(frame_size), int(channels))
         self._format = FrameFormat(frame_size, channels)
         self._seed = int(seed)
@@ -107,7 +106,7 @@ class ProceduralMazes(Source):
 
     def items(self, split: str) -> list[str]:
         """Returns the videos' numbers, from 000000."""
-        self._check_split(split)
+        check_split(split)
         return [f"{i:06d}" for i in range(self._videos[split])]
 
     def expected_frames(self) -> int:
@@ -161,12 +160,8 @@ class ProceduralMazes(Source):
             "sky": np.array(clip.sky),
         }
 
-    def _check_split(self, split: str) -> None:
-        if split not in SPLITS:
-            raise UserError(unknown_name("split", split, SPLITS))
-
     def _clip(self, split: str, item: str) -> _Clip:
-        self._check_split(split)
+        check_split(split)
         # The spawn key keeps (split, i) apart from every seed, however large.
         key = (SPLITS.index(split), int(item))
         rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))

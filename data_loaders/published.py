@@ -18,6 +18,7 @@ import numpy as np
 from cwvae.errors import UserError, unknown_name
 from data_loaders import archives
 from data_loaders.downloads import archive_org_checksum, data_folder, download
+from data_loaders.options import check_channels, check_split
 from data_loaders.sources import SPLITS, Source
 from data_loaders.video import FrameFormat, read_video
 
@@ -174,10 +175,9 @@ class ArchivedVideos(Source):
         Raises:
           UserError: An option out of range.
         """
-        if channels not in (None, 1, 3):
-            raise UserError(f"model.channels is {channels!r}; expected 1 or 3.")
         if channels is None:
             channels = facts.frame_shape[-1]
+        check_channels(channels)
         super().__init__(name, frame_size, channels)
         self.facts = facts
         self._format = FrameFormat(frame_size, channels, fit, resize)
@@ -320,8 +320,7 @@ class Published(ArchivedVideos):
 
         A split's folder is at the archive's root, or in one other folder there.
         """
-        if split not in SPLITS:
-            raise UserError(unknown_name("split", split, SPLITS))
+        check_split(split)
         path, folder = self._path(), self.facts.folders[split]
         videos = archives.members(path, (".mp4",))
         found = [video for video in videos if _is_in(folder, video)]

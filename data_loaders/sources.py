@@ -100,8 +100,8 @@ class Source(abc.ABC):
         return None
 
     def origin(self) -> object:
-        """Returns what differs once the files are others than they were, as JSON can hold it.
+        """Returns what, beside `stamps`, differs once the files are others, as JSON can hold it.
 
-        What was prepared before an interruption is kept where this is still the same.
+        What was prepared before an interruption is kept where both are still the same.
         """
-        return self.stamps()
+        return None

@@ -16,18 +16,20 @@ memory of the process, which seems to grow to the size of the data (benchmarks/d
 H, W and C are the height, width and channels of a frame.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 
 import numpy as np
 
 from cwvae.errors import UserError
 from data_loaders.pipeline import Dataset
-from data_loaders.sources import SPLITS, Source
+from data_loaders.sources import SPLITS, BadVideo, Source
 from data_loaders.windows import UnequalClips
 
 FORMAT = 1
@@ -206,3 +208,49 @@ def verify(folder: pathlib.Path) -> Iterator[tuple[str, str, bool]]:
     for split in SPLITS:
         for name, whole in Store(folder, split).verify():
             yield split, name, whole
+
+
+def check_unchanged(source: Source, folder: pathlib.Path) -> None:
+    """Refuses a store whose source has other files by now: a run's data would change silently.
+
+    Raises:
+      UserError: Files are new, gone or have another content.
+    """
+    content, now = summary(folder), source.stamps()
+    then = content["stamps"]
+    if now is None or then == now:
+        return
+    print(f"{source.name}: comparing with {folder}, for files have other times.", file=sys.stderr)
+    differ = {name for name in now.keys() & then.keys() if now[name] != then[name]}
+    changes = [f"{name} is new" for name in now.keys() - then.keys()]
+    changes += [f"{name} is gone" for name in then.keys() - now.keys()]
+    changes += [f"{name} has changed" for name in _other_content(source, folder, content, differ)]
+    if not changes:
+        with contextlib.suppress(OSError):  # Where it cannot be written, this is done each time.
+            write_summary(folder, content | {"stamps": now})
+        return
+    shown = ", ".join(sorted(changes)[:3]) + (", ..." if len(changes) > 3 else "")
+    raise UserError(
+        f"{source.name}: the videos are not those that {folder} was prepared from ({len(changes)}"
+        f" differ: {shown}). To take them as they are now, delete that folder, or run `python -m"
+        f" data_loaders prepare {source.name} --again` with the same --config and --set; to keep"
+        " the old ones, put them back."
+    )
+
+
+def _other_content(
+    source: Source, folder: pathlib.Path, content: dict, names: set[str]
+) -> list[str]:
+    """Returns which videos are not what the store was made of: a copy of a file has a new time."""
+    found = []
+    for split in SPLITS if names else ():
+        for line in _read_index(folder, split, content["splits"][split]["index_sha256"]):
+            if line["name"] not in names:
+                continue
+            try:
+                same = source.digest(split, line["name"]) == line.get("source_sha256")
+            except BadVideo:
+                same = False
+            if not same:
+                found.append(line["name"])
+    return found

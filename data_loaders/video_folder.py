@@ -12,6 +12,7 @@ import numpy as np
 
 from cwvae.errors import UserError
 from data_loaders import decoding
+from data_loaders.options import check_channels, check_whole_number
 from data_loaders.sources import SPLITS, BadVideo, Source
 from data_loaders.video import (
     ARRAY_SUFFIXES,
@@ -68,10 +69,8 @@ class VideoFolder(Source):
                 "data set 'video_folder' needs to know where your videos are: set data.videos_dir "
                 "to their folder."
             )
-        if not isinstance(frame_size, int | np.integer) or frame_size < 1:
-            raise UserError(f"model.frame_size is {frame_size!r}; expected a whole number >= 1.")
-        if channels not in (1, 3):
-            raise UserError(f"model.channels is {channels!r}; expected 1 or 3.")
+        check_whole_number("model.frame_size", frame_size, 1)
+        check_channels(channels)
         if not _is_number(test_fraction) or not 0 <= test_fraction <= 1:
             raise UserError(
                 f"data.test_fraction is {test_fraction!r}; expected a number from 0 to 1."

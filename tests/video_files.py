@@ -1,11 +1,16 @@
 """Tiny video files for tests, written with PyAV."""
 
 import fractions
+import io
 import os
 import pathlib
 
 import av
 import numpy as np
+import pytest
+
+from data_loaders.sources import BadVideo
+from data_loaders.video import FrameFormat, read_video
 
 # By a file's ending: the codec, and the pixel format for gray and for RGB frames. Frames come back
 # as they were, but for RGB frames in a GIF: its one palette holds few colors.
@@ -80,3 +85,18 @@ def scene(length: int, channels: int = 3) -> np.ndarray:
 def counting(length: int) -> np.ndarray:
     """Returns frames of which number t has the value t everywhere, uint8 [length, 16, 16]."""
     return np.tile(np.arange(length, dtype=np.uint8)[:, None, None], (1, 16, 16))
+
+
+def read(file: pathlib.Path | bytes, name: str | None = None, size: int = 16, **options: object):
+    """Returns the frames of a video file, or of its bytes, uint8 [T, size, size, C]."""
+    name = name or file.name
+    source = io.BytesIO(file) if isinstance(file, bytes) else file
+    channels = options.pop("channels", 1)
+    return np.concatenate(list(read_video(source, name, FrameFormat(size, channels), **options)))
+
+
+def fault(content: bytes | pathlib.Path, name: str, **options: object) -> str:
+    """Returns why a video cannot be used."""
+    with pytest.raises(BadVideo) as caught:
+        read(content, name, **options)
+    return str(caught.value)

@@ -5,30 +5,15 @@ import re
 import struct
 import sys
 import wave
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
-from video_files import H, W, counting, scene, write_video
+from video_files import H, W, counting, fault, read, scene, write_video
 
 from cwvae.errors import UserError
-from data_loaders.sources import BadVideo
-from data_loaders.video import FrameFormat, frames_and_rate, read_video
-
-
-def read(file: Path | bytes, name: str | None = None, size: int = 16, **options: object):
-    name = name or file.name
-    source = io.BytesIO(file) if isinstance(file, bytes) else file
-    channels = options.pop("channels", 1)
-    return np.concatenate(list(read_video(source, name, FrameFormat(size, channels), **options)))
-
-
-def fault(content: bytes | Path, name: str, **options: object) -> str:
-    with pytest.raises(BadVideo) as caught:
-        read(content, name, **options)
-    return str(caught.value)
+from data_loaders.video import frames_and_rate
 
 
 @pytest.fixture(scope="module")

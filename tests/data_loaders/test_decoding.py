@@ -9,27 +9,13 @@ import av
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
-from video_files import H, W, counting, scene, write_video
+from video_files import H, W, counting, fault, read, scene, write_video
 
-from data_loaders.sources import BadVideo
 from data_loaders.video import FrameFormat, frames_and_rate, read_video
 
 REAL_DIR = os.environ.get("CWVAE_VIDEO_DIR", "")
 REAL = sorted(path for path in Path(REAL_DIR).glob("*") if path.is_file()) if REAL_DIR else []
 needs_real = pytest.mark.skipif(not REAL, reason="CWVAE_VIDEO_DIR names no folder with videos")
-
-
-def read(file: Path | bytes, name: str | None = None, size: int = 16, **options: object):
-    name = name or file.name
-    source = io.BytesIO(file) if isinstance(file, bytes) else file
-    channels = options.pop("channels", 1)
-    return np.concatenate(list(read_video(source, name, FrameFormat(size, channels), **options)))
-
-
-def fault(content: bytes | Path, name: str, **options: object) -> str:
-    with pytest.raises(BadVideo) as caught:
-        read(content, name, **options)
-    return str(caught.value)
 
 
 def reference(path: Path) -> np.ndarray:

@@ -66,15 +66,7 @@ class Stop(BaseException):
 
 @pytest.mark.parametrize("last", ["video1", "video2", "video5"])
 def test_what_was_read_before_a_stop_is_not_read_again(tmp_path, expected, last):
-    source = Numbers()
-
-    def stop(item):
-        if item == last:
-            raise Stop
-
-    source.on_read = stop
-    with pytest.raises(Stop):
-        preparation.prepare(source, tmp_path)
+    partial_of(tmp_path, last)
     source = Numbers()
     assert content(preparation.prepare(source, tmp_path)) == expected
     assert source.was_read[0] == ("train", last)
@@ -171,6 +163,20 @@ def test_files_that_changed_since_are_told_and_taken_on_request(tmp_path):
     assert "prepare numbers --again" in message
     preparation.prepare(source, tmp_path, again=True)
     preparation.prepare(source, tmp_path)
+
+
+def test_a_file_that_changes_while_it_is_prepared_is_told_the_next_time(tmp_path):
+    source = Numbers()
+    source.now = {"video3": "1"}
+
+    def change(item):
+        if item == "video4":
+            source.now, source.digests["video3"] = {"video3": "2"}, "another"
+
+    source.on_read = change
+    preparation.prepare(source, tmp_path)
+    with pytest.raises(UserError, match="video3 has changed"):
+        preparation.prepare(source, tmp_path)
 
 
 def test_a_split_of_bad_videos_alone_is_refused(tmp_path):
