@@ -8,15 +8,15 @@ import csv
 import json
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 import tqdm
 
-from cwvae import visualize
+from cwvae import rollouts, visualize
 from cwvae.baselines import trivial
-from cwvae.config import Config, as_plain, level_flags
+from cwvae.config import Config, as_plain
 from cwvae.errors import UserError
 from cwvae.metrics import image
 from cwvae.model import VideoModel, as_frames, as_seed
@@ -53,7 +53,7 @@ def evaluate(config: Config, model: VideoModel, step: int, train_data, test_data
         predicts what is not finite.
     """
     options = config.evaluation
-    test_data = _held_out(options, test_data)
+    test_data = rollouts.held_out(options, test_data)
     folder = pathlib.Path(logdir) / "eval"
     try:
         folder.mkdir(exist_ok=True)
@@ -105,12 +105,12 @@ def score(config: Config, model: VideoModel, data, mean_frame: np.ndarray) -> di
     for first in range(0, options.num_videos, options.batch_size):
         videos = range(first, min(first + options.batch_size, options.num_videos))
         rows = slice(videos.start, videos.stop)
-        context = _clips(data, videos, 0, options.context)
+        context = rollouts.clips(data, videos, 0, options.context)
         last = as_frames(context[:, -1:]).numpy()
         for sample in range(options.num_samples):
-            for start, frames in _predict(model, context, options, sample, first):
+            for start, frames in rollouts.predict(model, context, options, sample, first):
                 stop = start + frames.shape[1]
-                truth = _clips(data, videos, options.context + start, stop - start)
+                truth = rollouts.clips(data, videos, options.context + start, stop - start)
                 truth = as_frames(truth).numpy()
                 predictions = {config.model.name: frames}
                 if sample == 0:
@@ -136,12 +136,12 @@ def elbo_terms(config: Config, model: VideoModel, data) -> dict:
     options = config.evaluation
     shortest = min(data.length(i) for i in range(options.num_videos))
     length = min(config.training.seq_len, shortest)
-    chosen = _model_options(options)
+    chosen = rollouts.model_options(options)
     elbo = tf.function(lambda video, seed: model.elbo(video, seed, **chosen)[:2], autograph=False)
     nll, kl = [], []
     for first in range(0, options.num_videos, options.batch_size):
         videos = range(first, min(first + options.batch_size, options.num_videos))
-        video = tf.constant(_clips(data, videos, 0, length))
+        video = tf.constant(rollouts.clips(data, videos, 0, length))
         terms = elbo(video, tf.random.fold_in(as_seed(options.seed), first))
         nll.append(terms[0].numpy())
         kl.append([level.numpy() for level in terms[1]])
@@ -175,45 +175,6 @@ def table(results: dict) -> str:
         name = f"level {level}" + (", the fastest" if level == 0 else "")
         lines.append(f"{name:22}{step:>22.4g}{total:>22.4g}")
     return "\n".join(lines)
-
-
-def _held_out(options, data):
-    """Returns the clips that are evaluated: the first ones that are long enough, in file order."""
-    needed = options.context + options.horizon
-    if data.clips.longest < needed:
-        raise UserError(
-            f"evaluation.context + evaluation.horizon = {needed} frames, but the held-out clips"
-            f" have {data.clips.longest} at most."
-        )
-    chosen = data.at_least(needed)[: options.num_videos]
-    if len(chosen) < options.num_videos:
-        raise UserError(
-            f"evaluation.num_videos = {options.num_videos}, but there are {len(chosen)} held-out"
-            f" clips of at least evaluation.context + evaluation.horizon = {needed} frames, out of"
-            f" {len(data)}: --set evaluation.num_videos={len(chosen)} takes these."
-        )
-    return data.select(chosen)
-
-
-def _clips(data, videos: range, start: int, length: int) -> np.ndarray:
-    """Returns uint8 [B, length, H, W, C]."""
-    return np.stack([data.clip(i, start, length) for i in videos])
-
-
-def _predict(model, context, options, sample: int, first: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields a sample of the clips from `first` on, each stretch with its first frame's number."""
-    seed = tf.random.fold_in(tf.random.fold_in(as_seed(options.seed), sample), first)
-    start = 0
-    for chunk in model.predict_chunks(context, options.horizon, seed, **_model_options(options)):
-        yield start, chunk.numpy()
-        start += chunk.shape[1]
-
-
-def _model_options(options) -> dict:
-    """What only some models understand is passed to a model only where it is asked for."""
-    if options.observe_levels is None:
-        return {}
-    return {"observe_levels": level_flags(options.observe_levels)}
 
 
 def _mean_training_frame(config: Config, data) -> np.ndarray:
@@ -266,15 +227,15 @@ def _write_samples(folder: pathlib.Path, config: Config, model: VideoModel, data
     """
     options = config.evaluation
     videos = range(min(_SHOWN_CLIPS, options.num_videos))
-    context = _clips(data, videos, 0, options.context)
+    context = rollouts.clips(data, videos, 0, options.context)
     begin = max(0, options.context - _SHOWN_CONTEXT)
     end = min(options.context + options.horizon, begin + _SHOWN_FRAMES)
     times = _strip_times(options.context, options.horizon)
-    rows = [list(_clips(data, videos, begin, end - begin))]
+    rows = [list(rollouts.clips(data, videos, begin, end - begin))]
     strips = [np.concatenate([data.clip(0, int(time), 1) for time in times])]
     for sample in range(_SHOWN_SAMPLES):
         video, strip = [context[:, begin:]], [context[0][times[times < options.context]]]
-        for start, frames in _predict(model, context, options, sample, 0):
+        for start, frames in rollouts.predict(model, context, options, sample, 0):
             frames, first = visualize.to_uint8(frames), options.context + start
             if first < end:
                 video.append(frames[:, : end - first])
