@@ -13,6 +13,10 @@ class UserError(Exception):
     exit_code = 2
 
 
+class MissingWeights(UserError):
+    """Weights that a measure needs are nowhere. The message says why, and how to get them."""
+
+
 class TrainingStopped(UserError):
     """Training that could not go on, although what the user gave was valid."""
 

@@ -1,59 +1,98 @@
-"""PSNR and SSIM per frame, protocol `standard`.
+"""PSNR and SSIM per frame, under two protocols.
 
-Predictions are clipped to [0, 1], the value range is 1, PSNR pools the channels, and SSIM has the
-11x11 Gaussian window of Wang et al. 2004: what `tf.image.psnr` and `tf.image.ssim` define.
+`standard`: predictions are clipped to [0, 1], the value range is 1, PSNR pools the channels, and
+SSIM has the 11x11 Gaussian window of Wang et al. 2004: what `tf.image.psnr` and `tf.image.ssim`
+define.
 
-The SSIM here is NumPy in float64. The variance under a window is E[x^2] - E[x]^2; in float32 that
-cancellation costs `tf.image.ssim` 1e-3 on flat bright frames, in float64 it costs nothing.
+`cwvae2021`: what the authors' code computed for the paper with scikit-image 0.18.1. Predictions are
+not clipped, both measures are computed per channel and averaged, PSNR has range 1, and SSIM a
+uniform 7x7 window, the sample covariance, and range 2, scikit-image's old default for floats. Range
+2 instead of 1 raises an SSIM near .5 by about .1: compare within a protocol only.
 
 N: videos, T: frames, H, W: height and width, C: channels.
 """
 
+import concurrent.futures
+import dataclasses
+import os
+
 import numpy as np
 from numpy.typing import ArrayLike
+
+from cwvae.metrics import loops
 
 # Below this mean squared error PSNR no longer grows: identical frames give 100 dB, not infinity,
 # so that averages stay finite and the result can be written as JSON.
 MSE_FLOOR = 1e-10
 
-WINDOW = 11
-SIGMA = 1.5
-C1 = 0.01**2  # (K1 * range)^2
-C2 = 0.03**2  # (K2 * range)^2
-
-# So few frames at a time stay in the processor's cache: 100 at a time take twice as long.
-CHUNK = 16
+# Frames that a thread works on at a time.
+_CHUNK = 64
 
 
-def psnr(truth: ArrayLike, prediction: ArrayLike) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How PSNR and SSIM are computed.
+
+    Attributes:
+      clip: Whether predictions are clipped to [0, 1].
+      pool: Whether PSNR's error is that of all channels together, or PSNR a mean over channels.
+      gaussian: Whether SSIM's window is the Gaussian one of 11x11 pixels, or the uniform of 7x7.
+      sample: Whether variances under a window are a sample's, divided by n - 1.
+      value_range: SSIM's.
+    """
+
+    clip: bool
+    pool: bool
+    gaussian: bool
+    sample: bool
+    value_range: float
+
+
+PROTOCOLS = {
+    "standard": Protocol(True, True, True, False, 1.0),
+    "cwvae2021": Protocol(False, False, False, True, 2.0),
+}
+
+
+def psnr(truth: ArrayLike, prediction: ArrayLike, protocol: str = "standard") -> np.ndarray:
     """Returns the peak signal-to-noise ratio of every frame.
 
     Args:
       truth: Floats in [0, 1], array or tensor [N, T, H, W, C].
-      prediction: Floats of the same shape, clipped to [0, 1] here.
+      prediction: Floats of the same shape.
+      protocol: A name in `PROTOCOLS`.
 
     Returns:
-      Decibels, float32 [N, T]: 10 log10(1 / MSE), where the mean squared error is over H, W, C
-      and at least `MSE_FLOOR`. So at most 100 dB.
+      Decibels, float32 [N, T]: 10 log10(1 / MSE), with a mean squared error of at least
+      `MSE_FLOOR`. So at most 100 dB.
 
     Raises:
       ValueError: The shapes differ or are not [N, T, H, W, C], the arguments are not floats,
         either holds a NaN or an infinity, or truth leaves [0, 1].
+      KeyError: There is no such protocol.
     """
-    truth, prediction = _checked(truth, prediction)
-    mse = np.mean(np.square(truth - prediction), axis=(2, 3, 4), dtype=np.float64)
-    return (10 * np.log10(1 / np.maximum(mse, MSE_FLOOR))).astype(np.float32)
+    options = PROTOCOLS[protocol]
+    truth, prediction = _videos(truth, prediction)
+    channels = truth.shape[-1]
+    mse = np.empty((truth.shape[0] * truth.shape[1], channels))
+    _over_frames(loops.squared_errors, truth, prediction, (channels, options.clip), mse)
+    if options.pool:
+        mse = mse.mean(1, keepdims=True)
+    decibels = 10 * np.log10(1 / np.maximum(mse, MSE_FLOOR)).mean(1)
+    return decibels.reshape(truth.shape[:2]).astype(np.float32)
 
 
-def ssim(truth: ArrayLike, prediction: ArrayLike) -> np.ndarray:
+def ssim(truth: ArrayLike, prediction: ArrayLike, protocol: str = "standard") -> np.ndarray:
     """Returns the structural similarity of every frame.
 
-    Equals `tf.image.ssim`, and scikit-image's `structural_similarity` with `gaussian_weights=True,
-    sigma=1.5, use_sample_covariance=False, data_range=1`.
+    `standard` equals `tf.image.ssim`, and scikit-image's `structural_similarity` with
+    `gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1` on clipped
+    predictions; `cwvae2021` the same function with `data_range=2` and its other defaults.
 
     Args:
-      truth: Floats in [0, 1], array or tensor [N, T, H, W, C], H and W at least 11.
-      prediction: Floats of the same shape, clipped to [0, 1] here.
+      truth: Floats in [0, 1], array or tensor [N, T, H, W, C], H and W no less than the window's.
+      prediction: Floats of the same shape.
+      protocol: A name in `PROTOCOLS`.
 
     Returns:
       Similarity in [-1, 1], 1 for identical frames, float32 [N, T]: the mean over the windows that
@@ -61,57 +100,57 @@ def ssim(truth: ArrayLike, prediction: ArrayLike) -> np.ndarray:
 
     Raises:
       ValueError: As for `psnr`, or the frames are smaller than the window.
+      KeyError: There is no such protocol.
 
     Source: Wang, Bovik, Sheikh, Simoncelli, Image Quality Assessment: From Error Visibility to
       Structural Similarity, 2004, equation 13.
     """
-    truth, prediction = _checked(truth, prediction)
-    num_videos, num_frames, height, width, channels = truth.shape
-    if min(height, width) < WINDOW:
+    options = PROTOCOLS[protocol]
+    truth, prediction = _videos(truth, prediction)
+    _, _, height, width, channels = truth.shape
+    window = 11 if options.gaussian else 7
+    if min(height, width) < window:
         raise ValueError(
-            f"SSIM needs frames of at least {WINDOW}x{WINDOW} pixels, got {height}x{width}."
+            f"SSIM needs frames of at least {window}x{window} pixels, got {height}x{width}."
         )
-    frames = (num_videos * num_frames, height, width, channels)
-    truth, prediction = truth.reshape(frames), prediction.reshape(frames)
-    vertical, horizontal = _window_matrix(height), _window_matrix(width).T
-    values = np.empty(len(truth), np.float32)
-    for start in range(0, len(values), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        values[chunk] = _ssim_of_frames(truth[chunk], prediction[chunk], vertical, horizontal)
-    return values.reshape(num_videos, num_frames)
+    c1, c2 = np.float32(np.square([0.01, 0.03]) * options.value_range**2)
+    sample = np.float32(window**2 / (window**2 - 1) if options.sample else 1)
+    values = np.empty(truth.shape[0] * truth.shape[1])
+    arguments = (channels, options.clip, options.gaussian, c1, c2, sample)
+    _over_frames(loops.similarities, truth, prediction, arguments, values)
+    return values.reshape(truth.shape[:2]).astype(np.float32)
 
 
-def _ssim_of_frames(x, y, vertical, horizontal):
-    """SSIM of a few frames. x, y: [F, H, W, C]; vertical: [H-10, H]; horizontal: [W, W-10]."""
-    x = np.moveaxis(x, -1, 1).astype(np.float64)  # [F, C, H, W]
-    y = np.moveaxis(y, -1, 1).astype(np.float64)
-    moments = np.stack([x, y, x * x + y * y, x * y])  # [4, F, C, H, W]
-    mean_x, mean_y, mean_squares, mean_product = vertical @ (moments @ horizontal)
-    product_of_means = mean_x * mean_y
-    squares_of_means = mean_x * mean_x + mean_y * mean_y
-    luminance = (2 * product_of_means + C1) / (squares_of_means + C1)
-    covariance = mean_product - product_of_means
-    variances = mean_squares - squares_of_means
-    structure = (2 * covariance + C2) / (variances + C2)
-    return np.mean(luminance * structure, axis=(1, 2, 3))
+def checked(truth: ArrayLike, prediction: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two videos as float32 arrays [N, T, H, W, C], as `psnr` takes them.
 
-
-def _window_matrix(size):
-    """The Gaussian filter along one axis, valid positions only, as a matrix [size - 10, size].
-
-    The window is separable: two products with such a matrix do what an 11x11 convolution does.
+    Raises:
+      ValueError: As for `psnr`.
     """
-    offsets = np.arange(WINDOW) - WINDOW // 2
-    weights = np.exp(-0.5 * np.square(offsets / SIGMA))
-    weights /= weights.sum()
-    matrix = np.zeros((size - WINDOW + 1, size))
-    for row in range(len(matrix)):
-        matrix[row, row : row + WINDOW] = weights
-    return matrix
+    truth, prediction = _videos(truth, prediction)
+    _refuse_flaws(truth, prediction)
+    return truth, prediction
 
 
-def _checked(truth, prediction):
-    """Returns both as float32 arrays, the prediction clipped to [0, 1], or raises ValueError."""
+def _over_frames(loop, truth, prediction, arguments, values):
+    """Runs a loop over frames on all cores, or raises ValueError for what it found flawed."""
+    num_videos, num_frames, height, width, channels = truth.shape
+    shape = (num_videos * num_frames, height, width * channels)
+    x, y = truth.reshape(shape), prediction.reshape(shape)
+    flaw = np.empty(len(x), np.float32)
+
+    def run(start):
+        part = slice(start, start + _CHUNK)
+        loop(x[part], y[part], *arguments, values[part], flaw[part])
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+        list(threads.map(run, range(0, len(x), _CHUNK)))
+    if flaw.any():  # NaN counts, too.
+        _refuse_flaws(truth, prediction)
+
+
+def _videos(truth, prediction):
+    """Returns both as float32 arrays, or raises ValueError for what their shapes and types tell."""
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     if truth.shape != prediction.shape:
         raise ValueError(
@@ -122,10 +161,15 @@ def _checked(truth, prediction):
     for name, video in (("truth", truth), ("prediction", prediction)):
         if video.dtype.kind in "biu":  # not `!= "f"`: bfloat16 arrays have kind "V"
             raise ValueError(f"{name} must be floats in [0, 1], got {video.dtype}.")
+    return np.ascontiguousarray(truth, np.float32), np.ascontiguousarray(prediction, np.float32)
+
+
+def _refuse_flaws(truth, prediction):
+    """Raises ValueError for pixels that are not finite, or truth that leaves [0, 1]."""
+    for name, video in (("truth", truth), ("prediction", prediction)):
         bad = ~np.isfinite(video).all(axis=(2, 3, 4))
         if bad.any():
             n, t = np.argwhere(bad)[0]
             raise ValueError(f"{name} holds a NaN or an infinity, first at [n, t] = [{n}, {t}].")
     if ((truth < 0) | (truth > 1)).any():
         raise ValueError(f"truth must lie in [0, 1], got [{truth.min():g}, {truth.max():g}].")
-    return truth.astype(np.float32, copy=False), np.clip(prediction.astype(np.float32), 0, 1)

@@ -1,11 +1,16 @@
-"""PSNR and SSIM against hand-computed values, tf.image and scikit-image."""
+"""PSNR and SSIM against hand-computed values, tf.image and scikit-image.
+
+Where no protocol is named it is `standard`.
+"""
 
 import json
 
 import numpy as np
 import pytest
+import skimage.data
+import skimage.transform
 import tensorflow as tf
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from cwvae.metrics import image
 
@@ -68,6 +73,71 @@ def test_ssim_equals_scikit_image_and_tensorflow(make, channels, frame):
     np.testing.assert_allclose(values, tf.image.ssim(truth, prediction, 1.0), atol=atol)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("make", [noise, smooth, constant, sparse])
+def test_cwvae2021_equals_scikit_image_on_predictions_as_they_are(make, channels):
+    rng = np.random.default_rng(0)
+    truth, prediction = (x.astype(np.float32) for x in make((2, 3, 29, 47, channels), rng))
+    prediction = 1.4 * prediction - 0.2  # leaves [0, 1]
+    ssim, psnr = [], []
+    for x, y in zip(np.concatenate(truth), np.concatenate(prediction), strict=True):
+        # Scikit-image 0.18 took the range of floats for 2; later versions ask for it.
+        by_channel = [
+            (
+                structural_similarity(x[..., c], y[..., c], data_range=2),
+                peak_signal_noise_ratio(x[..., c], y[..., c], data_range=1),
+            )
+            for c in range(channels)
+        ]
+        ssim.append(np.mean([pair[0] for pair in by_channel]))
+        psnr.append(np.mean([pair[1] for pair in by_channel]))
+    got = image.ssim(truth, prediction, "cwvae2021")
+    np.testing.assert_allclose(got.reshape(-1), ssim, atol=1e-5)
+    got = image.psnr(truth, prediction, "cwvae2021")
+    np.testing.assert_allclose(got.reshape(-1), psnr, atol=1e-4)
+
+
+@pytest.mark.parametrize("protocol", ["standard", "cwvae2021"])
+@pytest.mark.parametrize("picture", ["astronaut", "camera"])
+def test_natural_frames_equal_scikit_image(protocol, picture):
+    frame = getattr(skimage.data, picture)() / 255
+    frame = skimage.transform.resize(frame, (64, 64), anti_aliasing=True)
+    truth = frame.reshape(1, 1, 64, 64, -1).astype(np.float32)
+    truth = np.concatenate([truth, truth[:, :, ::-1], np.roll(truth, 3, 2)], 1)
+    prediction = truth + np.random.default_rng(0).normal(0, 0.1, truth.shape).astype(np.float32)
+    shown = np.clip(prediction, 0, 1) if protocol == "standard" else prediction
+    options = {
+        "standard": {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+        | {"data_range": 1},
+        "cwvae2021": {"data_range": 2},
+    }[protocol]
+    want = [
+        structural_similarity(x, y, channel_axis=-1, **options)
+        for x, y in zip(truth[0], shown[0], strict=True)
+    ]
+    np.testing.assert_allclose(image.ssim(truth, prediction, protocol)[0], want, atol=1e-4)
+    # Channels differ in their errors, so a mean of theirs is not the error of all.
+    axes = (1, 2, 3) if protocol == "standard" else (1, 2)
+    errors = np.mean(np.square(truth[0] - shown[0]), axis=axes)
+    want = -10 * np.log10(errors).reshape(3, -1).mean(1)
+    np.testing.assert_allclose(image.psnr(truth, prediction, protocol)[0], want, atol=1e-4)
+
+
+def test_the_two_protocols_differ_where_predictions_leave_the_range():
+    truth = np.random.default_rng(7).integers(0, 2, (1, 2, 16, 16, 1)).astype(np.float32)
+    prediction = 3 * truth - 1  # an error of 1 everywhere, which clipping takes away
+    np.testing.assert_allclose(image.psnr(truth, prediction, "cwvae2021"), 0, atol=1e-5)
+    assert (image.psnr(truth, prediction) == 100).all()
+    assert (image.ssim(truth, prediction, "cwvae2021") < 0.8).all()
+
+
+def test_an_unknown_protocol_is_an_error():
+    video = np.zeros((1, 1, 16, 16, 1))
+    for metric in (image.psnr, image.ssim):
+        with pytest.raises(KeyError, match="cwvae2022"):
+            metric(video, video, "cwvae2022")
+
+
 @pytest.mark.parametrize("make", [noise, smooth, constant, sparse])
 def test_ssim_of_a_single_window_equals_scikit_image(make):
     truth, prediction = make((2, 3, 11, 11, 3), np.random.default_rng(0))
@@ -79,8 +149,8 @@ def test_ssim_of_a_single_window_equals_scikit_image(make):
 
 def test_ssim_of_more_frames_than_one_chunk_keeps_their_order():
     rng = np.random.default_rng(1)
-    truth, prediction = (x.astype(np.float32) for x in noise((3, 13, 12, 15, 1), rng))
-    assert truth[..., 0, 0, 0].size > 2 * image.CHUNK
+    truth, prediction = (x.astype(np.float32) for x in noise((3, 53, 12, 15, 1), rng))
+    assert truth[..., 0, 0, 0].size > 2 * image._CHUNK
     np.testing.assert_allclose(
         image.ssim(truth, prediction), scikit_ssim(truth, prediction), atol=1e-6
     )
