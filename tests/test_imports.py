@@ -25,7 +25,8 @@ LAYERS = [
     | {"cwvae.estimate"}
     | {"cwvae.original", "cwvae.export", "cwvae.lock", "cwvae.optimizer", "cwvae.updates"}
     | {"cwvae.strategies", "cwvae.run_folder", "cwvae.rollouts", "cwvae.pictures"}
-    | {"cwvae.readout", "cwvae.video_distance", "cwvae.report", "cwvae.comparison"},
+    | {"cwvae.readout", "cwvae.video_distance", "cwvae.report", "cwvae.comparison"}
+    | {"cwvae.measures", "cwvae.scoring", "cwvae.versions"},
     {"cwvae.__init__"},
 ]
 KNOW_CONFIG = {"cwvae.factory", "cwvae.training", "cwvae.evaluation", "cwvae.original"}

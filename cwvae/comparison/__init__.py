@@ -1,0 +1,134 @@
+"""Several evaluated runs side by side: the paper's Table 1, Table 2, and Figures 1, 5 and E.1.
+
+No TensorFlow: all is read from DIR/eval/metrics.json.
+
+- A row is a label, the model; a column is a data set, known by its name (`data.name`).
+  `CW-VAE=logs/a CW-VAE=logs/b` on two data sets is one row.
+- Runs on one data set must have been scored alike (`agreement`), or are refused.
+- Bold and ranks are computed from the numbers as printed, as in the paper. Ranks are competition
+  ranks (1, 2, 2, 4), over the columns in which every model has a score, and averaged; halves of the
+  last digit are printed to even. The best of several samples and the baselines have no rank.
+- PSNR and SSIM are of one protocol; the other one is in a table of further measures.
+- The paper's rows stand beside runs on its data sets only, scored as it says (`paper`).
+"""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from cwvae.comparison import agreement, figures, formats, paper, runs, tables
+from cwvae.errors import UserError
+
+PROTOCOLS = ("standard", "cwvae2021")
+
+
+def compare(
+    arguments: Sequence[str],
+    out: str | pathlib.Path,
+    protocol: str = "standard",
+    with_paper: bool = False,
+) -> tuple[str, list[pathlib.Path]]:
+    """Compares runs, and writes tables and figures.
+
+    Args:
+      arguments: RUN, or LABEL=RUN.
+      out: The folder to write into; it is made.
+      protocol: Of PSNR and SSIM.
+      with_paper: Adds the paper's scores; it may stand without runs.
+
+    Returns:
+      What table.md holds, and the files.
+
+    Raises:
+      UserError: A run that is not evaluated, runs that do not compare, or a folder that cannot be
+        written.
+    """
+    groups = _in_the_papers_order(runs.by_data(runs.read(arguments)))
+    remarks = [note for group in groups.values() for note in agreement.check(group, protocol)]
+    columns_of_paper = paper.columns(groups) if with_paper else {}
+    table, ranks = tables.table_1(groups, columns_of_paper, protocol)
+    table.notes[:0] = _notes_on_protocol(groups, protocol)
+    table.notes.extend([*_notes_on_scores(groups), *remarks])
+    if columns_of_paper:
+        table.notes.extend(_notes_on_paper(groups, columns_of_paper))
+    more = tables.other_measures(groups, protocol), tables.kl_table(groups, columns_of_paper)
+    every = [table, *(other for other in more if other)]
+    text = "\n".join(map(formats.markdown, every))
+    files = {"table.md": text, "table.tex": formats.latex_file(every)}
+    files |= {f"{other.name}.csv": formats.csv_text(other) for other in every}
+    files |= figures.curves(groups, protocol) | figures.ranks(ranks)
+    return text, _write(pathlib.Path(out), files)
+
+
+def _in_the_papers_order(groups):
+    order = [name for name in paper.published()["datasets"] if name in groups]
+    return {name: groups[name] for name in dict.fromkeys([*order, *groups])}
+
+
+def _notes_on_protocol(groups, protocol):
+    """How the scores came about: by measure, and by data set."""
+    said = []
+    for metric in ("ssim", "psnr", "lpips"):
+        name = tables.metric_name(metric, protocol)
+        about = [r.metrics[name] for g in groups.values() for r in g if name in r.metrics]
+        texts = dict.fromkeys(measure["protocol"] for measure in about)
+        said += [f"{metric.upper()} ({'; '.join(texts)})"] * bool(texts)
+    notes = [f"Protocol: {', '.join(said)}."] if said else []
+    for data, (run, *_) in groups.items():
+        results = run.results
+        samples, levels = results["num_samples"], results["observe_levels"]
+        name = paper.label(data)
+        notes.append(
+            f"{name}{'' if name == data else f' ({data})'}: {results['context']} context"
+            f" frames, {results['horizon']} predicted, {results['num_videos']} videos, {samples}"
+            f" sample{'' if samples == 1 else 's'} per video, frames of {results['frames']}"
+            + (f", levels that see the context: {levels}" if levels else "")
+            + "."
+        )
+    return notes
+
+
+def _notes_on_scores(groups):
+    """How FVD came about, and why a score is missing."""
+    every = [run for group in groups.values() for run in group]
+    notes, missing = [], {}
+    for run in every:
+        name, fvd = paper.label(run.data), run.results["fvd"]
+        if fvd:
+            floor = fvd["floor"]["value"]
+            real = f"; between real videos {floor:.0f} ({fvd['floor']['source']})" if floor else ""
+            notes.append(f"FVD on {name}: {fvd['protocol']}; I3D module {fvd['module']}{real}.")
+            notes += [f"{name}: {warning}" for warning in fvd["warnings"]]
+        for metric, why in run.results["not_computed"].items():
+            where = f"{run.label} on {name}"
+            missing.setdefault((metric, " ".join(why.split())), []).append(where)
+    for (metric, why), where in missing.items():
+        notes.append(f"{metric.upper()} not computed for {', '.join(where)}: {why}")
+    return list(dict.fromkeys(notes))
+
+
+def _notes_on_paper(groups, columns_of_paper):
+    source = paper.published()["source"]
+    # About how scores compare: there is nothing to compare with where the paper stands alone.
+    notes = [note.format(source=source) for note in (paper.NOTES if groups else paper.NOTES[:1])]
+    if "moving_digits" in columns_of_paper:
+        notes.append(paper.MADE_HERE)
+    return notes
+
+
+def _write(folder, files):
+    """Writes files whole or not at all; returns their paths."""
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            path = folder / name
+            aside = folder / f".{name}.tmp"
+            aside.write_bytes(content.encode() if isinstance(content, str) else content)
+            os.replace(aside, path)
+            paths.append(path)
+    except OSError as error:
+        raise UserError(
+            f"--out {folder}: cannot write there ({error.strerror}); give another folder."
+        ) from None
+    return paths

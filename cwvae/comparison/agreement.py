@@ -1,0 +1,148 @@
+"""What runs on one data set must agree in, before their scores may stand side by side.
+
+They must agree in what is scored and how: context, horizon, number of videos and of samples, which
+levels see the context, the size of frames, all settings of the data that change the test videos,
+the protocol of every measure, and what went into FVD. They may differ in what is judged: the model,
+its training and the training data; and in the seed and the batch size of the evaluation, which draw
+other samples from the same distribution. Data sets may differ from one another in all of this.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+
+from cwvae.comparison.runs import Run, eval_command
+from cwvae.errors import UserError
+
+# Settings of the data that leave the test videos as they are: where files lie, how they are read,
+# and what concerns training alone. That the files themselves differ is seen by the baselines.
+_NO_PIXELS = {"name", "data_dir", "archives_dir", "videos_dir", "store", "windows"}
+_NO_PIXELS |= {"train_length", "train_videos", "digits_dir"}
+
+_COUNTS = ("context", "horizon", "num_videos", "num_samples")
+
+# Needs nothing but the test videos; the other baselines may depend on the training clips, too.
+_OF_TEST_VIDEOS = "copy last frame"
+
+
+def check(runs: Sequence[Run], protocol: str) -> list[str]:
+    """Compares runs on one data set, each with the first.
+
+    Args:
+      runs: At least one.
+      protocol: Of PSNR and SSIM: each run must have it.
+
+    Returns:
+      Notes on differences that are no reason to refuse.
+
+    Raises:
+      UserError: Runs that must not be compared; it names what differs, and what to do.
+    """
+    for run in runs:
+        if protocol not in run.results["protocols"]:
+            both = eval_command(run.folder, ["evaluation.protocol=both"])
+            raise UserError(
+                f"{run.folder}: not evaluated with --protocol {protocol}, but with"
+                f" {' and '.join(run.results['protocols'])}: {both}"
+            )
+    first, *others = runs
+    notes = []
+    for other in others:
+        _check_settings(first, other)
+        _check_measures(first, other)
+        notes += _check_baselines(first, other)
+    return notes
+
+
+def scored_settings(run: Run) -> dict:
+    """Returns all settings that decide what is scored, by the name that eval.py's --set takes."""
+    results = run.results
+    settings = {f"evaluation.{key}": results[key] for key in _COUNTS}
+    levels = results["observe_levels"]
+    # All levels named, as in TTT, is what null means.
+    settings["evaluation.observe_levels"] = levels if levels and "F" in levels else None
+    for key, value in results["settings"]["data"].items():
+        if key not in _NO_PIXELS:
+            settings[f"data.{key}"] = value
+    if results["settings"]["data"].get("digits_dir"):
+        settings["data.digits"] = "mnist"  # A folder with MNIST's files is taken instead.
+    return settings
+
+
+def _check_settings(first, other):
+    lines, mending = [], []
+    wanted, given = scored_settings(first), scored_settings(other)
+    for key in dict.fromkeys([*wanted, *given]):
+        if wanted.get(key) != given.get(key):
+            values = json.dumps(wanted.get(key)), json.dumps(given.get(key))
+            lines.append(f"  {key}: {values[0]} in {first.folder}, {values[1]} in {other.folder}")
+            mending.append(f"{key}={values[0]}")
+            if key == "data.digits" and other.results["settings"]["data"].get("digits_dir"):
+                mending.append("data.digits_dir=null")
+    what = f"{first.folder} and {other.folder} are both on {first.data}, but differ in what is"
+    frames = first.results["frames"], other.results["frames"]
+    if frames[0] != frames[1]:
+        lines.append(f"  frames: {frames[0]} in {first.folder}, {frames[1]} in {other.folder}")
+        raise UserError(
+            f"{what} scored:\n" + "\n".join(lines) + "\nModels of frames that differ cannot be"
+            " compared: leave one out, or train it with the other's model.frame_size and channels."
+        )
+    if lines:
+        raise UserError(
+            f"{what} scored:\n" + "\n".join(lines) + f"\nTo make {other.folder} as {first.folder}:"
+            f" {eval_command(other.folder, mending)}"
+        )
+
+
+def _check_measures(first, other):
+    """Refuses scores that two versions of a measure gave."""
+    pairs = [
+        (f"protocol of {measure['label']}", measure["protocol"], other.metrics[name]["protocol"])
+        for name, measure in first.metrics.items()
+        if name in other.metrics
+    ]
+    fvds = first.results["fvd"], other.results["fvd"]
+    if all(fvds):
+        keys = {"protocol": "protocol of FVD", "frames": "frames of FVD"}
+        keys |= {"num_videos": "videos of FVD", "module": "I3D module of FVD"}
+        pairs += [(name, fvds[0][key], fvds[1][key]) for key, name in keys.items()]
+    lines = [
+        f"  {name}: {wanted} in {first.folder}, {given} in {other.folder}"
+        for name, wanted, given in pairs
+        if wanted != given
+    ]
+    if lines:
+        raise UserError(
+            f"{first.folder} and {other.folder} are both on {first.data}, but were measured in"
+            " different ways:\n" + "\n".join(lines) + "\nEvaluate both with the same version of"
+            " eval.py and the same weights: " + eval_command(other.folder)
+        )
+
+
+def _check_baselines(first, other):
+    """Baselines score the same on the same data; a note where training explains a difference."""
+    notes = []
+    for name in first.baselines:
+        for metric in first.metrics:  # Not FVD: small errors of rounding grow in it.
+            scores = first.mean(name, metric), other.mean(name, metric)
+            if None in scores or math.isclose(*scores, rel_tol=1e-3, abs_tol=1e-3):
+                continue
+            label = first.metrics[metric]["label"]
+            seen = f"{label} of {name!r} is {scores[0]:.4g} in {first.folder} and {scores[1]:.4g}"
+            if name == _OF_TEST_VIDEOS or not _trained_on_other_clips(first, other):
+                raise UserError(
+                    f"{first.data}: the {seen} in {other.folder}. It does not depend on the model,"
+                    " so the videos (or the readout that judges them) differ, although the settings"
+                    " agree. Evaluate both on the same files."
+                )
+            notes.append(f"{first.data}: the {seen} in {other.folder}: the first one is shown.")
+            break
+    return notes
+
+
+def _trained_on_other_clips(first, other):
+    """Whether the clips that the training baselines are made of may differ."""
+    keys = [("training", "seq_len"), ("evaluation", "seed")]
+    keys += [("data", "train_length"), ("data", "train_videos")]
+    settings = first.results["settings"], other.results["settings"]
+    return any(settings[0][s].get(key) != settings[1][s].get(key) for s, key in keys)

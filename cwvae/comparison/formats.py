@@ -1,0 +1,127 @@
+"""Tables as Markdown, CSV and LaTeX."""
+
+import csv
+import io
+import itertools
+from collections.abc import Sequence
+
+from cwvae.comparison.tables import Cell, Table
+
+_MISSING = "–"  # noqa: RUF001 - a dash, as the paper prints it
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "–": "--",  # noqa: RUF001
+} | {character: f"\\{character}" for character in "&%$#_"}
+
+
+def markdown(table: Table) -> str:
+    """Returns a table as Markdown, its notes below it.
+
+    Markdown knows one line of headings: it names the groups, the first row what is in them.
+    """
+    groups = [name for name, count in _groups(table) for name in (name, *[""] * (count - 1))]
+    names = [name for _, name in table.columns]
+    lines = [("", *groups), ("---", *["---:"] * len(names)), ("", *names)]
+    for row in table.rows:
+        lines.append((row.label, *(_markdown_cell(cell) for cell in row.cells)))
+    for row in table.baselines:
+        lines.append((f"*{row.label}*", *(_markdown_cell(cell) for cell in row.cells)))
+    rows = ["| " + " | ".join(_markdown_text(text) for text in line) + " |" for line in lines]
+    notes = [f"- {note}" for note in table.notes]
+    return "\n".join([f"**{table.title}**", "", *rows, "", *notes]) + "\n"
+
+
+def csv_text(table: Table) -> str:
+    """Returns a table as CSV: plain numbers, empty where one is missing, and no notes."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    plain = str.maketrans("", "", "↑↓")
+    writer.writerow(["model", *(f"{g} {n}".translate(plain).strip() for g, n in table.columns)])
+    for row in (*table.rows, *table.baselines):
+        writer.writerow([row.label, *("" if cell is None else cell.text for cell in row.cells)])
+    return buffer.getvalue()
+
+
+def latex(table: Table) -> str:
+    """Returns a table for LaTeX, in two columns' width; it needs booktabs and adjustbox."""
+    spans, rules, start = [], [], 2
+    for name, count in _groups(table):
+        spans.append(rf"\multicolumn{{{count}}}{{c}}{{{escaped(name)}}}")
+        rules.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
+        start += count
+    sizes = [count for _, count in _groups(table)]
+    body = [_latex_row(row.label, row.cells) for row in table.rows]
+    if table.baselines:
+        body += [r"\midrule", *(_latex_row(row.label, row.cells) for row in table.baselines)]
+    lines = [
+        r"\begin{table*}[t]",
+        r"\centering",
+        rf"\caption{{{escaped(table.title)}}}",
+        rf"\label{{tab:{table.name}}}",
+        r"\setlength{\tabcolsep}{4pt}",
+        r"\begin{adjustbox}{max width=\textwidth}",
+        rf"\begin{{tabular}}{{l{' '.join('r' * size for size in sizes)}}}",
+        r"\toprule",
+        " & ".join(["", *spans]).lstrip() + r" \\",
+        " ".join(rules),
+        " & ".join(["Model", *(escaped(name) for _, name in table.columns)]) + r" \\",
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{adjustbox}",
+        r"\par\medskip\parbox{\textwidth}{\footnotesize",
+        *(escaped(note) for note in table.notes),
+        "}",
+        r"\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def latex_file(tables: Sequence[Table]) -> str:
+    """Returns tables as one file, for a document to input."""
+    return "\n".join([r"% Needs \usepackage{booktabs,adjustbox}.", *map(latex, tables)])
+
+
+def escaped(text: str) -> str:
+    """Returns text such that LaTeX prints it as it is."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _groups(table):
+    """Returns (group, number of columns) from left to right."""
+    return [
+        (name, len(list(columns)))
+        for name, columns in itertools.groupby(group for group, _ in table.columns)
+    ]
+
+
+def _markdown_text(text):
+    return text.replace("|", "\\|")
+
+
+def _markdown_cell(cell: Cell | None) -> str:
+    if cell is None:
+        return _MISSING
+    return f"**{cell.text}**" if cell.bold else cell.text
+
+
+def _latex_row(label, cells):
+    # After a line's end LaTeX would take these for the line's options.
+    words = ["{}" * label.startswith(("[", "*")) + escaped(label)]
+    for cell in cells:
+        if cell is None:
+            words.append("--")
+        else:
+            words.append(rf"\textbf{{{cell.text}}}" if cell.bold else cell.text)
+    return " & ".join(words) + r" \\"

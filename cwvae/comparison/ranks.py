@@ -1,0 +1,56 @@
+"""Printed numbers: which are the best, and how models rank.
+
+All of it is computed from the numbers as printed, as in the paper, so that a reader can check it:
+in decimals, since 5% of a binary fraction is not what it seems.
+"""
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from fractions import Fraction
+
+WITHIN = Decimal("0.05")
+
+
+def competition_ranks(values: Sequence[Decimal], better: str) -> list[int]:
+    """Returns ranks from 1; equal values share the better one, as in 1, 2, 2, 4.
+
+    Args:
+      values: Numbers as printed.
+      better: "higher" or "lower".
+    """
+    sign = 1 if better == "higher" else -1
+    return [1 + sum(sign * other > sign * value for other in values) for value in values]
+
+
+def highlighted(values: Sequence[Decimal | None], better: str) -> list[bool]:
+    """Returns which values are the best, or within 5% of it; None is not.
+
+    Args:
+      values: Numbers as printed; None where one is missing.
+      better: "higher" or "lower".
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return [False] * len(values)
+    best = max(known) if better == "higher" else min(known)
+    return [v is not None and abs(v - best) <= WITHIN * abs(best) for v in values]
+
+
+def mean_ranks(
+    columns: Iterable[tuple[Sequence[Decimal | None], str]],
+) -> tuple[list[Fraction], int]:
+    """Averages ranks over the columns in which nobody is missing.
+
+    Args:
+      columns: Of each the printed numbers of all models, and which is better.
+
+    Returns:
+      The mean ranks, and over how many columns; no ranks where there is no such column.
+    """
+    ranks = [competition_ranks(values, better) for values, better in columns if None not in values]
+    return [Fraction(sum(r), len(ranks)) for r in zip(*ranks, strict=True)], len(ranks)
+
+
+def printed(value: float | None, decimals: int) -> Decimal | None:
+    """Returns a number as it is printed."""
+    return None if value is None else Decimal(f"{value:.{decimals}f}") + 0  # never -0

@@ -1,0 +1,146 @@
+"""Results of evaluations as eval.py writes them, made up."""
+
+import json
+
+import numpy as np
+
+from cwvae import config
+
+PER_FRAME = {
+    "psnr": ("PSNR", "dB", "higher", "standard: clipped to [0, 1], range 1, channels pooled"),
+    "ssim": ("SSIM", "", "higher", "standard: clipped to [0, 1], range 1, 11x11 Gaussian window"),
+    "psnr_cwvae2021": ("PSNR (cwvae2021)", "dB", "higher", "cwvae2021: not clipped, range 1"),
+    "ssim_cwvae2021": ("SSIM (cwvae2021)", "", "higher", "cwvae2021: not clipped, range 2"),
+    "lpips": ("LPIPS", "", "lower", "v0.1, AlexNet, sum over taps"),
+    "readout_digits": ("digits right", "%", "higher", "readout 1a2b, trained on true frames"),
+    "readout_positions": ("position error", "pixels", "lower", "readout 1a2b"),
+}
+# At the first frame predicted, and in the long run.
+CURVES = {
+    "psnr": (22, 12),
+    "ssim": (0.9, 0.5),
+    "psnr_cwvae2021": (21, 11),
+    "ssim_cwvae2021": (0.95, 0.6),
+    "lpips": (0.1, 0.4),
+    "readout_digits": (98, 20),
+    "readout_positions": (0.5, 15),
+}
+# Where between these the baselines are, at all frames: 0 is the long run.
+BASELINES = {"copy last frame": 0.2, "mean training frame": 0.1, "random training frame": 0.0}
+
+
+def make(
+    quality=0.5, seed=0, horizon=30, samples=1, metrics=tuple(CURVES)[:5], fvd=True, **changes
+) -> dict:
+    """Returns what a metrics.json holds.
+
+    Args:
+      quality: From 0 to 1: how long the model's predictions last.
+      seed: Of the noise on its curves.
+      horizon: Frames predicted.
+      samples: Predictions per clip.
+      metrics: Measures per frame that are computed.
+      fvd: Whether FVD is.
+      changes: Other values; `settings__data__speed=[3, 4]` reaches into what is nested.
+    """
+    rng = np.random.default_rng(seed)
+    models = {"cwvae": quality}
+    if samples > 1:
+        models[f"cwvae, best of {samples}"] = quality + 0.1
+    scores = {
+        name: {metric: _model(metric, value, horizon, rng) for metric in metrics}
+        for name, value in models.items()
+    }
+    for name, level in BASELINES.items():
+        scores[name] = {metric: _constant(metric, level, horizon) for metric in metrics}
+    readouts = [metric for metric in metrics if metric.startswith("readout")]
+    if readouts:
+        scores["true frames"] = {metric: _constant(metric, 1.0, horizon) for metric in readouts}
+    settings = config.load(None, [f"evaluation.horizon={horizon}"])
+    keys = ("label", "unit", "better", "protocol")
+    missing = {"lpips", "fvd"} - set(metrics) - ({"fvd"} if fvd else set())
+    results = {
+        "format": 2,
+        "step": 12,
+        "model": "cwvae",
+        "data": "moving_digits",
+        "protocols": ["standard", "cwvae2021"],
+        "context": 36,
+        "horizon": horizon,
+        "num_videos": 100,
+        "num_samples": samples,
+        "observe_levels": None,
+        "frames": "64x64x1, values in [0, 1]",
+        "settings": config.as_plain(settings),
+        "versions": {"python": "3.11.9"},
+        "metrics": {m: dict(zip(keys, PER_FRAME[m], strict=True)) for m in metrics},
+        "not_computed": {metric: "there are no weights. Get them." for metric in sorted(missing)},
+        "scores": scores,
+        "fvd": _fvd(quality, horizon) if fvd else None,
+        "elbo": {
+            "frames": 100,
+            "nll_per_frame": 2.0,
+            "kl_per_step": [3.0, 1.0],
+            "kl_sum": [300.0, 17.0],
+        },
+    }
+    for name, value in changes.items():
+        *path, key = name.split("__")
+        inner = results
+        for step in path:
+            inner = inner[step]
+        inner[key] = value
+    return results
+
+
+def write(folder, **changes):
+    """Writes DIR/eval/metrics.json; changes as for `make`. Returns the folder."""
+    (folder / "eval").mkdir(parents=True, exist_ok=True)
+    (folder / "eval" / "metrics.json").write_text(json.dumps(make(**changes)))
+    return folder
+
+
+def _model(metric, quality, horizon, rng):
+    """A noisy curve from the metric's first to its last level."""
+    frames = np.arange(horizon)
+    share = np.exp(-frames / (1 + 0.3 * quality * horizon))
+    return _score(metric, share * (1 + 0.02 * rng.standard_normal(horizon)))
+
+
+def _constant(metric, share, horizon):
+    return _score(metric, np.full(horizon, share))
+
+
+def _score(metric, shares):
+    first, last = CURVES[metric]
+    values = last + (first - last) * shares
+    return {
+        "mean": float(values.mean()),
+        "mean_soon": float(values[:10].mean()),
+        "soon": min(10, len(values)),
+        "standard_error": 0.1,
+        "per_frame": [round(float(value), 5) for value in values],
+    }
+
+
+def _fvd(quality, horizon):
+    def score(level):
+        starts = range(0, horizon - 15, 14)
+        return {
+            "value": level * 1000.0,
+            "interval": [level * 900.0, level * 1100.0],
+            "prefixes": [
+                [n, level * (200 + 800 * n / horizon)] for n in (*range(16, horizon, 16), horizon)
+            ],
+            "windows": [[start, level * (100 + 200 * start / horizon)] for start in starts],
+        }
+
+    return {
+        "frames": horizon,
+        "num_videos": 100,
+        "module": "1a2b3c4d",
+        "protocol": f"I3D logits; 100 videos of {horizon} frames",
+        "warnings": ["FVD of 100 videos, fewer than 400, is too high."],
+        "scores": {"cwvae": score(2 - quality), "copy last frame": score(2.5)},
+        "floor": {"value": 210.3, "source": "two halves of the test videos"},
+    }
