@@ -114,6 +114,27 @@ def mark_context(video: ArrayLike, context: int, width: int = 3) -> np.ndarray:
     return marked
 
 
+def time_bar(video: ArrayLike, context: int, height: int = 4) -> np.ndarray:
+    """Draws a bar below a video that fills as it plays: blue for context, vermilion for predicted.
+
+    Args:
+      video: Clip.
+      context: Number of frames seen.
+      height: Of the bar, in pixels.
+
+    Returns:
+      uint8 [T, H + height, W, 3].
+    """
+    video = _as_rgb(video)
+    num_frames, _, width, _ = video.shape
+    frame_of = np.arange(width) * num_frames // width  # that fills each column
+    color = np.where((frame_of < context)[:, None], CONTEXT_COLOR, PREDICTION_COLOR)
+    filled = frame_of <= np.arange(num_frames)[:, None]  # [T, W]
+    bar = np.where(filled[..., None], color, GAP_COLOR).astype(np.uint8)[:, None]
+    bar = np.broadcast_to(bar, (num_frames, height, width, 3))
+    return np.concatenate([video, bar], axis=1)
+
+
 def label_rows(video: ArrayLike, labels: Sequence[str], font_size: int = 13) -> np.ndarray:
     """Writes the name of each row of a grid on its left.
 
@@ -219,7 +240,7 @@ def gif_bytes(video: ArrayLike, fps: float = 10) -> bytes:
     # Dithering would flicker from frame to frame, and compresses badly.
     first, *rest = (
         Image.fromarray(frame).quantize(
-            256, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE
+            256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
         )
         for frame in video
     )
@@ -236,6 +257,37 @@ def save_gif(path: str | os.PathLike, video: ArrayLike, fps: float = 10) -> None
         file.write(data)
 
 
+def avif_bytes(video: ArrayLike, fps: float = 10, quality: int = 65) -> bytes:
+    """Encodes an animated AVIF that loops for ever: a tenth of a GIF's size, in full colour, lossy.
+
+    Browsers play it from Chrome 85, Firefox 113 and Safari 16.4 on.
+
+    Args:
+      video: Clip.
+      fps: Frames per second; 1 / fps is rounded to milliseconds.
+      quality: 0 to 100.
+
+    Raises:
+      ValueError: No frames.
+    """
+    video = _as_rgb(video)
+    if len(video) == 0:
+        raise ValueError("an animation needs at least one frame, got none.")
+    first, *rest = (Image.fromarray(frame) for frame in video)
+    buffer = io.BytesIO()
+    first.save(
+        buffer,
+        "AVIF",
+        save_all=True,
+        append_images=rest,
+        duration=round(1000 / fps),
+        quality=quality,
+        subsampling="4:4:4",  # Each pixel keeps its own colour: frames are small, and enlarged.
+        speed=8,
+    )
+    return buffer.getvalue()
+
+
 def save_png(path: str | os.PathLike, image: ArrayLike) -> None:
     """Writes an image [H, W, C], gray or RGB, floats in [0, 1] or uint8."""
     Image.fromarray(_as_rgb(np.asarray(image)[None])[0]).save(path, "PNG")
@@ -245,6 +297,8 @@ def save_curves(
     path: str | os.PathLike, curves: Mapping[str, Mapping[str, ArrayLike]], dpi: int = 150
 ) -> None:
     """Draws metrics against the number of frames predicted, one panel per metric, as a PNG.
+
+    Three panels stand in a row.
 
     Args:
       path: File to write.
@@ -262,10 +316,14 @@ def save_curves(
     names = list(dict.fromkeys(name for series in curves.values() for name in series))
     if not names:
         raise ValueError("save_curves needs at least one series, got none.")
-    figure = Figure(figsize=(4.2 * len(curves), 3.2), dpi=dpi, layout="constrained")
-    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    across = min(3, len(curves))
+    down = -(-len(curves) // across)
+    figure = Figure(figsize=(4.2 * across, 3.2 * down), dpi=dpi, layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    for panel in panels[len(curves) :]:
+        panel.remove()
     lines = {}
-    for panel, (metric, series) in zip(panels, curves.items(), strict=True):
+    for panel, (metric, series) in zip(panels, curves.items(), strict=False):
         for name, values in series.items():
             values = np.asarray(values)
             if values.ndim != 1:
@@ -280,7 +338,7 @@ def save_curves(
         panel.spines[["top", "right"]].set_visible(False)
         panel.margins(x=0.01)
     # Two names fit under one panel; more columns would be cut off at the figure's edge.
-    columns = min(len(lines), 2 * len(curves))
+    columns = min(len(lines), 2 * across)
     figure.legend(
         lines.values(), lines.keys(), loc="outside lower center", ncols=columns, frameon=False
     )

@@ -1,0 +1,193 @@
+"""report.html: what an evaluation found, in one file that opens without a network.
+
+Pictures are data: URIs and curves inline SVG; there is no script, and a content security policy
+lets nothing be loaded. The layout is in `page.html` beside this file.
+"""
+
+import base64
+import json
+import os
+import pathlib
+import string
+from typing import TYPE_CHECKING
+
+from cwvae import visualize
+from cwvae.report import charts, scores, text
+
+if TYPE_CHECKING:
+    from cwvae.pictures import Levels, Samples
+
+_TEMPLATE = pathlib.Path(__file__).with_name("page.html")
+
+
+def write(
+    folder: pathlib.Path,
+    results: dict,
+    samples: "Samples | None" = None,
+    levels: "Levels | None" = None,
+) -> pathlib.Path:
+    """Writes report.html.
+
+    Args:
+      folder: `eval` in a run's folder; the run's name heads the report.
+      results: What metrics.json holds.
+      samples: From `cwvae.pictures.write_samples`.
+      levels: From `cwvae.pictures.write_levels`.
+
+    Returns:
+      The file.
+    """
+    path = folder / "report.html"
+    page = html(results, samples, levels, run=folder.resolve().parent.name)
+    aside = path.with_suffix(".tmp")
+    aside.write_text(page, encoding="utf-8")
+    os.replace(aside, path)
+    return path
+
+
+def html(
+    results: dict,
+    samples: "Samples | None" = None,
+    levels: "Levels | None" = None,
+    run: str = "",
+) -> str:
+    """Returns the report as a page.
+
+    Args:
+      results: What metrics.json holds.
+      samples: From `cwvae.pictures.write_samples`.
+      levels: From `cwvae.pictures.write_levels`.
+      run: The run's name.
+    """
+    name = f"{results['model']} on {results['data']}"
+    sections = [
+        ("scores", "Scores", scores.section(results)),
+        ("curves", "Curves", charts.section(results)),
+        ("videos", "Videos", _videos(samples)),
+        ("levels", "What each level holds", _levels(levels)),
+        ("kl", "KL and ELBO", _kl(results["elbo"])),
+        ("definitions", "How it was measured", _definitions(results)),
+        ("configuration", "Configuration", _configuration(results)),
+    ]
+    sections = [section for section in sections if section[2]]
+    step = f"step {results['step']:,}"
+    versions = (f"{name} {version}" for name, version in results["versions"].items())
+    page = string.Template(_TEMPLATE.read_text(encoding="utf-8"))
+    return page.substitute(
+        title=text.escape(f"{name}, {run or step}"),
+        heading=text.escape(name),
+        subtitle=" · ".join(text.escape(part) for part in (run and f"run {run}", step) if part),
+        navigation=" ".join(f'<a href="#{key}">{title}</a>' for key, title, _ in sections),
+        sections="\n".join(
+            f'<section id="{key}">\n<h2>{title}</h2>\n{body}\n</section>'
+            for key, title, body in sections
+        ),
+        footer=text.escape(", ".join(versions)),
+        context_color=f"rgb{visualize.CONTEXT_COLOR}",
+        prediction_color=f"rgb{visualize.PREDICTION_COLOR}",
+    )
+
+
+def _videos(samples: "Samples | None") -> str:
+    if samples is None:
+        return ""
+    frames = f"frames {samples.frames.start} to {samples.frames.stop - 1}"
+    heads = ["truth", *(f"sample {i + 1}" for i in range(samples.count))]
+    width = f"{97 / len(heads):.2f}%"
+    clips = "".join(
+        f'<figure class="clip"><figcaption>Clip {number} <span>{frames}</span></figcaption>'
+        f'<div class="heads" aria-hidden="true">{"".join(f"<span>{h}</span>" for h in heads)}</div>'
+        f'<div class="frame"><img src="{_uri(clip)}" alt="Clip {number}, {frames}, playing: the'
+        f" truth and {samples.count} predictions of it side by side, and below each prediction its"
+        f' absolute error."><span class="empty" style="width:{width}" aria-hidden="true">absolute'
+        " error</span></div></figure>"
+        for number, clip in enumerate(samples.clips, 1)
+    )
+    return (
+        f"<p>{_key()} The bar below fills as the clip plays. Errors are black where the prediction"
+        f' is right.</p>\n<div class="clips">{clips}</div>\n'
+        "<h3>One clip to the last frame</h3>\n"
+        + _strip(samples.strip, "Film strip of the first clip: the truth, and predictions of it.")
+    )
+
+
+def _levels(levels: "Levels | None") -> str:
+    if levels is None:
+        return ""
+    rows = "".join(f"<li>{text.escape(row)}</li>" for row in levels.rows)
+    return (
+        "<p>Below the truth and a prediction of it, one level in turn is left to its prior while"
+        " the others see the context (Figure 7 of the paper). What still follows the truth is held"
+        " by the levels that see; what differs from it, and from sample to sample, is held by the"
+        " level that does not.</p>\n"
+        + _strip(levels.strip, "Film strip: truth, prediction, and each level left to its prior.")
+        + f'\n<figure class="clip rows"><ol aria-hidden="true">{rows}</ol>'
+        f'<img src="{_uri(levels.video)}" alt="The same clip playing. Rows: '
+        f'{text.escape("; ".join(levels.rows))}."></figure>'
+    )
+
+
+def _strip(png: bytes, alt: str) -> str:
+    return f'<div class="strip"><img src="{_uri(png)}" alt="{alt}"></div>'
+
+
+def _key() -> str:
+    def color(name):
+        return f'<span class="key" style="background:var(--{name})"></span>'
+
+    return (
+        f"{color('context')} Framed in blue: context, which the model sees."
+        f" {color('prediction')} In orange: what it predicts without seeing any more."
+    )
+
+
+def _uri(data: bytes) -> str:
+    kind = "png" if data.startswith(b"\x89PNG") else "avif"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _kl(elbo: dict) -> str:
+    steps, sums, frames = elbo["kl_per_step"], elbo["kl_sum"], elbo["frames"]
+    speeds = {0: ", fastest", len(sums) - 1: ", slowest"} if len(sums) > 1 else {}
+    rows = "".join(
+        f'<tr><th scope="row">level {level}{speeds.get(level, "")}</th>'
+        f"<td>{text.significant(step)}</td><td>{text.significant(total)}</td></tr>"
+        for level, (step, total) in enumerate(zip(steps, sums, strict=True))
+    )
+    nll = elbo["nll_per_frame"]
+    bound = -(nll * frames + sum(sums))
+    table = (
+        f'<thead><tr><th class="corner">Level</th><th>per active step</th><th>sum over {frames}'
+        f" frames</th></tr></thead><tbody>{rows}</tbody>"
+    )
+    return (
+        "<p>KL(posterior, prior) in nats, the mean over clips: what a level takes from the frames"
+        f' (Table 2 of the paper).</p>\n<div class="scroll"><table>{table}</table></div>\n'
+        f"<p>ELBO: {text.significant(bound)} nats over {frames} frames, with"
+        f" -ln p(x | s) = {text.significant(nll)} nats per frame.</p>"
+    )
+
+
+def _definitions(results: dict) -> str:
+    terms = {about["label"]: about["protocol"] for about in results["metrics"].values()}
+    fvd = results["fvd"]
+    if fvd:
+        terms["FVD"] = f"{fvd['protocol']}. I3D module: {fvd['module']}"
+    items = "".join(f"<dt>{text.escape(k)}</dt><dd>{text.escape(v)}</dd>" for k, v in terms.items())
+    return f'<dl class="terms">{items}</dl>'
+
+
+def _configuration(results: dict) -> str:
+    tables = "".join(
+        f"<table><caption>{text.escape(section)}</caption><tbody>{_settings(values)}</tbody></table>"
+        for section, values in results["settings"].items()
+    )
+    return f'<details><summary>All settings</summary><div class="settings">{tables}</div></details>'
+
+
+def _settings(values: dict) -> str:
+    return "".join(
+        f'<tr><th scope="row">{text.escape(key)}</th>'
+        f"<td>{text.escape(json.dumps(value, ensure_ascii=False))}</td></tr>"
+        for key, value in values.items()
+    )
