@@ -1,21 +1,31 @@
 """Evaluates a trained model on held-out clips and writes DIR/eval.
 
 python eval.py --logdir DIR [--step N] [--set evaluation.key=value ...]
+
+LPIPS and FVD need weights that cannot be part of this project: without them, all else is computed,
+and the output says how to get them.
 """
 
 import argparse
 import pathlib
 import sys
+from collections.abc import Collection, Mapping
 
 import data_loaders
 from cwvae import checkpoints
 from cwvae import config as configuration
 from cwvae.config import Config
-from cwvae.errors import exit_on_user_error
+from cwvae.errors import UserError, exit_on_user_error, unknown_name
 from cwvae.startup import quiet_tensorflow
 
 
-def evaluate(config: Config, logdir: str | pathlib.Path, step: int | None = None) -> dict:
+def evaluate(
+    config: Config,
+    logdir: str | pathlib.Path,
+    step: int | None = None,
+    weights: Mapping[str, str | None] | None = None,
+    required: Collection[str] = (),
+) -> dict:
     """Evaluates the checkpoint of a step, the newest whole one if None.
 
     See `cwvae.evaluation.evaluate`.
@@ -28,7 +38,7 @@ def evaluate(config: Config, logdir: str | pathlib.Path, step: int | None = None
 
     model = factory.build(config)
     step = checkpoints.restore_step(logdir, step, model)["step"]
-    return evaluation.evaluate(config, model, step, *data, logdir)
+    return evaluation.evaluate(config, model, step, *data, logdir, weights, required)
 
 
 def main() -> None:
@@ -41,10 +51,20 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="may be repeated"
     )
+    parser.add_argument("--lpips", metavar="FILE", help="the weights that LPIPS needs")
+    parser.add_argument("--i3d", metavar="DIR", help="the TF-Hub module that FVD needs")
+    parser.add_argument(
+        "--require", default="", metavar="fvd,lpips", help="fail where these cannot be computed"
+    )
     arguments = parser.parse_args()
     with exit_on_user_error():
         config = configuration.load_run(arguments.logdir, arguments.set)
-        results = evaluate(config, arguments.logdir, arguments.step)
+        weights = {"lpips": arguments.lpips, "fvd": arguments.i3d}
+        required = [name.strip() for name in arguments.require.split(",") if name.strip()]
+        for name in required:
+            if name not in weights:
+                raise UserError(f"--require: {unknown_name('measure', name, weights)}")
+        results = evaluate(config, arguments.logdir, arguments.step, weights, required)
 
         from cwvae import evaluation
 

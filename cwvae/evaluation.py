@@ -1,129 +1,132 @@
-"""Evaluation: open-loop predictions of held-out clips, scored frame by frame.
+"""Evaluation of a trained model: what there is to measure, the measuring, and what is written.
 
-Predictions are made, scored and dropped stretch by stretch, so that memory depends on neither the
-horizon nor the number of videos or samples. Symbols: N videos, T predicted frames.
+`cwvae.scoring` holds the loop over predictions. Symbols: N videos, T predicted frames.
 """
 
 import csv
 import json
+import os
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
-from cwvae import rollouts, visualize
+from cwvae import (
+    measures,
+    pictures,
+    readout,
+    report,
+    rollouts,
+    scoring,
+    versions,
+    video_distance,
+    visualize,
+)
 from cwvae.baselines import trivial
 from cwvae.config import Config, as_plain
-from cwvae.errors import UserError
-from cwvae.metrics import image
-from cwvae.model import VideoModel, as_frames, as_seed
+from cwvae.errors import MissingWeights, UserError
+from cwvae.metrics import fvd
+from cwvae.model import VideoModel, as_seed
+from cwvae.startup import many_traces
 
-METRICS: dict[str, Callable] = {"psnr": image.psnr, "ssim": image.ssim}
-LABELS = {"psnr": "PSNR [dB]", "ssim": "SSIM"}
-COPY, MEAN = "copy last frame", "mean training frame"
+# Of metrics.json; comparisons refuse another.
+FORMAT = 2
 
 # Frames "soon" after the context, whose mean is given beside that of the whole horizon.
 SOON = 10
-# Clips whose mean is the mean training frame.
-_MEAN_CLIPS = 500
-# What samples.gif and samples.png show.
-_SHOWN_CLIPS, _SHOWN_SAMPLES, _SHOWN_SIZE = 4, 3, 96
-_SHOWN_CONTEXT, _SHOWN_FRAMES, _STRIP_COLUMNS = 50, 300, 12
+# Training clips that the mean frame is made from, and of each of which the random guess has a
+# frame to draw.
+_TRAINING_CLIPS = 500
 
 
-def evaluate(config: Config, model: VideoModel, step: int, train_data, test_data, logdir) -> dict:
+def evaluate(
+    config: Config,
+    model: VideoModel,
+    step: int,
+    train_data,
+    test_data,
+    logdir: str | pathlib.Path,
+    weights: Mapping[str, str | None] | None = None,
+    required: Collection[str] = (),
+) -> dict:
     """Scores a model and writes everything into `logdir`/eval.
 
     Args:
       config: Of the run.
       model: The trained model.
       step: Updates it was trained for.
-      train_data: A data set: the mean training frame is made from it.
+      train_data: A data set, for the guesses without a model and the readout.
       test_data: A data set: of the held-out clips, the first that are long enough are scored.
       logdir: The run's folder.
+      weights: Where the weights for `lpips` and `fvd` are; the usual places are looked into where
+        it does not say.
+      required: Which of `lpips` and `fvd` must be computed.
 
     Returns:
       What metrics.json holds.
 
     Raises:
-      UserError: Clips too short or too few, a folder that cannot be written, or a model that
-        predicts what is not finite.
+      UserError: Clips too short or too few, a folder that cannot be written, weights that are
+        damaged, or required and missing, or a model that predicts what is not finite.
     """
-    options = config.evaluation
-    test_data = rollouts.held_out(options, test_data)
-    folder = pathlib.Path(logdir) / "eval"
+    options, weights = config.evaluation, weights or {}
+    held_out = rollouts.held_out(options, test_data)
+    folder = _writable(pathlib.Path(logdir) / "eval")
+    used, not_computed = measures.image_measures(options.protocol), {}
     try:
-        folder.mkdir(exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write there ({error.strerror}).") from None
-    mean = _mean_training_frame(config, train_data)
+        used["lpips"] = measures.lpips_measure(weights.get("lpips"))
+    except MissingWeights as error:
+        not_computed["lpips"] = str(error)
+    distances, why = _distances(options, weights.get("fvd"), held_out, train_data, test_data)
+    if distances is None:
+        not_computed["fvd"] = why
+    missing = [
+        f"--require {name}: {not_computed[name]}" for name in required if name in not_computed
+    ]
+    if missing:
+        raise UserError("\n".join(missing))
     try:
-        scores = score(config, model, test_data, mean)
+        reader = _reader(config, train_data)
+    except UserError as error:  # Mazes are read from their store; what they show, from a package.
+        reader, not_computed["readout"] = None, str(error)
+    mean, pool = _training_frames(config, train_data)
+    guesses = scoring.guesses(mean, pool, options.seed)
+    try:
+        scores = scoring.score(
+            options, config.model.name, model, held_out, used, guesses, reader, distances
+        )
     except ValueError as error:
         raise UserError(f"{logdir}, step {step}: cannot be scored: {error}") from None
+    metrics = {name: measure.description() for name, measure in used.items()}
     results = {
+        "format": FORMAT,
         "step": step,
         "model": config.model.name,
         "data": config.data.name,
-        "protocol": options.protocol,
+        "protocols": measures.protocols(options.protocol),
         "context": options.context,
         "horizon": options.horizon,
         "num_videos": options.num_videos,
         "num_samples": options.num_samples,
         "observe_levels": options.observe_levels,
-        "settings": {key: as_plain(config)[key] for key in ("data", "evaluation")},
+        "frames": "{}x{}x{}, values in [0, 1]".format(*held_out.frame_shape),
+        "settings": as_plain(config),
+        "versions": versions.installed(),
+        "metrics": metrics | (reader.metrics() if reader else {}),
+        "not_computed": not_computed,
         "scores": {name: _summary(values) for name, values in scores.items()},
-        "elbo": elbo_terms(config, model, test_data),
+        "fvd": distances.results() if distances else None,
+        "elbo": elbo_terms(config, model, held_out),
     }
-    (folder / "metrics.json").write_text(json.dumps(results, indent=1) + "\n")
-    _write_curves(folder, results["scores"])
-    _write_samples(folder, config, model, test_data)
+    _write_json(folder / "metrics.json", results)
+    _write_curves(folder, results)
+    with many_traces():
+        samples = pictures.write_samples(folder, options, model, held_out)
+        levels = pictures.write_levels(folder, options, model, held_out)
+    report.write(folder, results, samples, levels)
     return results
-
-
-def score(config: Config, model: VideoModel, data, mean_frame: np.ndarray) -> dict:
-    """Scores a model's predictions, and those of the baselines, on held-out clips.
-
-    Args:
-      config: Of the run.
-      model: The trained model.
-      data: Held-out clips.
-      mean_frame: The mean training frame, [H, W, C] in [0, 1].
-
-    Returns:
-      {predictor: {metric: [N, T]}}, each a mean over samples.
-    """
-    options = config.evaluation
-    shape = (options.num_videos, options.horizon)
-    names = (config.model.name, COPY, MEAN)
-    scores = {name: {metric: np.zeros(shape, np.float32) for metric in METRICS} for name in names}
-    progress = tqdm.tqdm(total=options.num_videos * options.num_samples, unit="video")
-    for first in range(0, options.num_videos, options.batch_size):
-        videos = range(first, min(first + options.batch_size, options.num_videos))
-        rows = slice(videos.start, videos.stop)
-        context = rollouts.clips(data, videos, 0, options.context)
-        last = as_frames(context[:, -1:]).numpy()
-        for sample in range(options.num_samples):
-            for start, frames in rollouts.predict(model, context, options, sample, first):
-                stop = start + frames.shape[1]
-                truth = rollouts.clips(data, videos, options.context + start, stop - start)
-                truth = as_frames(truth).numpy()
-                predictions = {config.model.name: frames}
-                if sample == 0:
-                    predictions[COPY] = trivial.copy_last_frame(last, stop - start)
-                    predictions[MEAN] = trivial.repeat_frame(mean_frame, len(videos), stop - start)
-                for name, prediction in predictions.items():
-                    weight = options.num_samples if name == config.model.name else 1
-                    for metric, function in METRICS.items():
-                        values = function(truth, prediction) / weight
-                        scores[name][metric][rows, start:stop] += values
-            progress.update(len(videos))
-    progress.close()
-    return scores
 
 
 def elbo_terms(config: Config, model: VideoModel, data) -> dict:
@@ -156,57 +159,160 @@ def elbo_terms(config: Config, model: VideoModel, data) -> dict:
 
 def table(results: dict) -> str:
     """Returns the scores of `evaluate` as text."""
-    soon = min(SOON, results["horizon"])
+    metrics = results["metrics"]
     lines = [
-        f"step {results['step']}, protocol {results['protocol']}: {results['num_videos']} held-out"
-        f" clips, {results['context']} context frames, {results['horizon']} predicted,"
-        f" samples per clip: {results['num_samples']}",
-        "",
-        f"{'':22}" + "".join(f"{LABELS[metric]:>22}" for metric in METRICS),
-        f"{'predicted frames':22}" + f"{f'first {soon}':>14}{'all':>8}" * len(METRICS),
+        f"step {results['step']}: {results['num_videos']} held-out clips, {results['context']}"
+        f" context frames, {results['horizon']} predicted, samples per clip:"
+        f" {results['num_samples']}"
     ]
-    for name, scores in results["scores"].items():
-        cells = (f"{s['mean_soon']:>14.3f}{s['mean']:>8.3f}" for s in scores.values())
-        lines.append(f"{name:22}" + "".join(cells))
+    headings = [_heading(about) for about in metrics.values()]
+    widths = [max(11, len(heading) + 3) for heading in headings]
+    soon = min(SOON, results["horizon"])
+    for key, title in (("mean_soon", f"first {soon} frames"), ("mean", "all frames")):
+        row = "".join(f"{text:>{width}}" for text, width in zip(headings, widths, strict=True))
+        lines += ["", f"{title:26}{row}"]
+        for name, scores in results["scores"].items():
+            cells = (scores.get(metric, {}).get(key) for metric in metrics)
+            row = (
+                f"{'-' if value is None else format(value, '.3f'):>{width}}"
+                for value, width in zip(cells, widths, strict=True)
+            )
+            lines.append(f"{name:26}" + "".join(row))
+    lines += _distance_lines(results["fvd"])
     elbo = results["elbo"]
     over = f"sum over {elbo['frames']} frames"
-    lines += ["", f"{'KL [nats]':22}{'per active step':>22}{over:>22}"]
+    lines += ["", f"{'KL [nats]':26}{'per active step':>18}{over:>24}"]
     for level, (step, total) in enumerate(zip(elbo["kl_per_step"], elbo["kl_sum"], strict=True)):
         name = f"level {level}" + (", the fastest" if level == 0 else "")
-        lines.append(f"{name:22}{step:>22.4g}{total:>22.4g}")
+        lines.append(f"{name:26}{step:>18.4g}{total:>24.4g}")
+    for name, why in results["not_computed"].items():
+        lines += ["", f"{name} was not computed: {why}"]
     return "\n".join(lines)
 
 
-def _mean_training_frame(config: Config, data) -> np.ndarray:
+def _heading(about: dict) -> str:
+    return f"{about['label']} [{about['unit']}]" if about["unit"] else about["label"]
+
+
+def _distance_lines(distances: dict | None) -> list[str]:
+    if distances is None:
+        return []
+    lines = ["", f"{'FVD':26}{'all frames':>11}{'95% interval':>24}"]
+    for name, scores in distances["scores"].items():
+        low, high = scores["interval"]
+        lines.append(f"{name:26}{scores['value']:>11.1f}{f'{low:.1f} to {high:.1f}':>24}")
+    floor = distances["floor"]
+    value = "-" if floor["value"] is None else f"{floor['value']:.1f}"
+    lines.append(f"{'other real videos':26}{value:>11}  ({floor['source']})")
+    return lines + [f"warning: {warning}" for warning in distances["warnings"]]
+
+
+def _writable(folder: pathlib.Path) -> pathlib.Path:
+    try:
+        folder.mkdir(exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write there ({error.strerror}).") from None
+    return folder
+
+
+def _distances(options, path, held_out, train_data, test_data):
+    """Returns what measures FVD and None, or None and why FVD cannot be measured."""
+    why = video_distance.too_short(options.horizon) or video_distance.too_few(options.num_videos)
+    if why:
+        return None, why
+    try:
+        module = fvd.find_module(path)
+    except MissingWeights as error:
+        return None, str(error)
+    other, source = _other_real(options, train_data, test_data)
+    distances = video_distance.VideoDistances(
+        fvd.I3D(module),
+        horizon=options.horizon,
+        num_videos=options.num_videos,
+        truth=lambda i: held_out.clip(i, options.context, options.horizon),
+        other_real=other,
+        other_source=source,
+        seed=options.seed,
+    )
+    return distances, None
+
+
+def _other_real(options, train_data, test_data):
+    """Finds as many real clips as are evaluated, none of them among these, and says which."""
+    count, context, horizon = options.num_videos, options.context, options.horizon
+    others = test_data.at_least(context + horizon)[count : 2 * count]
+    if len(others) == count:
+        clips = test_data.select(others)
+        return (lambda i: clips.clip(i, context, horizon)), f"{count} other held-out clips"
+    if train_data.clips.longest >= horizon:
+        others = train_data.at_least(horizon)[:count]
+        if len(others) == count:
+            clips = train_data.select(others)
+            return (lambda i: clips.clip(i, 0, horizon)), f"{count} training clips"
+    return None, f"not computed: it takes {count} other real clips of {horizon} frames"
+
+
+def _reader(config: Config, train_data) -> readout.Readout | None:
+    """Returns a readout of what is known of the data, where anything is."""
+    if not config.evaluation.readout or not train_data.readable():
+        return None
+    return readout.fit(train_data, config.evaluation.seed)
+
+
+def _training_frames(config: Config, data) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean of training frames [H, W, C], and some to draw from [P, H, W, C]."""
+    count = min(_TRAINING_CLIPS, len(data))
     longest = config.training.seq_len
-    count = min(_MEAN_CLIPS, len(data))
-    return trivial.mean_frame(data.clip(i, 0, min(longest, data.length(i))) for i in range(count))
+    mean = trivial.mean_frame(data.clip(i, 0, min(longest, data.length(i))) for i in range(count))
+    rng = np.random.default_rng(config.evaluation.seed)
+    times = [rng.integers(data.length(i)) for i in range(count)]
+    pool = np.concatenate([data.clip(i, int(time), 1) for i, time in enumerate(times)])
+    return mean, pool.astype(np.float32) / 255
 
 
 def _summary(scores: dict[str, np.ndarray]) -> dict:
-    """Averages [N, T] over videos, and over frames."""
+    """Averages [N, T] over videos, and over frames; NaN is what has no value."""
     return {
         metric: {
-            "mean": float(values.mean()),
-            "mean_soon": float(values[:, :SOON].mean()),
+            "mean": _mean(values),
+            "mean_soon": _mean(values[:, :SOON]),
             "soon": min(SOON, values.shape[1]),
-            "standard_error": _standard_error(values.mean(1)),
-            "per_frame": [round(float(v), 5) for v in values.mean(0)],
+            "standard_error": _standard_error(values),
+            "per_frame": [_mean(frame, 5) for frame in values.T],
         }
         for metric, values in scores.items()
     }
 
 
+def _mean(values: np.ndarray, digits: int | None = None) -> float | None:
+    """The mean of those values that there are; None if there is none."""
+    there = values[~np.isnan(values)]
+    if there.size == 0:
+        return None
+    mean = float(there.mean(dtype=np.float64))
+    return mean if digits is None else round(mean, digits)
+
+
 def _standard_error(values: np.ndarray) -> float | None:
-    """Of the mean of independent values; None for a single one, which says nothing of it."""
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    """Of the mean over videos [N, T]; None for a single one, which says nothing of it."""
+    means = [mean for mean in map(_mean, values) if mean is not None]
+    return float(np.std(means, ddof=1) / np.sqrt(len(means))) if len(means) > 1 else None
 
 
-def _write_curves(folder: pathlib.Path, scores: dict) -> None:
+def _write_json(path: pathlib.Path, results: dict) -> None:
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
+    os.replace(aside, path)
+
+
+def _write_curves(folder: pathlib.Path, results: dict) -> None:
+    """Writes curves.csv, a row per predicted frame, and curves.png, a panel per measure."""
+    scores = results["scores"]
     columns = {
-        f"{metric} {name}": by_metric[metric]["per_frame"]
-        for name, by_metric in scores.items()
-        for metric in METRICS
+        f"{metric} {name}": scores[name][metric]["per_frame"]
+        for name in scores
+        for metric in scores[name]
     }
     with open(folder / "curves.csv", "w", newline="") as file:
         writer = csv.writer(file)
@@ -214,45 +320,11 @@ def _write_curves(folder: pathlib.Path, scores: dict) -> None:
         for frame, row in enumerate(zip(*columns.values(), strict=True), 1):
             writer.writerow([frame, *row])
     curves = {
-        LABELS[metric]: {name: scores[name][metric]["per_frame"] for name in scores}
-        for metric in METRICS
+        _heading(about): {
+            name: np.array(scores[name][metric]["per_frame"], float)
+            for name in scores
+            if metric in scores[name]
+        }
+        for metric, about in results["metrics"].items()
     }
     visualize.save_curves(folder / "curves.png", curves)
-
-
-def _write_samples(folder: pathlib.Path, config: Config, model: VideoModel, data) -> None:
-    """Writes samples.gif, truth above predictions, and samples.png, one clip to the last frame.
-
-    These pictures are the one thing that keeps frames: no more than a person looks at.
-    """
-    options = config.evaluation
-    videos = range(min(_SHOWN_CLIPS, options.num_videos))
-    context = rollouts.clips(data, videos, 0, options.context)
-    begin = max(0, options.context - _SHOWN_CONTEXT)
-    end = min(options.context + options.horizon, begin + _SHOWN_FRAMES)
-    times = _strip_times(options.context, options.horizon)
-    rows = [list(rollouts.clips(data, videos, begin, end - begin))]
-    strips = [np.concatenate([data.clip(0, int(time), 1) for time in times])]
-    for sample in range(_SHOWN_SAMPLES):
-        video, strip = [context[:, begin:]], [context[0][times[times < options.context]]]
-        for start, frames in rollouts.predict(model, context, options, sample, 0):
-            frames, first = visualize.to_uint8(frames), options.context + start
-            if first < end:
-                video.append(frames[:, : end - first])
-            within = (times >= first) & (times < first + frames.shape[1])
-            strip.append(frames[0][times[within] - first])  # A copy: it keeps no other frame.
-        rows.append(list(np.concatenate(video, 1)))
-        strips.append(np.concatenate(strip))
-    labels = ["truth", *(f"sample {i + 1}" for i in range(_SHOWN_SAMPLES))]
-    scale = max(1, _SHOWN_SIZE // context.shape[2])
-    grid = visualize.mark_context(visualize.grid(rows, scale=scale), options.context - begin)
-    visualize.save_gif(folder / "samples.gif", visualize.label_rows(grid, labels))
-    picture = visualize.filmstrip(strips, times.tolist(), labels, options.context)
-    visualize.save_png(folder / "samples.png", picture)
-
-
-def _strip_times(context: int, horizon: int) -> np.ndarray:
-    """Which frames a film strip shows: the context's, then ever longer strides to the last."""
-    seen = np.linspace(0, context - 1, min(3, context))
-    predicted = context - 1 + np.geomspace(1, horizon, min(_STRIP_COLUMNS - 3, horizon))
-    return np.unique(np.rint(np.concatenate([seen, predicted])).astype(int))

@@ -95,7 +95,7 @@ class TrainingConfig:
 class EvaluationConfig:
     """The evaluation: `configs/base.yml` explains each key."""
 
-    protocol: Literal["standard"]
+    protocol: Literal["both", "standard", "cwvae2021"]
     seed: int = _within(minimum=0, maximum=2**31 - 1)
     context: int = _within(minimum=1)
     horizon: int = _within(minimum=1)
@@ -103,6 +103,7 @@ class EvaluationConfig:
     num_samples: int = _within(minimum=1)
     batch_size: int = _within(minimum=1)
     observe_levels: str | None
+    readout: bool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import logging
 import os
 import sys
 import tempfile
@@ -37,3 +38,22 @@ def quiet_tensorflow() -> Iterator[None]:
             faulthandler.disable()
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+@contextlib.contextmanager
+def many_traces() -> Iterator[None]:
+    """Holds back TensorFlow's warning of a function that is traced for many kinds of arguments.
+
+    For a block in which that is meant: a prediction is traced for each choice of levels that see
+    the context, and each number of clips.
+    """
+
+    def other(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)

@@ -239,9 +239,7 @@ def gif_bytes(video: ArrayLike, fps: float = 10) -> bytes:
         raise ValueError(f"fps must be in (0, 100], got {fps}.")
     # Dithering would flicker from frame to frame, and compresses badly.
     first, *rest = (
-        Image.fromarray(frame).quantize(
-            256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
-        )
+        Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
         for frame in video
     )
     buffer = io.BytesIO()

@@ -18,6 +18,7 @@ from cwvae.errors import UserError, unknown_name
 from data_loaders import digits as digit_images
 from data_loaders.options import check_channels, check_whole_number
 from data_loaders.pipeline import Dataset
+from data_loaders.readable import CLASSES, POINTS, Readable
 from data_loaders.sources import SPLITS
 from data_loaders.windows import EqualClips
 
@@ -100,6 +101,7 @@ class MovingDigits(Dataset):
         self._split = split
         self._seed = seed
         self._num_digits = num_digits
+        self._digit_size = digit_size
         self._overlap = overlap
         self._room = frame_size - digit_size  # S
         clips = EqualClips(NUM_CLIPS, train_length if split == "train" else test_length)
@@ -110,7 +112,7 @@ class MovingDigits(Dataset):
         length = self._window_length(i, start, length)
         motion = self._motion(i)
         positions, _ = self._trajectory(motion, start, length)
-        corners = np.rint(positions).astype(int)  # [T, N, 2]
+        corners = _corners(positions).astype(int)  # [T, N, 2]
         frames = self._draw(motion.indices[0], corners[:, 0])
         for n in range(1, self._num_digits):
             _merge(frames, self._draw(motion.indices[n], corners[:, n]), self._overlap)
@@ -143,6 +145,21 @@ class MovingDigits(Dataset):
             "velocities": velocities,
         }
 
+    def readable(self) -> tuple[Readable, ...]:
+        """Returns the digits, and where the centers of their images are drawn, at whole pixels."""
+        count = self._num_digits
+
+        def digits(known: dict[str, np.ndarray]) -> np.ndarray:
+            return np.tile(known["digits"], (len(known["positions"]), 1))
+
+        def centers(known: dict[str, np.ndarray]) -> np.ndarray:
+            return _corners(known["positions"]) + np.float32(self._digit_size / 2)
+
+        return (
+            Readable("digits", "digits right", CLASSES, count, digits, 10, "positions"),
+            Readable("positions", "position error", POINTS, count, centers),
+        )
+
     def _motion(self, i: int) -> _Motion:
         self._check_index(i)
         # The spawn key keeps (split, i) apart from every seed, however large.
@@ -174,6 +191,11 @@ class MovingDigits(Dataset):
         windows = np.lib.stride_tricks.sliding_window_view(canvas, self.frame_shape[:2])
         offsets = self._room - corners
         return windows[offsets[:, 0], offsets[:, 1]]
+
+
+def _corners(positions: np.ndarray) -> np.ndarray:
+    """Returns where digits at these positions are drawn."""
+    return np.rint(positions)
 
 
 def _checked_speed(speed: Sequence[float]) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cwvae.errors import UserError
+from data_loaders.readable import Readable
 from data_loaders.windows import Clips, UnequalClips, chunk_numbers
 
 if TYPE_CHECKING:
@@ -108,6 +109,20 @@ class Dataset(abc.ABC):
         del start, length
         self._check_index(i)
         return {}
+
+    def readable(self) -> tuple[Readable, ...]:
+        """Returns what of the attributes can be read from a single frame: may be ()."""
+        return ()
+
+    def readings(self, i: int, start: int = 0, length: int | None = None) -> dict[str, np.ndarray]:
+        """Returns what is to be read in each frame of `clip(i, start, length)`.
+
+        Returns:
+          By the name of each `readable()`: int64 [T, K] classes or float32 [T, K, 2] points, in an
+          order that means nothing.
+        """
+        known = self.attributes(i, start, length)
+        return {readable.name: readable.read(known) for readable in self.readable()}
 
     def batch(
         self, batch_size: int, length: int, seed: int, step: int, rows: range | None = None
@@ -247,6 +262,10 @@ class Selection(Dataset):
         """As in `Dataset`."""
         self._check_index(i)
         return self._dataset.attributes(int(self._numbers[i]), start, length)
+
+    def readable(self) -> tuple[Readable, ...]:
+        """As in `Dataset`."""
+        return self._dataset.readable()
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:

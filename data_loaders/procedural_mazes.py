@@ -22,6 +22,7 @@ from cwvae.errors import UserError
 from data_loaders.maze_walks import Maze, random_maze, walk
 from data_loaders.options import check_channels, check_split, check_whole_number
 from data_loaders.raycaster import TEXTURE_SIZE, Raycaster, texture_pyramid
+from data_loaders.readable import CLASSES, NOT_READABLE, Readable
 from data_loaders.sources import SPLITS, Source
 from data_loaders.video import FrameFormat
 
@@ -160,6 +161,26 @@ class ProceduralMazes(Source):
             "sky": np.array(clip.sky),
         }
 
+    def readable(self) -> tuple[Readable, ...]:
+        """Returns the wall and floor texture of the room that the camera is in, if it is in one.
+
+        The sky is left out: many frames show none of it.
+
+        Raises:
+          UserError: the package `labmaze` is missing.
+        """
+        return tuple(
+            Readable(
+                f"{kind}_texture",
+                f"{kind} texture right",
+                CLASSES,
+                1,
+                functools.partial(_of_the_room, f"{kind}_textures"),
+                len(texture_paths(kind)),
+            )
+            for kind in ("wall", "floor")
+        )
+
     def _clip(self, split: str, item: str) -> _Clip:
         check_split(split)
         # The spawn key keeps (split, i) apart from every seed, however large.
@@ -171,6 +192,12 @@ class ProceduralMazes(Source):
         sky = int(rng.integers(len(_labmaze().assets.SKY_STYLES)))
         pose = walk(maze, rng, self._lengths[split])
         return _Clip(maze, walls, floors, sky, pose.astype(np.float32))
+
+
+def _of_the_room(name: str, known: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns which of an attribute's two values is that of the room, int64 [T, 1]."""
+    room = known["room"][:, None]
+    return np.where(room < 0, NOT_READABLE, known[name][room])
 
 
 def _labmaze() -> ModuleType:

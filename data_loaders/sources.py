@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from data_loaders.readable import Readable
+
 SPLITS = ("train", "test")
 
 
@@ -90,6 +92,10 @@ class Source(abc.ABC):
         """
         del split, item
         return {}
+
+    def readable(self) -> tuple[Readable, ...]:
+        """Returns what of the attributes can be read from a single frame: may be ()."""
+        return ()
 
     def stamps(self) -> dict[str, str] | None:
         """Returns what tells that a file has changed, such as its size and time, by its name.

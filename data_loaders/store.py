@@ -29,6 +29,7 @@ import numpy as np
 
 from cwvae.errors import UserError
 from data_loaders.pipeline import Dataset
+from data_loaders.readable import Readable
 from data_loaders.sources import SPLITS, BadVideo, Source
 from data_loaders.windows import UnequalClips
 
@@ -155,6 +156,10 @@ class Store(Dataset):
             name: values[start:stop] if np.shape(values)[:1] == (whole,) else values
             for name, values in known.items()
         }
+
+    def readable(self) -> tuple[Readable, ...]:
+        """Returns what the source says can be read from a single frame."""
+        return self._source.readable() if self._source else ()
 
     def verify(self) -> Iterator[tuple[str, bool]]:
         """Reads every byte; yields each clip's name, and whether its frames are what they were."""

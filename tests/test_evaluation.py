@@ -2,56 +2,33 @@
 
 import csv
 import json
-import tracemalloc
+import math
 
+import i3d_module
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
+from oracle import Oracle
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from cwvae import evaluation
+from cwvae import evaluation, measures, scoring, versions
 from cwvae.errors import UserError
-from cwvae.model import Elbo
 
 
-class Oracle:
-    """Predicts the clip's own future, plus an error that grows with the sample's number."""
-
-    def __init__(self, data, errors=(0.0,), chunk=4):
-        self.data, self.errors, self.chunk = data, errors, chunk
-        self.seeds, self.samples, self.observed = [], {}, None
-
-    def predict_chunks(self, context, horizon, seed, observe_levels=None):
-        self.observed = observe_levels
-        self.seeds.append(tuple(np.asarray(seed)))
-        key = np.asarray(context).tobytes()
-        sample = self.samples[key] = self.samples.get(key, -1) + 1
-        error = self.errors[sample % len(self.errors)]
-        clips = [self._which(clip) for clip in np.asarray(context)]
-        seen = context.shape[1]
-        for start in range(0, horizon, self.chunk):
-            length = min(self.chunk, horizon - start)
-            frames = [self.data.clip(i, seen + start, length) for i in clips]
-            frames = np.stack(frames).astype(np.float32) / 255
-            yield tf.constant(np.clip(frames * (1 - error), 0, 1))
-
-    def _which(self, clip):
-        for i in range(len(self.data)):
-            if np.array_equal(self.data.clip(i, 0, len(clip)), clip):
-                return i
-        raise AssertionError("a context that is no clip's beginning")
-
-    def elbo(self, video, seed, observe_levels=None):
-        ones = tf.ones(video.shape[:2])
-        return Elbo(2.0 * ones, (3.0 * ones, ones[:, ::3]), {})
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch, tmp_path_factory):
+    """Whatever this machine has in its usual places."""
+    empty = tmp_path_factory.mktemp("empty")
+    for variable in ("CWVAE_CACHE", "TFHUB_CACHE_DIR"):
+        monkeypatch.setenv(variable, str(empty))
+    monkeypatch.delenv("CWVAE_LPIPS", raising=False)
 
 
-def evaluate(settings, errors, folder):
+def evaluate(settings, errors, folder, **options):
     data = tiny.Squares(40)
     model = Oracle(data, errors)
-    results = evaluation.evaluate(settings, model, 12, tiny.Squares(20), data, folder)
+    results = evaluation.evaluate(settings, model, 12, tiny.Squares(20), data, folder, **options)
     return model, results
 
 
@@ -59,7 +36,11 @@ def evaluate(settings, errors, folder):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     settings = tiny.settings("evaluation.num_samples=2", "evaluation.horizon=30")
-    return settings, *evaluate(settings, (0.1, 0.2, 0.3), folder), folder
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("CWVAE_CACHE", "TFHUB_CACHE_DIR"):
+            patch.setenv(variable, str(folder))
+        patch.delenv("CWVAE_LPIPS", raising=False)
+        return settings, *evaluate(settings, (0.1, 0.2, 0.3), folder), folder
 
 
 def test_scores_are_scikit_images_averaged_over_samples_and_videos(run):
@@ -96,16 +77,34 @@ def test_baselines_are_scored_against_the_same_truth(run):
     settings, _, results, _ = run
     data, context = tiny.Squares(40), settings.evaluation.context
     mean = np.mean([tiny.Squares(20).clip(i, 0, 7) for i in range(10)], (0, 1)) / 255
-    want = {evaluation.COPY: [], evaluation.MEAN: []}
+    want = {scoring.COPY: [], scoring.MEAN: []}
     for video in range(3):
         truth = data.clip(video, context, 30) / 255
         copied = data.clip(video, context - 1, 1) / 255
-        for name, guess in ((evaluation.COPY, copied), (evaluation.MEAN, mean)):
+        for name, guess in ((scoring.COPY, copied), (scoring.MEAN, mean)):
             error = np.maximum(np.mean((truth - guess) ** 2, (1, 2, 3)), 1e-10)
             want[name].append(-10 * np.log10(error))
     for name, values in want.items():
         got = results["scores"][name]["psnr"]["per_frame"]
         np.testing.assert_allclose(got, np.mean(values, 0), atol=1e-3)
+
+
+def test_random_training_frames_are_training_frames(run):
+    _, _, results, _ = run
+    scores = results["scores"][scoring.RANDOM]["psnr"]["per_frame"]
+    # Squares that lie anywhere: as far off at every distance, unlike a copy or a mean.
+    assert np.min(scores) > 3
+    assert np.ptp(scores) > 0
+    assert np.max(scores) < 100
+
+
+def test_the_best_sample_stands_beside_the_mean(run):
+    _, _, results, _ = run
+    mean, best = (results["scores"][name] for name in ("cwvae", "cwvae, best of 2"))
+    for metric in results["metrics"]:
+        assert best[metric]["mean"] > mean[metric]["mean"]
+    # The first sample has the smaller error, in every clip.
+    np.testing.assert_allclose(np.mean(best["psnr"]["per_frame"]), best["psnr"]["mean"], atol=1e-4)
 
 
 def test_metrics_json_states_the_protocol_and_the_counts(run):
@@ -114,7 +113,9 @@ def test_metrics_json_states_the_protocol_and_the_counts(run):
     assert written == results
     for key, value in {
         "step": 12,
-        "protocol": "standard",
+        "format": 2,
+        "protocols": ["standard", "cwvae2021"],
+        "frames": "32x32x1, values in [0, 1]",
         "data": "moving_digits",
         "context": 5,
         "horizon": 30,
@@ -138,7 +139,7 @@ def test_curves_csv_has_a_row_per_predicted_frame(run):
     assert [int(row["predicted_frame"]) for row in rows] == list(range(1, 31))
     column = [float(row["psnr cwvae"]) for row in rows]
     assert column == results["scores"]["cwvae"]["psnr"]["per_frame"]
-    assert len(rows[0]) == 1 + 2 * 3
+    assert len(rows[0]) == 1 + 4 * 5
 
 
 def test_pictures_open(run):
@@ -149,34 +150,12 @@ def test_pictures_open(run):
         assert Image.open(folder / "eval" / name).size[0] > 300
 
 
-def test_a_film_strip_reaches_from_the_first_frame_to_the_last():
-    for context, horizon in [(1, 1), (1, 9), (2, 3), (36, 964), (600, 100)]:
-        times = evaluation._strip_times(context, horizon)
-        assert times[0] == 0
-        assert times[-1] == context + horizon - 1
-        assert np.all(np.diff(times) > 0)
-        assert context in times
-        assert len(times) <= 12
-
-
-def test_a_context_longer_than_the_pictures_is_cut(tmp_path):
-    settings = tiny.settings(
-        "data.train_length=600",
-        "data.test_length=600",
-        "evaluation.context=580",
-        "training.video_length=590",
-    )
-    data = tiny.Squares(600)
-    (tmp_path / "eval").mkdir()
-    evaluation._write_samples(tmp_path / "eval", settings, Oracle(data), data)
-    assert Image.open(tmp_path / "eval" / "samples.gif").n_frames == 50 + 9
-
-
 def test_the_table_names_every_predictor_and_level(run):
     _, _, results, _ = run
     text = evaluation.table(results)
-    for word in ("cwvae", evaluation.COPY, evaluation.MEAN, "level 0", "level 1", "standard"):
+    for word in (*results["scores"], "level 0", "level 1", "PSNR [dB]", "SSIM (cwvae2021)"):
         assert word in text
+    assert "lpips was not computed" in text
     assert f"{results['scores']['cwvae']['psnr']['mean']:.3f}" in text
 
 
@@ -192,14 +171,6 @@ def test_unobserved_levels_reach_the_model(tmp_path):
     model, results = evaluate(tiny.settings("evaluation.observe_levels=TF"), (0.0,), tmp_path)
     assert model.observed == (True, False)
     assert results["observe_levels"] == "TF"
-
-
-def test_every_batch_and_sample_has_its_own_noise(tmp_path):
-    settings = tiny.settings("evaluation.num_samples=3")
-    data = tiny.Squares(40)
-    model = Oracle(data)
-    evaluation.score(settings, model, data, np.zeros((32, 32, 1), np.float32))
-    assert len(set(model.seeds)) == len(model.seeds) == 2 * 3
 
 
 def test_metrics_json_holds_the_settings(tmp_path):
@@ -232,26 +203,92 @@ def test_too_few_or_too_short_clips_are_refused(tmp_path):
         evaluate(long, (0.0,), tmp_path)
 
 
-def test_memory_does_not_grow_with_horizon_or_samples(tmp_path):
-    def peak(horizon, samples):
-        settings = tiny.settings(
-            "data.test_length=2000",
-            f"evaluation.horizon={horizon}",
-            f"evaluation.num_samples={samples}",
-            "evaluation.num_videos=2",
-        )
-        data = tiny.Squares(2000)
-        model = Oracle(data, chunk=50)
-        mean = np.zeros((32, 32, 1), np.float32)
-        evaluation.score(tiny.settings("evaluation.num_videos=2"), model, data, mean)  # warm up
-        tracemalloc.start()
-        evaluation.score(settings, model, data, mean)
-        evaluation._write_samples(tmp_path, settings, model, data)
-        size = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return size
+def test_one_protocol_is_enough(tmp_path):
+    settings = tiny.settings("evaluation.protocol=cwvae2021")
+    _, results = evaluate(settings, (0.1,), tmp_path)
+    assert list(results["metrics"]) == ["psnr_cwvae2021", "ssim_cwvae2021"]
+    assert results["protocols"] == ["cwvae2021"]
 
-    small = peak(400, 1)  # more than samples.gif shows
-    # 1,500 more frames of two clips would add 3 MB as bytes and 12 MB as floats, were they kept.
-    assert peak(1900, 1) < small + 1_000_000
-    assert peak(400, 20) < small + 1_000_000
+
+def test_without_weights_all_else_is_written_and_the_reason_said(run):
+    _, _, results, folder = run
+    assert set(results["not_computed"]) == {"lpips", "fvd"}
+    assert "cwvae.metrics.lpips convert" in results["not_computed"]["lpips"]
+    assert "--i3d" in results["not_computed"]["fvd"]
+    assert results["fvd"] is None
+    for name in ("metrics.json", "curves.csv", "curves.png", "samples.gif", "report.html"):
+        assert (folder / "eval" / name).stat().st_size > 0
+    report = (folder / "eval" / "report.html").read_text()
+    assert "cwvae.metrics.lpips convert" in report
+
+
+@pytest.mark.parametrize("name", ["lpips", "fvd"])
+def test_required_measures_that_cannot_be_computed_are_an_error(tmp_path, name):
+    with pytest.raises(UserError, match=f"--require {name}: "):
+        evaluate(tiny.settings(), (0.1,), tmp_path, required=[name])
+    assert not (tmp_path / "eval" / "metrics.json").exists()
+
+
+def test_weights_that_are_not_where_they_should_be_are_an_error(tmp_path):
+    for name in ("lpips", "fvd"):
+        with pytest.raises(UserError, match="nowhere"):
+            evaluate(tiny.settings(), (0.1,), tmp_path, weights={name: tmp_path / "nowhere"})
+
+
+def test_fvd_runs_through_a_module(tmp_path):
+    module = i3d_module.export(tmp_path / "module")
+    settings = tiny.settings("evaluation.horizon=18", "evaluation.num_videos=4")
+    _, results = evaluate(settings, (0.5,), tmp_path, weights={"fvd": module}, required=["fvd"])
+    distances = results["fvd"]
+    assert set(distances["scores"]) == {"cwvae", scoring.COPY}
+    scores = distances["scores"]["cwvae"]
+    assert scores["value"] > 0
+    assert [length for length, _ in scores["prefixes"]] == [16, 18]
+    assert scores["prefixes"][-1][1] == scores["value"]
+    assert distances["floor"]["source"] == "4 other held-out clips"
+    assert "fvd" not in results["not_computed"]
+    text = evaluation.table(results)
+    assert f"{scores['value']:.1f}" in text
+    assert "fewer than 400" in text
+
+
+def test_other_real_clips_are_never_those_that_are_evaluated():
+    def source(test, train, videos):
+        settings = tiny.settings(f"evaluation.num_videos={videos}").evaluation
+        return evaluation._other_real(settings, train, test)
+
+    test, train = tiny.Squares(40), tiny.Squares(20)  # ten clips each
+    clip, text = source(test, train, 3)
+    np.testing.assert_array_equal(clip(0), test.clip(3, 5, 9))
+    assert "held-out" in text
+    clip, text = source(test, train, 6)
+    np.testing.assert_array_equal(clip(5), train.clip(5, 0, 9))
+    assert "training" in text
+    clip, text = source(test, tiny.Squares(8), 6)  # too short
+    assert clip is None
+    assert "6 other real clips of 9 frames" in text
+
+
+def test_few_frames_or_videos_have_no_fvd(tmp_path):
+    for setting in ("evaluation.horizon=8", "evaluation.num_videos=1"):
+        _, results = evaluate(tiny.settings(setting), (0.5,), tmp_path)
+        assert setting.replace("=", " = ") in results["not_computed"]["fvd"]
+
+
+def test_values_that_are_not_there_do_not_count():
+    values = np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, 5.0]], np.float32)
+    (summary,) = evaluation._summary({"readout": values}).values()
+    assert summary["mean"] == 3
+    assert summary["per_frame"] == [1, None, 4]
+    assert math.isclose(summary["standard_error"], np.std([2, 5], ddof=1) / np.sqrt(2))
+
+
+def test_the_version_is_the_projects():
+    text = (versions.pathlib.Path(__file__).parent.parent / "pyproject.toml").read_text()
+    assert f'version = "{versions.OWN}"' in text
+    assert versions.installed()["cwvae"].startswith(versions.OWN)
+
+
+def test_every_measure_states_its_protocol():
+    for measure in measures.image_measures("both").values():
+        assert measure.protocol.partition(":")[0] in ("standard", "cwvae2021")

@@ -26,7 +26,7 @@ LAYERS = [
     | {"cwvae.original", "cwvae.export", "cwvae.lock", "cwvae.optimizer", "cwvae.updates"}
     | {"cwvae.strategies", "cwvae.run_folder", "cwvae.rollouts", "cwvae.pictures"}
     | {"cwvae.readout", "cwvae.video_distance", "cwvae.report", "cwvae.comparison"}
-    | {"cwvae.measures", "cwvae.scoring", "cwvae.versions"},
+    | {"cwvae.measures", "cwvae.scoring", "cwvae.versions", "cwvae.readout_network"},
     {"cwvae.__init__"},
 ]
 KNOW_CONFIG = {"cwvae.factory", "cwvae.training", "cwvae.evaluation", "cwvae.original"}

@@ -34,6 +34,7 @@ OVERRIDES = (
     "evaluation.horizon=9",
     "evaluation.num_videos=3",
     "evaluation.batch_size=2",
+    "evaluation.readout=false",
 )
 
 

@@ -76,3 +76,26 @@ def repeat_frame(frame: ArrayLike, batch: int, horizon: int) -> np.ndarray:
     if frame.ndim != 3:
         raise ValueError(f"frame must be [H, W, C], got {frame.shape}.")
     return np.broadcast_to(frame, (batch, horizon, *frame.shape))
+
+
+def random_frames(pool: ArrayLike, videos: range, start: int, stop: int, seed: int) -> np.ndarray:
+    """Predicts frames drawn at random: Figure 1's "random" line, without any memory.
+
+    Args:
+      pool: Frames to draw from, [P, H, W, C].
+      videos: Numbers of the videos, B: each has draws of its own, whichever others there are.
+      start: First predicted frame, from 0.
+      stop: The frame behind the last.
+      seed: Of the draws.
+
+    Returns:
+      [B, stop - start, H, W, C], frame t of a video the same whatever stretch it is asked for in.
+
+    Raises:
+      ValueError: pool is not [P, H, W, C] or has no frame.
+    """
+    pool = np.asarray(pool)
+    if pool.ndim != 4 or len(pool) == 0:
+        raise ValueError(f"pool must be [P, H, W, C] with P >= 1, got {pool.shape}.")
+    draws = [np.random.default_rng([seed, i]).integers(len(pool), size=stop) for i in videos]
+    return pool[np.stack(draws)[:, start:]]

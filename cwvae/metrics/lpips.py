@@ -227,7 +227,7 @@ def load(path: str | os.PathLike) -> Weights:
             arrays = {name: content[name] for name in SHAPES}
             written = str(content["sha256"])
     except Exception as error:  # NumPy and zipfile raise nearly anything, depending on the byte.
-        raise _unusable(path, f"{type(error).__name__}: {error}") from None
+        raise _unusable(path, f"it cannot be read: {type(error).__name__}") from None
     if flaw := _flaw(arrays):
         raise _unusable(path, flaw)
     if written != digest(arrays):
@@ -237,7 +237,7 @@ def load(path: str | os.PathLike) -> Weights:
 
 def _unusable(path, reason):
     return UserError(
-        f"{path}: not LPIPS weights as `convert` writes them, or damaged ({reason}). Remove the"
+        f"{path}: damaged, or not LPIPS weights as `convert` writes them: {reason}. Remove the"
         f" file, or give another. {HOW_TO_GET}"
     )
 

@@ -70,3 +70,23 @@ def test_predictions_take_no_memory():
     # A million frames of 48 KiB each would not fit.
     assert trivial.repeat_frame(frame, 1000, 1000).base is not None
     assert trivial.copy_last_frame(frame[None, None], 1_000_000).strides[1] == 0
+
+
+def test_random_frames_come_from_the_pool_by_video_and_frame():
+    pool = np.arange(5 * 2 * 3, dtype=np.float32).reshape(5, 2, 3, 1)
+    frames = trivial.random_frames(pool, range(4), 0, 60, 7)
+    assert frames.shape == (4, 60, 2, 3, 1)
+    numbers = frames[:, :, 0, 0, 0] / 6
+    np.testing.assert_array_equal(frames, pool[numbers.astype(int)])
+    assert set(numbers.ravel()) == set(range(5))
+    # A stretch of other videos is cut out of the same draws.
+    np.testing.assert_array_equal(
+        trivial.random_frames(pool, range(2, 4), 11, 29, 7), frames[2:, 11:29]
+    )
+    assert not np.array_equal(trivial.random_frames(pool, range(4), 0, 60, 8), frames)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1), (0, 2, 3, 1)])
+def test_a_pool_that_is_none_is_an_error(shape):
+    with pytest.raises(ValueError, match="pool must be"):
+        trivial.random_frames(np.zeros(shape), range(1), 0, 1, 0)

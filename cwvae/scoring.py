@@ -1,0 +1,164 @@
+"""Scores of predicted frames: every predictor by every measure, stretch by stretch.
+
+Memory depends on neither the horizon nor the number of videos or samples, but for the scores.
+
+Symbols: N videos, B of a batch, S samples, T predicted frames.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import tqdm
+
+from cwvae import rollouts
+from cwvae.baselines import trivial
+from cwvae.measures import Measure
+from cwvae.model import VideoModel, as_frames
+
+COPY, MEAN, RANDOM = "copy last frame", "mean training frame", "random training frame"
+TRUTH = "true frames"  # What the readout makes of these is what it can make of a prediction.
+
+# A predictor without a model: (last frame of the context, videos, start, stop) -> [B, T, H, W, C].
+Guess = Callable[[np.ndarray, range, int, int], np.ndarray]
+
+
+def guesses(mean: np.ndarray, pool: np.ndarray, seed: int) -> dict[str, Guess]:
+    """Returns the predictors without a model, by name.
+
+    Args:
+      mean: The mean training frame, [H, W, C] in [0, 1].
+      pool: Training frames to draw from, [P, H, W, C] in [0, 1].
+      seed: Of the draws.
+    """
+    return {
+        COPY: lambda last, videos, start, stop: trivial.copy_last_frame(last, stop - start),
+        MEAN: lambda last, videos, start, stop: trivial.repeat_frame(
+            mean, len(videos), stop - start
+        ),
+        RANDOM: lambda last, videos, start, stop: trivial.random_frames(
+            pool, videos, start, stop, seed
+        ),
+    }
+
+
+def best_of(name: str, num_samples: int) -> str:
+    """Returns what the best of a model's samples are called."""
+    return f"{name}, best of {num_samples}"
+
+
+def score(
+    options,
+    name: str,
+    model: VideoModel,
+    data,
+    used: Mapping[str, Measure],
+    others: Mapping[str, Guess],
+    reader=None,
+    distances=None,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Scores a model's predictions, and guesses without a model, on held-out clips.
+
+    Args:
+      options: The section `evaluation` of a configuration.
+      name: The model's.
+      model: The model.
+      data: Held-out clips.
+      used: The measures, by name.
+      others: Predictors without a model, by name.
+      reader: `cwvae.readout.Readout`: how well the data's attributes can be read is scored, too.
+      distances: `cwvae.video_distance.VideoDistances`: is given the first sample of each clip, and
+        `COPY`.
+
+    Returns:
+      {predictor: {measure: float32 [N, T]}}: under the model's name the mean over samples, and
+      where there are several, beside it of each clip and measure the sample with the best mean over
+      its frames. NaN where the readout has nothing to read.
+
+    Raises:
+      ValueError: Predictions that are not finite.
+    """
+    measured = _Measured(used, reader)
+    scores = _Table(options.num_videos, options.horizon)
+    progress = tqdm.tqdm(total=options.num_videos * options.num_samples, unit="video")
+    for first in range(0, options.num_videos, options.batch_size):
+        videos = range(first, min(first + options.batch_size, options.num_videos))
+        rows = slice(videos.start, videos.stop)
+        context = rollouts.clips(data, videos, 0, options.context)
+        last = as_frames(context[:, -1:]).numpy()
+        samples = [_Table(len(videos), options.horizon) for _ in range(options.num_samples)]
+        for sample, table in enumerate(samples):
+            for start, frames in rollouts.predict(model, context, options, sample, first):
+                stop = start + frames.shape[1]
+                truth = rollouts.clips(data, videos, options.context + start, stop - start)
+                truth = as_frames(truth).numpy()
+                readings = measured.readings(data, videos, options.context + start, stop - start)
+                table.put(name, start, measured(truth, frames, readings))
+                if sample > 0:
+                    continue
+                if distances:
+                    distances.add(name, start, frames)
+                for other, guess in others.items():
+                    guessed = guess(last, videos, start, stop)
+                    scores.put(other, start, measured(truth, guessed, readings), rows)
+                    if distances and other == COPY:
+                        distances.add(other, start, guessed)
+                if reader:
+                    scores.put(TRUTH, start, reader.scores(truth, readings), rows)
+            progress.update(len(videos))
+        for metric in samples[0].of(name):
+            values = np.stack([table.of(name)[metric] for table in samples])
+            scores.put(name, 0, {metric: values.mean(0)}, rows)
+            if options.num_samples > 1:
+                best = _best(values, measured.higher_is_better[metric])
+                scores.put(best_of(name, options.num_samples), 0, {metric: best}, rows)
+    progress.close()
+    order = [name, best_of(name, options.num_samples), *others, TRUTH]
+    return {predictor: scores.of(predictor) for predictor in order if scores.of(predictor)}
+
+
+class _Measured:
+    """All measures of a stretch."""
+
+    def __init__(self, used: Mapping[str, Measure], reader):
+        self._used, self._reader = used, reader
+        better = {metric: measure.better for metric, measure in used.items()}
+        if reader:
+            better |= {metric: about["better"] for metric, about in reader.metrics().items()}
+        self.higher_is_better = {metric: which == "higher" for metric, which in better.items()}
+
+    def readings(self, data, videos: range, start: int, length: int) -> dict | None:
+        """Returns what there is to read in some frames, each [B, length, ...]."""
+        if self._reader is None:
+            return None
+        each = [data.readings(i, start, length) for i in videos]
+        return {key: np.stack([clip[key] for clip in each]) for key in each[0]}
+
+    def __call__(self, truth, prediction, readings) -> dict[str, np.ndarray]:
+        values = {name: measure.function(truth, prediction) for name, measure in self._used.items()}
+        return values | (self._reader.scores(prediction, readings) if self._reader else {})
+
+
+class _Table:
+    """Values by predictor and measure, filled stretch by stretch."""
+
+    def __init__(self, num_videos: int, horizon: int):
+        self._shape = num_videos, horizon
+        self._values: dict[str, dict[str, np.ndarray]] = {}
+
+    def of(self, predictor: str) -> dict[str, np.ndarray]:
+        return self._values.get(predictor, {})
+
+    def put(self, predictor: str, start: int, values: dict, rows: slice = slice(None)) -> None:
+        metrics = self._values.setdefault(predictor, {})
+        for metric, stretch in values.items():
+            if metric not in metrics:
+                metrics[metric] = np.full(self._shape, np.nan, np.float32)
+            metrics[metric][rows, start : start + stretch.shape[1]] = stretch
+
+
+def _best(values: np.ndarray, higher_is_better: bool) -> np.ndarray:
+    """Of values [S, B, T] returns [B, T], of each clip the sample that is the best on average."""
+    sign = 1 if higher_is_better else -1
+    means = sign * np.nan_to_num(values).mean(2)  # What cannot be read, cannot in every sample.
+    chosen = means.argmax(0)
+    return values[chosen, np.arange(values.shape[1])]
