@@ -74,9 +74,10 @@ def evaluate(
     options, weights = config.evaluation, weights or {}
     held_out = rollouts.held_out(options, test_data)
     folder = _writable(pathlib.Path(logdir) / "eval")
-    used, not_computed = measures.image_measures(options.protocol), {}
+    protocols, not_computed = measures.protocols(options.protocol), {}
+    used = [measures.ImageMeasures(protocol) for protocol in protocols]
     try:
-        used["lpips"] = measures.lpips_measure(weights.get("lpips"))
+        used.append(measures.PerceptualMeasure(weights.get("lpips")))
     except MissingWeights as error:
         not_computed["lpips"] = str(error)
     distances, why = _distances(options, weights.get("fvd"), held_out, train_data, test_data)
@@ -99,13 +100,12 @@ def evaluate(
         )
     except ValueError as error:
         raise UserError(f"{logdir}, step {step}: cannot be scored: {error}") from None
-    metrics = {name: measure.description() for name, measure in used.items()}
     results = {
         "format": FORMAT,
         "step": step,
         "model": config.model.name,
         "data": config.data.name,
-        "protocols": measures.protocols(options.protocol),
+        "protocols": protocols,
         "context": options.context,
         "horizon": options.horizon,
         "num_videos": options.num_videos,
@@ -114,7 +114,7 @@ def evaluate(
         "frames": "{}x{}x{}, values in [0, 1]".format(*held_out.frame_shape),
         "settings": as_plain(config),
         "versions": versions.installed(),
-        "metrics": metrics | (reader.metrics() if reader else {}),
+        "metrics": scoring.metrics(used, reader, options.horizon),
         "not_computed": not_computed,
         "scores": {name: _summary(values) for name, values in scores.items()},
         "fvd": distances.results() if distances else None,

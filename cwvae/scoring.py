@@ -5,14 +5,14 @@ Memory depends on neither the horizon nor the number of videos or samples, but f
 Symbols: N videos, B of a batch, S samples, T predicted frames.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tqdm
 
 from cwvae import rollouts
 from cwvae.baselines import trivial
-from cwvae.measures import Measure
+from cwvae.measures import Measures
 from cwvae.model import VideoModel, as_frames
 
 COPY, MEAN, RANDOM = "copy last frame", "mean training frame", "random training frame"
@@ -41,6 +41,31 @@ def guesses(mean: np.ndarray, pool: np.ndarray, seed: int) -> dict[str, Guess]:
     }
 
 
+# So many frames of a clip are read by the readout at most, evenly spread: more would take longer
+# than to predict them, and neighbours tell the same.
+_READ = 100
+
+
+def metrics(used: Sequence[Measures], reader, horizon: int) -> dict[str, dict[str, str]]:
+    """Returns label, unit, which values are better, and protocol of all that `score` measures.
+
+    Args:
+      used: The measures.
+      reader: `cwvae.readout.Readout`, or None.
+      horizon: Predicted frames, T.
+    """
+    found = {name: about for one in used for name, about in one.metrics().items()}
+    for name, about in reader.metrics().items() if reader else ():
+        every = _read_every(horizon)
+        which = f"; 1 of {every} predicted frames is read" if every > 1 else ""
+        found[name] = about | {"protocol": about["protocol"] + which}
+    return found
+
+
+def _read_every(horizon: int) -> int:
+    return -(-horizon // _READ)
+
+
 def best_of(name: str, num_samples: int) -> str:
     """Returns what the best of a model's samples are called."""
     return f"{name}, best of {num_samples}"
@@ -51,7 +76,7 @@ def score(
     name: str,
     model: VideoModel,
     data,
-    used: Mapping[str, Measure],
+    used: Sequence[Measures],
     others: Mapping[str, Guess],
     reader=None,
     distances=None,
@@ -63,7 +88,7 @@ def score(
       name: The model's.
       model: The model.
       data: Held-out clips.
-      used: The measures, by name.
+      used: The measures.
       others: Predictors without a model, by name.
       reader: `cwvae.readout.Readout`: how well the data's attributes can be read is scored, too.
       distances: `cwvae.video_distance.VideoDistances`: is given the first sample of each clip, and
@@ -72,12 +97,12 @@ def score(
     Returns:
       {predictor: {measure: float32 [N, T]}}: under the model's name the mean over samples, and
       where there are several, beside it of each clip and measure the sample with the best mean over
-      its frames. NaN where the readout has nothing to read.
+      its frames. NaN where the readout reads nothing.
 
     Raises:
       ValueError: Predictions that are not finite.
     """
-    measured = _Measured(used, reader)
+    measured = _Measured(used, reader, options.horizon)
     scores = _Table(options.num_videos, options.horizon)
     progress = tqdm.tqdm(total=options.num_videos * options.num_samples, unit="video")
     for first in range(0, options.num_videos, options.batch_size):
@@ -91,19 +116,18 @@ def score(
                 stop = start + frames.shape[1]
                 truth = rollouts.clips(data, videos, options.context + start, stop - start)
                 truth = as_frames(truth).numpy()
-                readings = measured.readings(data, videos, options.context + start, stop - start)
-                table.put(name, start, measured(truth, frames, readings))
+                measured.see(data, videos, options.context, start, truth)
+                table.put(name, start, measured(frames))
                 if sample > 0:
                     continue
                 if distances:
                     distances.add(name, start, frames)
                 for other, guess in others.items():
                     guessed = guess(last, videos, start, stop)
-                    scores.put(other, start, measured(truth, guessed, readings), rows)
+                    scores.put(other, start, measured(guessed), rows)
                     if distances and other == COPY:
                         distances.add(other, start, guessed)
-                if reader:
-                    scores.put(TRUTH, start, reader.scores(truth, readings), rows)
+                scores.put(TRUTH, start, measured.read(truth), rows)
             progress.update(len(videos))
         for metric in samples[0].of(name):
             values = np.stack([table.of(name)[metric] for table in samples])
@@ -117,25 +141,40 @@ def score(
 
 
 class _Measured:
-    """All measures of a stretch."""
+    """All measures of a stretch: first it sees what is true, then it measures predictions."""
 
-    def __init__(self, used: Mapping[str, Measure], reader):
+    def __init__(self, used: Sequence[Measures], reader, horizon: int):
         self._used, self._reader = used, reader
-        better = {metric: measure.better for metric, measure in used.items()}
-        if reader:
-            better |= {metric: about["better"] for metric, about in reader.metrics().items()}
-        self.higher_is_better = {metric: which == "higher" for metric, which in better.items()}
+        self._every = _read_every(horizon)
+        about = metrics(used, reader, horizon)
+        self.higher_is_better = {name: one["better"] == "higher" for name, one in about.items()}
 
-    def readings(self, data, videos: range, start: int, length: int) -> dict | None:
-        """Returns what there is to read in some frames, each [B, length, ...]."""
+    def see(self, data, videos: range, context: int, start: int, truth: np.ndarray) -> None:
+        """Takes the true frames [B, stretch, H, W, C] from predicted frame `start` on."""
+        self._truth = truth
         if self._reader is None:
-            return None
-        each = [data.readings(i, start, length) for i in videos]
-        return {key: np.stack([clip[key] for clip in each]) for key in each[0]}
+            return
+        self._read = slice(-start % self._every, None, self._every)
+        each = [data.readings(i, context + start, truth.shape[1]) for i in videos]
+        self._readings = {
+            key: np.stack([clip[key][self._read] for clip in each]) for key in each[0]
+        }
 
-    def __call__(self, truth, prediction, readings) -> dict[str, np.ndarray]:
-        values = {name: measure.function(truth, prediction) for name, measure in self._used.items()}
-        return values | (self._reader.scores(prediction, readings) if self._reader else {})
+    def __call__(self, prediction: np.ndarray) -> dict[str, np.ndarray]:
+        values = {}
+        for measures in self._used:
+            values |= measures.scores(self._truth, prediction)
+        return values | self.read(prediction)
+
+    def read(self, frames: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns how well some of the frames can be read; NaN for the others."""
+        if self._reader is None:
+            return {}
+        results = {name: np.full(frames.shape[:2], np.nan) for name in self._reader.metrics()}
+        if frames[:, self._read].shape[1]:
+            for name, values in self._reader.scores(frames[:, self._read], self._readings).items():
+                results[name][:, self._read] = values
+        return results
 
 
 class _Table:

@@ -301,7 +301,7 @@ def save_curves(
     Args:
       path: File to write.
       curves: {label of a metric, with its unit: {name of a series: values [T]}}. A series of the
-        same name has the same colour in all panels.
+        same name has the same colour in all panels. A line joins the values that are finite.
       dpi: Dots per inch.
 
     Raises:
@@ -329,8 +329,8 @@ def save_curves(
             index = names.index(name)
             color = CURVE_COLORS[index % len(CURVE_COLORS)]
             style = CURVE_STYLES[index % len(CURVE_STYLES)]
-            steps = np.arange(1, len(values) + 1)
-            lines[name] = panel.plot(steps, values, color=color, linestyle=style)[0]
+            there = np.flatnonzero(np.isfinite(values.astype(float)))
+            lines[name] = panel.plot(there + 1, values[there], color=color, linestyle=style)[0]
         panel.set_xlabel("frames predicted")
         panel.set_ylabel(metric)
         panel.spines[["top", "right"]].set_visible(False)

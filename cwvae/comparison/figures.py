@@ -115,7 +115,9 @@ def _series(runs, points_of):
 
 
 def _steps(values: Sequence[float] | None):
-    return values and (range(1, len(values) + 1), values)
+    """The values that there are, by frame: the readout may read some frames only."""
+    there = [(step, value) for step, value in enumerate(values or (), 1) if value is not None]
+    return tuple(zip(*there, strict=True)) if there else None
 
 
 def _pairs(pairs: Sequence[Sequence[float]] | None):

@@ -14,6 +14,7 @@ N: videos, T: frames, H, W: height and width, C: channels.
 
 import concurrent.futures
 import dataclasses
+import functools
 import os
 
 import numpy as np
@@ -26,7 +27,7 @@ from cwvae.metrics import loops
 MSE_FLOOR = 1e-10
 
 # Frames that a thread works on at a time.
-_CHUNK = 64
+_CHUNK = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +133,11 @@ def checked(truth: ArrayLike, prediction: ArrayLike) -> tuple[np.ndarray, np.nda
     return truth, prediction
 
 
+@functools.cache
+def _threads():
+    return concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "frames")
+
+
 def _over_frames(loop, truth, prediction, arguments, values):
     """Runs a loop over frames on all cores, or raises ValueError for what it found flawed."""
     num_videos, num_frames, height, width, channels = truth.shape
@@ -143,8 +149,7 @@ def _over_frames(loop, truth, prediction, arguments, values):
         part = slice(start, start + _CHUNK)
         loop(x[part], y[part], *arguments, values[part], flaw[part])
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-        list(threads.map(run, range(0, len(x), _CHUNK)))
+    list(_threads().map(run, range(0, len(x), _CHUNK)))
     if flaw.any():  # NaN counts, too.
         _refuse_flaws(truth, prediction)
 

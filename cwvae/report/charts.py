@@ -46,11 +46,14 @@ def _chart(title: str, axis: str, lines: dict[str, Iterable], names: list[str]) 
     Args:
       title: Markup.
       axis: What x is.
-      lines: Points by name; one that is None or not finite leaves a gap.
+      lines: Points by name; those that are None or not finite are left out.
       names: Whose order gives the lines' colours.
     """
-    parts = {name: _unbroken(points) for name, points in lines.items()}
-    points = [point for runs in parts.values() for run in runs for point in run]
+    parts = {
+        name: [(x, y) for x, y in points if y is not None and math.isfinite(y)]
+        for name, points in lines.items()
+    }
+    points = [point for part in parts.values() for point in part]
     if not points:
         return ""
     x_of, x_ticks = _axis([x for x, _ in points], _LEFT, _WIDTH - _EDGE, whole=True)
@@ -67,8 +70,9 @@ def _chart(title: str, axis: str, lines: dict[str, Iterable], names: list[str]) 
     ]
     middle = (_LEFT + right) / 2
     drawn.append(f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{axis}</text>')
-    for name, runs in parts.items():
-        drawn += [_line(run, x_of, y_of, name, names.index(name)) for run in runs]
+    drawn += [
+        _line(part, x_of, y_of, name, names.index(name)) for name, part in parts.items() if part
+    ]
     return (
         f'<figure class="chart"><figcaption>{title}</figcaption>'
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="A line for each of: '
@@ -76,19 +80,8 @@ def _chart(title: str, axis: str, lines: dict[str, Iterable], names: list[str]) 
     )
 
 
-def _unbroken(points: Iterable) -> list[list[tuple[float, float]]]:
-    """Cuts a line where a value is missing."""
-    runs = [[]]
-    for x, y in points:
-        if y is not None and math.isfinite(y):
-            runs[-1].append((x, y))
-        elif runs[-1]:
-            runs.append([])
-    return [run for run in runs if run]
-
-
-def _line(run, x_of, y_of, name: str, index: int) -> str:
-    places = [(x_of(x), y_of(y)) for x, y in run]
+def _line(points, x_of, y_of, name: str, index: int) -> str:
+    places = [(x_of(x), y_of(y)) for x, y in points]
     title = f"<title>{text.escape(name)}</title>"
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     line = f'<polyline class="series dash{index % 4}" {_style(index)} points="{path}">'

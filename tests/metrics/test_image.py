@@ -149,7 +149,7 @@ def test_ssim_of_a_single_window_equals_scikit_image(make):
 
 def test_ssim_of_more_frames_than_one_chunk_keeps_their_order():
     rng = np.random.default_rng(1)
-    truth, prediction = (x.astype(np.float32) for x in noise((3, 53, 12, 15, 1), rng))
+    truth, prediction = (x.astype(np.float32) for x in noise((3, 193, 12, 15, 1), rng))
     assert truth[..., 0, 0, 0].size > 2 * image._CHUNK
     np.testing.assert_allclose(
         image.ssim(truth, prediction), scikit_ssim(truth, prediction), atol=1e-6
