@@ -54,7 +54,7 @@ class Readout:
         self.weights = weights
         self._network, self._trained_on = network, trained_on
         constants = {name: tf.constant(array) for name, array in weights.items()}
-        shape = (_CHUNK, *network.frame_shape)
+        shape = (None, *network.frame_shape)
 
         @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False)
         def answer(frames):
@@ -125,17 +125,15 @@ class Readout:
 
     def _read(self, frames: np.ndarray, length: int) -> dict[str, np.ndarray]:
         """Returns the answers [F, K...] for frames [F, H, W, C] of videos of `length` frames."""
-        chunk = np.zeros((_CHUNK, *frames.shape[1:]), np.float32)
         pieces = []
         for start in range(0, len(frames), _CHUNK):
-            part = frames[start : start + _CHUNK]
-            chunk[: len(part)] = part
-            finite = np.isfinite(chunk[: len(part)]).all(axis=(1, 2, 3))
+            chunk = np.asarray(frames[start : start + _CHUNK], np.float32)
+            finite = np.isfinite(chunk).all(axis=(1, 2, 3))
             if not finite.all():
                 n, t = divmod(start + int(np.argmin(finite)), length)
                 raise ValueError(f"frames hold a NaN or an infinity, first at [n, t] = [{n}, {t}].")
             answers = self._answer(tf.constant(chunk))
-            pieces.append({name: value.numpy()[: len(part)] for name, value in answers.items()})
+            pieces.append({name: value.numpy() for name, value in answers.items()})
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
