@@ -79,6 +79,18 @@ class Reader:
         return {"readout_brightness": np.where(readings["numbers"] % 3, error, np.nan)}
 
 
+class Numbered:
+    """Tells which frames of their clips it was given."""
+
+    def metrics(self):
+        about = {"label": "number", "unit": "", "better": "lower", "protocol": "number"}
+        return {"readout_number": about}
+
+    def scores(self, frames, readings):
+        assert frames.shape[:2] == readings["numbers"].shape
+        return {"readout_number": readings["numbers"].astype(np.float32)}
+
+
 class Bright(tiny.Squares):
     def readings(self, i, start, length):
         frames = self.clip(i, start, length) / np.float32(255)
@@ -96,6 +108,19 @@ def test_the_readout_sees_predictions_and_the_truth():
         np.testing.assert_allclose(values[:, readable], error * 49 / 1024, atol=1e-6)
     assert list(scores)[-1] == scoring.TRUTH
     assert list(scores[scoring.TRUTH]) == ["readout_brightness"]
+
+
+def test_of_a_long_horizon_frames_are_read_evenly_across_stretches():
+    data = Bright(300)
+    settings = tiny.settings("data.test_length=300", "evaluation.horizon=250")
+    scores = score(settings, Oracle(data, (0.5,), chunk=7), data, reader=Numbered())
+    values = scores["model"]["readout_number"]
+    read = np.flatnonzero(np.isfinite(values[0]))
+    np.testing.assert_array_equal(read, np.arange(0, 250, 3))
+    np.testing.assert_array_equal(values[0, read], 5 + read)  # Counted from the clip's beginning.
+    about = scoring.metrics(MEASURES, Numbered(), 250)["readout_number"]
+    assert about["protocol"] == "number; 1 of 3 predicted frames is read"
+    assert scoring.metrics(MEASURES, Numbered(), 100)["readout_number"]["protocol"] == "number"
 
 
 def test_distances_are_given_the_first_sample_and_the_copy():
