@@ -16,6 +16,7 @@ from cwvae import checkpoints
 from cwvae import config as configuration
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error, unknown_name
+from cwvae.metrics import fvd, lpips
 from cwvae.startup import quiet_tensorflow
 
 
@@ -32,6 +33,10 @@ def evaluate(
     """
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
     checkpoints.find(logdir, step)
+    for name, find in (("lpips", lpips.find), ("fvd", fvd.find_module)):
+        given = (weights or {}).get(name)
+        if given is not None or name in required:
+            find(given)
     # TensorFlow starts here, once all that a user may have got wrong has been looked at.
     with quiet_tensorflow():
         from cwvae import evaluation, factory

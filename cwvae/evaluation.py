@@ -4,6 +4,7 @@
 """
 
 import csv
+import functools
 import json
 import os
 import pathlib
@@ -34,8 +35,9 @@ from cwvae.startup import many_traces
 # Of metrics.json; comparisons refuse another.
 FORMAT = 2
 
-# Frames "soon" after the context, whose mean is given beside that of the whole horizon.
-SOON = 10
+_FILES = ("metrics.json", "curves.csv", "curves.png", "samples.gif", "samples.png")
+_FILES += ("levels.png", "report.html")
+
 # Training clips that the mean frame is made from, and of each of which the random guess has a
 # frame to draw.
 _TRAINING_CLIPS = 500
@@ -98,6 +100,7 @@ def evaluate(
         scores = scoring.score(
             options, config.model.name, model, held_out, used, guesses, reader, distances
         )
+        distance_scores = distances.results() if distances else None
     except ValueError as error:
         raise UserError(f"{logdir}, step {step}: cannot be scored: {error}") from None
     results = {
@@ -117,9 +120,11 @@ def evaluate(
         "metrics": scoring.metrics(used, reader, options.horizon),
         "not_computed": not_computed,
         "scores": {name: _summary(values) for name, values in scores.items()},
-        "fvd": distances.results() if distances else None,
+        "fvd": distance_scores,
         "elbo": elbo_terms(config, model, held_out),
     }
+    for name in _FILES:  # Cut short, it leaves no files of two evaluations.
+        (folder / name).unlink(missing_ok=True)
     _write_json(folder / "metrics.json", results)
     _write_curves(folder, results)
     with many_traces():
@@ -167,7 +172,7 @@ def table(results: dict) -> str:
     ]
     headings = [_heading(about) for about in metrics.values()]
     widths = [max(11, len(heading) + 3) for heading in headings]
-    soon = min(SOON, results["horizon"])
+    soon = min(scoring.SOON, results["horizon"])
     for key, title in (("mean_soon", f"first {soon} frames"), ("mean", "all frames")):
         row = "".join(f"{text:>{width}}" for text, width in zip(headings, widths, strict=True))
         lines += ["", f"{title:26}{row}"]
@@ -241,23 +246,26 @@ def _distances(options, path, held_out, train_data, test_data):
 def _other_real(options, train_data, test_data):
     """Finds as many real clips as are evaluated, none of them among these, and says which."""
     count, context, horizon = options.num_videos, options.context, options.horizon
-    others = test_data.at_least(context + horizon)[count : 2 * count]
-    if len(others) == count:
-        clips = test_data.select(others)
-        return (lambda i: clips.clip(i, context, horizon)), f"{count} other held-out clips"
-    if train_data.clips.longest >= horizon:
-        others = train_data.at_least(horizon)[:count]
+    needed = context + horizon
+    for data, skip, name in ((test_data, count, "other held-out"), (train_data, 0, "training")):
+        if data.clips.longest < needed:
+            continue
+        others = data.at_least(needed)[skip : skip + count]
         if len(others) == count:
-            clips = train_data.select(others)
-            return (lambda i: clips.clip(i, 0, horizon)), f"{count} training clips"
-    return None, f"not computed: it takes {count} other real clips of {horizon} frames"
+            clips = data.select(others)  # The same stretch of time as of the truth.
+            return functools.partial(_stretch, clips, context, horizon), f"{count} {name} clips"
+    return None, f"not computed: it takes {count} other real clips of {needed} frames"
+
+
+def _stretch(clips, start: int, length: int, i: int) -> np.ndarray:
+    return clips.clip(i, start, length)
 
 
 def _reader(config: Config, train_data) -> readout.Readout | None:
     """Returns a readout of what is known of the data, where anything is."""
     if not config.evaluation.readout or not train_data.readable():
         return None
-    return readout.fit(train_data, config.evaluation.seed)
+    return readout.fit(train_data)  # One for all runs on this data, whatever their seeds.
 
 
 def _training_frames(config: Config, data) -> tuple[np.ndarray, np.ndarray]:
@@ -273,16 +281,20 @@ def _training_frames(config: Config, data) -> tuple[np.ndarray, np.ndarray]:
 
 def _summary(scores: dict[str, np.ndarray]) -> dict:
     """Averages [N, T] over videos, and over frames; NaN is what has no value."""
-    return {
-        metric: {
-            "mean": _mean(values),
-            "mean_soon": _mean(values[:, :SOON]),
-            "soon": min(SOON, values.shape[1]),
-            "standard_error": _standard_error(values),
+    summary = {}
+    for metric, values in scores.items():
+        # What is read soon after the context, beside the frames that are evenly spread, would
+        # count more than the others.
+        reads = metric.startswith("readout_")
+        spread = values[:, :: scoring.read_every(values.shape[1])] if reads else values
+        summary[metric] = {
+            "mean": _mean(spread),
+            "mean_soon": _mean(values[:, : scoring.SOON]),
+            "soon": min(scoring.SOON, values.shape[1]),
+            "standard_error": _standard_error(spread),
             "per_frame": [_mean(frame, 5) for frame in values.T],
         }
-        for metric, values in scores.items()
-    }
+    return summary
 
 
 def _mean(values: np.ndarray, digits: int | None = None) -> float | None:

@@ -41,8 +41,10 @@ def guesses(mean: np.ndarray, pool: np.ndarray, seed: int) -> dict[str, Guess]:
     }
 
 
-# So many frames of a clip are read by the readout at most, evenly spread: more would take longer
-# than to predict them, and neighbours tell the same.
+# Frames "soon" after the context, whose mean is given beside that of the whole horizon.
+SOON = 10
+# So many frames of a clip are read by the readout, evenly spread, beside those soon after the
+# context: more would take longer than to predict them, and neighbours tell the same.
 _READ = 100
 
 
@@ -56,13 +58,15 @@ def metrics(used: Sequence[Measures], reader, horizon: int) -> dict[str, dict[st
     """
     found = {name: about for one in used for name, about in one.metrics().items()}
     for name, about in reader.metrics().items() if reader else ():
-        every = _read_every(horizon)
-        which = f"; 1 of {every} predicted frames is read" if every > 1 else ""
+        every = read_every(horizon)
+        which = f"; of the predicted frames the first {SOON} and 1 of {every} are read"
+        which = which if every > 1 else ""
         found[name] = about | {"protocol": about["protocol"] + which}
     return found
 
 
-def _read_every(horizon: int) -> int:
+def read_every(horizon: int) -> int:
+    """Returns how far the predicted frames are apart that the readout reads: 1 for all of them."""
     return -(-horizon // _READ)
 
 
@@ -128,6 +132,8 @@ def score(
                     if distances and other == COPY:
                         distances.add(other, start, guessed)
                 scores.put(TRUTH, start, measured.read(truth), rows)
+            if stop != options.horizon:
+                raise ValueError(f"{stop} frames were predicted instead of {options.horizon}.")
             progress.update(len(videos))
         for metric in samples[0].of(name):
             values = np.stack([table.of(name)[metric] for table in samples])
@@ -145,7 +151,7 @@ class _Measured:
 
     def __init__(self, used: Sequence[Measures], reader, horizon: int):
         self._used, self._reader = used, reader
-        self._every = _read_every(horizon)
+        self._every = read_every(horizon)
         about = metrics(used, reader, horizon)
         self.higher_is_better = {name: one["better"] == "higher" for name, one in about.items()}
 
@@ -154,11 +160,15 @@ class _Measured:
         self._truth = truth
         if self._reader is None:
             return
-        self._read = slice(-start % self._every, None, self._every)
+        soon = max(0, min(SOON - start, truth.shape[1]))
+        later = slice(soon + -(start + soon) % self._every, None, self._every)
+        # Slices keep it visible that a guess repeats a frame, which is then read once.
+        self._read = [part for part in (slice(soon), later) if truth[0, part].size]
         each = [data.readings(i, context + start, truth.shape[1]) for i in videos]
-        self._readings = {
-            key: np.stack([clip[key][self._read] for clip in each]) for key in each[0]
-        }
+        self._readings = [
+            {name: np.stack([clip[name][part] for clip in each]) for name in each[0]}
+            for part in self._read
+        ]
 
     def __call__(self, prediction: np.ndarray) -> dict[str, np.ndarray]:
         values = {}
@@ -171,9 +181,9 @@ class _Measured:
         if self._reader is None:
             return {}
         results = {name: np.full(frames.shape[:2], np.nan) for name in self._reader.metrics()}
-        if frames[:, self._read].shape[1]:
-            for name, values in self._reader.scores(frames[:, self._read], self._readings).items():
-                results[name][:, self._read] = values
+        for part, readings in zip(self._read, self._readings, strict=True):
+            for name, values in self._reader.scores(frames[:, part], readings).items():
+                results[name][:, part] = values
         return results
 
 

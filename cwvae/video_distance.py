@@ -265,7 +265,8 @@ class _Predictor:
 def _protocol(horizon: int, num_videos: int) -> str:
     return (
         f"I3D logits (Kinetics-400) of 8-bit RGB, {fvd.PREPROCESSING.partition(': ')[2]}; Frechet"
-        f" distance of {num_videos} videos of {horizon} frames, unbiased covariances, float64;"
+        f" distance of {num_videos} videos of {horizon} frames, of each the first sample,"
+        " unbiased covariances, float64;"
         f" interval: {frechet.CONFIDENCE:.0%}, {frechet.REPLICATES} bootstrap draws of clips with"
         " their predictions, centred on the value, at this number of videos"
     )

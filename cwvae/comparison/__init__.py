@@ -14,12 +14,17 @@ No TensorFlow: all is read from DIR/eval/metrics.json.
 
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 
 from cwvae.comparison import agreement, figures, formats, paper, runs, tables
 from cwvae.errors import UserError
 
 PROTOCOLS = ("standard", "cwvae2021")
+
+# Of the files that a comparison may write.
+_STEMS = re.compile("table|measures|kl|ranks|psnr|ssim|lpips|fvd_prefixes|fvd_windows|readout_.*")
+_SUFFIXES = (".md", ".csv", ".tex", ".png", ".pdf")
 
 
 def compare(
@@ -117,10 +122,14 @@ def _notes_on_paper(groups, columns_of_paper):
 
 
 def _write(folder, files):
-    """Writes files whole or not at all; returns their paths."""
+    """Writes each file whole or not at all, removes an earlier comparison's; returns the paths."""
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.iterdir():
+            ours = old.suffix in _SUFFIXES and _STEMS.fullmatch(old.stem)
+            if ours and old.name not in files:
+                old.unlink()
         for name, content in files.items():
             path = folder / name
             aside = folder / f".{name}.tmp"

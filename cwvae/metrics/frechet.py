@@ -93,14 +93,18 @@ def frechet_distance(a: Moments, b: Moments) -> float:
       b: Of the other, of as many features.
 
     Raises:
-      ValueError: The features differ in number, or a set has fewer than 2 videos.
+      ValueError: The features differ in number, a set has fewer than 2 videos, or the distance is
+        not finite.
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"sets of {len(a.mean)} and {len(b.mean)} features do not compare.")
     trace_root = tfgan.classifier_metrics.trace_sqrt_product(a.covariance, b.covariance)
     means = np.sum(np.square(a.mean - b.mean))
     traces = np.trace(a.covariance) + np.trace(b.covariance)
-    return max(0.0, float(means + traces - 2 * trace_root))  # Rounding may leave it below 0.
+    distance = float(means + traces - 2 * trace_root)
+    if not np.isfinite(distance):
+        raise ValueError(f"the Frechet distance is {distance}: its matrix root was not found.")
+    return max(0.0, distance)  # Rounding may leave it below 0.
 
 
 # Features of videos in chunks [n, D], from the first video on, at each call.

@@ -152,6 +152,9 @@ def _over_frames(loop, truth, prediction, arguments, values):
     list(_threads().map(run, range(0, len(x), _CHUNK)))
     if flaw.any():  # NaN counts, too.
         _refuse_flaws(truth, prediction)
+    if not np.isfinite(values).all():
+        largest = np.abs(prediction).max()
+        raise ValueError(f"prediction is too far off to measure: up to {largest:g}.")
 
 
 def _videos(truth, prediction):

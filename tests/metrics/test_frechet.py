@@ -120,3 +120,12 @@ def test_intervals_derive_from_the_seed_and_are_each_predictors_own():
 def test_two_videos_have_an_interval():
     _, low, high = interval(normal(2, 6, 0), normal(2, 6, 1))
     assert 0 <= low <= high < np.inf
+
+
+def test_a_distance_that_was_not_found_is_an_error_not_a_zero(monkeypatch):
+    rng = np.random.default_rng(0)
+    sets = [frechet.moments([rng.normal(size=(9, 3))], 3) for _ in range(2)]
+    root = frechet.tfgan.classifier_metrics
+    monkeypatch.setattr(root, "trace_sqrt_product", lambda a, b: np.nan)
+    with pytest.raises(ValueError, match="is nan"):
+        frechet.frechet_distance(*sets)

@@ -223,7 +223,9 @@ def consistent(**changes):
 )
 def test_a_file_that_is_not_as_it_was_written(file, spoil):
     spoil(file)
-    with pytest.raises(UserError, match=r"weights\.npz: not LPIPS weights(.|\n)*lpips convert"):
+    with pytest.raises(
+        UserError, match=r"weights\.npz: damaged, or not LPIPS weights(.|\n)*lpips convert"
+    ):
         lpips.load(file)
 
 
