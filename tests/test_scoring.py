@@ -175,8 +175,8 @@ def test_memory_does_not_grow_with_horizon_samples_or_videos(tmp_path):
         return size
 
     small = peak(400, 1)  # more than samples.gif shows
-    # 1,500 more frames of two clips would add 3 MB as bytes and 12 MB as floats, were they kept.
-    assert peak(1900, 1) < small + 1_000_000
-    assert peak(400, 20) < small + 1_000_000
+    # 1,000 more frames of two clips would add 2 MB as bytes and 8 MB as floats, were they kept.
+    assert peak(1400, 1) < small + 1_000_000
+    assert peak(400, 6) < small + 1_000_000
     # Pictures show four clips at most.
-    assert peak(100, 1, videos=40) < peak(100, 1, videos=4) + 1_000_000
+    assert peak(100, 1, videos=24) < peak(100, 1, videos=4) + 1_000_000

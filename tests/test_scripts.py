@@ -35,7 +35,8 @@ from cwvae import config as configuration
 from cwvae.baselines import trivial
 from cwvae.metrics import image
 
-PREDICTORS = ["cwvae", "copy last frame", "mean training frame"]
+PREDICTORS = ["cwvae", "cwvae, best of 2", "copy last frame", "mean training frame"]
+PREDICTORS += ["random training frame"]
 
 
 @pytest.fixture(scope="module")
@@ -406,25 +407,30 @@ def read_results(logdir):
 
 def test_eval_writes_its_scores(evaluated):
     results = read_results(evaluated[0])
-    assert {
-        name: results[name] for name in results if name not in ("scores", "elbo", "settings")
-    } == {
+    stated = {
+        "format": 2,
         "step": 2,
         "model": "cwvae",
         "data": "moving_digits",
-        "protocol": "standard",
+        "protocols": ["standard", "cwvae2021"],
         "context": 3,
         "horizon": 5,
         "num_videos": 3,
         "num_samples": 2,
         "observe_levels": None,
+        "frames": "32x32x1, values in [0, 1]",
+        "fvd": None,
     }
+    assert {name: results[name] for name in stated} == stated
+    assert results["settings"]["model"]["factor"] == 3
+    assert results["versions"]["tensorflow"]
+    assert "at least 9 predicted frames" in results["not_computed"]["fvd"]
     numbers = list(all_numbers(results))
     assert len(numbers) > 50
     assert all(map(math.isfinite, numbers))
     assert list(results["scores"]) == PREDICTORS
     for scores in results["scores"].values():
-        assert list(scores) == ["psnr", "ssim"]
+        assert list(scores) == list(results["metrics"])
         for score in scores.values():
             assert len(score["per_frame"]) == 5
             assert score["mean"] == pytest.approx(np.mean(score["per_frame"]), abs=1e-4)
@@ -455,14 +461,34 @@ def test_eval_writes_curves_with_a_row_per_frame(evaluated):
         rows = list(csv.DictReader(file))
     assert [row["predicted_frame"] for row in rows] == ["1", "2", "3", "4", "5"]
     scores = read_results(evaluated[0])["scores"]
-    assert len(rows[0]) == 1 + 2 * len(PREDICTORS)
+    assert len(rows[0]) == 1 + 4 * len(PREDICTORS)
     for name in PREDICTORS:
         for metric in ("psnr", "ssim"):
             column = [float(row[f"{metric} {name}"]) for row in rows]
             assert column == scores[name][metric]["per_frame"]
 
 
-@pytest.mark.parametrize("name", ["curves.png", "samples.png", "samples.gif"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--i3d", "nowhere"], ["--i3d nowhere", "no such folder"]),
+        (["--i3d", "tests"], ["--i3d tests", "saved_model.pb"]),
+        (["--lpips", "nowhere.npz"], ["nowhere.npz", "convert"]),
+        (["--require", "fvd,lpip"], ["--require", "did you mean 'lpips'"]),
+        (["--require", "lpips"], ["LPIPS needs weights", "convert"]),
+        (["--require", "fvd"], ["I3D", "Three ways"]),
+    ],
+)
+def test_eval_refuses_weights_that_are_not_there(
+    trained, tmp_path, no_tensorflow, arguments, words
+):
+    empty = {"CWVAE_CACHE": str(tmp_path), "TFHUB_CACHE_DIR": str(tmp_path), "CWVAE_LPIPS": ""}
+    result = run("eval.py", "--logdir", trained[0], *arguments, env=no_tensorflow | empty)
+    message = refused(result)
+    assert all(word in message for word in words)
+
+
+@pytest.mark.parametrize("name", ["curves.png", "samples.png", "samples.gif", "levels.png"])
 def test_eval_draws_pictures(evaluated, name):
     with Image.open(evaluated[0] / "eval" / name) as picture:
         assert picture.format == name[-3:].upper()
@@ -477,12 +503,12 @@ def test_eval_prints_a_table(evaluated):
     logdir, result = evaluated
     results = read_results(logdir)
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("step 2, protocol standard: 3 held-out clips, 3 context frames, 5")
+    assert lines[0].startswith("step 2: 3 held-out clips, 3 context frames, 5 predicted")
     for name in PREDICTORS:
-        (row,) = [line for line in lines if line.startswith(f"{name} ")]
-        psnr, ssim = results["scores"][name].values()
-        expected = [psnr["mean_soon"], psnr["mean"], ssim["mean_soon"], ssim["mean"]]
-        assert row.removeprefix(name).split() == [f"{value:.3f}" for value in expected]
+        rows = [line.removeprefix(name) for line in lines if line.startswith(f"{name}  ")]
+        scores = results["scores"][name].values()
+        for row, mean in zip(rows, ("mean_soon", "mean"), strict=True):
+            assert row.split() == [f"{score[mean]:.3f}" for score in scores]
     assert sum(line.startswith("level ") for line in lines) == 2
     assert f"Written to {logdir / 'eval'}." in lines
 
