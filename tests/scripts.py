@@ -36,7 +36,7 @@ TINY = {
     "evaluation.num_videos": 3,
     "evaluation.num_samples": 2,
     "evaluation.batch_size": 2,
-    "evaluation.readout": "false",
+    "evaluation.readout": False,
 }
 
 # What TensorFlow 2.21 says of itself when nothing holds it back.
