@@ -338,9 +338,9 @@ def test_a_long_readable_evaluation_can_be_compared(tmp_path):
             return {"readout_square": np.full(frames.shape[:2], 50, np.float32)}
 
     settings = tiny.settings(
-        "data.test_length=300", "evaluation.horizon=250", "evaluation.readout=true"
+        "data.test_length=120", "evaluation.horizon=101", "evaluation.readout=true"
     )
-    data = Counted(300)
+    data = Counted(120)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation.readout, "fit", lambda data: Reader())
         for name in ("one", "two"):

@@ -156,6 +156,7 @@ def test_predictions_shorter_than_the_truth_are_refused():
         score(tiny.settings(), Short(data), data)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_horizon_samples_or_videos(tmp_path):
     def peak(horizon, samples, videos=2):
         settings = tiny.settings(
