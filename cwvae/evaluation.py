@@ -6,7 +6,6 @@
 import csv
 import functools
 import json
-import os
 import pathlib
 import tempfile
 from collections.abc import Collection, Mapping
@@ -24,6 +23,7 @@ from cwvae import (
     versions,
     video_distance,
     visualize,
+    whole_files,
 )
 from cwvae.baselines import trivial
 from cwvae.config import Config, as_plain
@@ -125,7 +125,8 @@ def evaluate(
     }
     for name in _FILES:  # Cut short, it leaves no files of two evaluations.
         (folder / name).unlink(missing_ok=True)
-    _write_json(folder / "metrics.json", results)
+    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
+    whole_files.write(folder / "metrics.json", text)
     _write_curves(folder, results)
     with many_traces():
         samples = pictures.write_samples(folder, options, model, held_out)
@@ -310,12 +311,6 @@ def _standard_error(values: np.ndarray) -> float | None:
     """Of the mean over videos [N, T]; None for a single one, which says nothing of it."""
     means = [mean for mean in map(_mean, values) if mean is not None]
     return float(np.std(means, ddof=1) / np.sqrt(len(means))) if len(means) > 1 else None
-
-
-def _write_json(path: pathlib.Path, results: dict) -> None:
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
-    os.replace(aside, path)
 
 
 def _write_curves(folder: pathlib.Path, results: dict) -> None:

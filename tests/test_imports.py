@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 LAYERS = [
     {"cwvae.errors", "cwvae.schema", "cwvae.constraints", "cwvae.config"}
     | {"cwvae.distributions", "cwvae.startup", "cwvae.cache"}
+    | {"cwvae.whole_files"}
     | {"cwvae.metrics", "cwvae.visualize", "cwvae.baselines.trivial", "cwvae.baselines.__init__"},
     {"cwvae.convolutions"},
     {"cwvae.networks", "cwvae.cell"},

@@ -12,11 +12,11 @@ No TensorFlow: all is read from DIR/eval/metrics.json.
 - The paper's rows stand beside runs on its data sets only, scored as it says (`paper`).
 """
 
-import os
 import pathlib
 import re
 from collections.abc import Sequence
 
+from cwvae import whole_files
 from cwvae.comparison import agreement, figures, formats, paper, runs, tables
 from cwvae.errors import UserError
 
@@ -132,9 +132,7 @@ def _write(folder, files):
                 old.unlink()
         for name, content in files.items():
             path = folder / name
-            aside = folder / f".{name}.tmp"
-            aside.write_bytes(content.encode() if isinstance(content, str) else content)
-            os.replace(aside, path)
+            whole_files.write(path, content)
             paths.append(path)
     except OSError as error:
         raise UserError(

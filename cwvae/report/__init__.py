@@ -6,12 +6,11 @@ lets nothing be loaded. The layout is in `page.html` beside this file.
 
 import base64
 import json
-import os
 import pathlib
 import string
 from typing import TYPE_CHECKING
 
-from cwvae import visualize
+from cwvae import visualize, whole_files
 from cwvae.report import charts, scores, text
 
 if TYPE_CHECKING:
@@ -39,9 +38,7 @@ def write(
     """
     path = folder / "report.html"
     page = html(results, samples, levels, run=folder.resolve().parent.name)
-    aside = path.with_suffix(".tmp")
-    aside.write_text(page, encoding="utf-8")
-    os.replace(aside, path)
+    whole_files.write(path, page)
     return path
 
 
