@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from cwvae.distributions import DiagGaussian
+from cwvae.recurrent import GRUWeights, gru
 
 # The original adds this to the hidden features that feed a standard deviation's layer.
 _STDDEV_SHIFT = 0.54
@@ -39,18 +40,14 @@ class TickWeights(NamedTuple):
 
     Attributes:
       input_kernel: The transition's input layer, its rows for z, [S, E].
-      gru_kernel: [E, 3 D].
-      gru_recurrent_kernel: [D, 3 D].
-      gru_bias: [2, 3 D].
+      gru: The GRU's, of inputs [E] and state [D].
       prior: (kernel, bias) of the prior's hidden layer, and of its heads [E, 2 S], [2 S].
       posterior_kernel: The posterior's first layer, its rows for h, [D, E].
       posterior: (kernel, bias) of the posterior's second layer, and of its heads.
     """
 
     input_kernel: tf.Tensor
-    gru_kernel: tf.Tensor
-    gru_recurrent_kernel: tf.Tensor
-    gru_bias: tf.Tensor
+    gru: GRUWeights
     prior: tuple
     posterior_kernel: tf.Tensor
     posterior: tuple
@@ -125,11 +122,10 @@ class RSSMCell(keras.layers.Layer):
 
     def tick_weights(self) -> TickWeights:
         """Returns what `transition`, `prior` and `posterior` take."""
+        gru_weights = self.gru_kernel, self.gru_recurrent_kernel, self.gru_bias
         return TickWeights(
             self.prior_input[0][: self.stochastic_size],
-            tf.convert_to_tensor(self.gru_kernel),
-            tf.convert_to_tensor(self.gru_recurrent_kernel),
-            tf.convert_to_tensor(self.gru_bias),
+            GRUWeights(*map(tf.convert_to_tensor, gru_weights)),
             (*map(tf.convert_to_tensor, self.prior_hidden), *_joined(self.prior_heads)),
             self.posterior_hidden1[0][: self.deterministic_size],
             (*map(tf.convert_to_tensor, self.posterior_hidden2), *_joined(self.posterior_heads)),
@@ -168,7 +164,7 @@ class RSSMCell(keras.layers.Layer):
           weights: From `tick_weights`.
         """
         share = tf.linalg.matmul(state.stochastic, weights.input_kernel)
-        return _gru(tf.nn.relu(share + context_input), state.deterministic, weights)
+        return gru(tf.nn.relu(share + context_input), state.deterministic, weights.gru)
 
     def prior(self, deterministic: tf.Tensor, weights: TickWeights) -> DiagGaussian:
         """Returns p(z | h).
@@ -208,17 +204,6 @@ def _product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return tf.linalg.matmul(x, kernel)
     rows = tf.linalg.matmul(tf.reshape(x, (-1, x.shape[-1])), kernel)
     return tf.reshape(rows, (*x.shape[:-1], kernel.shape[-1]))
-
-
-def _gru(inputs: tf.Tensor, state: tf.Tensor, weights: TickWeights) -> tf.Tensor:
-    """A GRU whose reset gate acts after the recurrent product (Keras' `reset_after`)."""
-    x = tf.linalg.matmul(inputs, weights.gru_kernel) + weights.gru_bias[0]
-    h = tf.linalg.matmul(state, weights.gru_recurrent_kernel) + weights.gru_bias[1]
-    x_update, x_reset, x_candidate = tf.split(x, 3, -1)
-    h_update, h_reset, h_candidate = tf.split(h, 3, -1)
-    update, reset = tf.sigmoid(x_update + h_update), tf.sigmoid(x_reset + h_reset)
-    candidate = tf.tanh(x_candidate + reset * h_candidate)
-    return candidate + update * (state - candidate)
 
 
 def _joined(heads: tuple) -> tuple[tf.Tensor, tf.Tensor]:

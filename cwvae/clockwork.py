@@ -17,6 +17,7 @@ import tensorflow as tf
 from cwvae import recurrence
 from cwvae.cell import RSSMCell, State
 from cwvae.distributions import DiagGaussian
+from cwvae.noise import Noise
 
 
 def periods(factors: Sequence[int]) -> tuple[int, ...]:
@@ -49,30 +50,6 @@ def pool(features: tf.Tensor, period: int) -> tf.Tensor:
     period = min(period, length)  # One node sums all there is: no need to pad it to a long period.
     padded = tf.pad(features, [[0, 0], [0, -length % period], [0, 0]])
     return tf.reduce_sum(tf.reshape(padded, (batch, -1, period, size)), 2)
-
-
-class Noise(NamedTuple):
-    """What samples of latents are made of, by seed and level.
-
-    Attributes:
-      seed: int [2].
-      first: The clips at hand are rows `first`, `first` + 1, ... of a batch ...
-      total: ... of this many clips, whose noise is drawn whole: a batch in parts has the latents
-        that it has in one piece. None: they are the batch.
-    """
-
-    seed: tf.Tensor
-    first: tf.Tensor | int = 0
-    total: int | None = None
-
-    def normal(self, level: int, nodes: int, batch: int, size: int) -> tf.Tensor:
-        """Returns standard normal noise of a level, [N, B, S]."""
-        total = self.total or batch
-        seed = tf.random.fold_in(self.seed, level)
-        noise = tf.random.stateless_normal((nodes, total, size), seed)
-        if total == batch:
-            return noise
-        return tf.slice(noise, [0, self.first, 0], [nodes, batch, size])
 
 
 class LevelPass(NamedTuple):

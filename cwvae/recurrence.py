@@ -11,22 +11,20 @@ from typing import Any
 
 import tensorflow as tf
 
-from cwvae.cell import State
-
 
 def run(
-    tick: Callable[[Any, State, Sequence[tf.Tensor]], tuple],
+    tick: Callable[[Any, tuple, Sequence[tf.Tensor]], tuple],
     weights: Any,
-    state: State,
+    state: tuple,
     inputs: Sequence[tf.Tensor],
 ) -> tuple[tf.Tensor, ...]:
     """Runs a tick over time.
 
     Args:
       tick: Maps (weights, previous state, inputs of the tick) to outputs [B, ...], of which the
-        first two are the next state. It treats the rows of a batch alike and apart.
+        first are the parts of the next state. It treats the rows of a batch alike and apart.
       weights: A nest of tensors: all that `tick` depends on and gradients shall reach.
-      state: Before the first tick, each part [B, ...].
+      state: Before the first tick: a tuple, or a named one, of tensors [B, ...].
       inputs: Each [N, B, ...], N from 1.
 
     Returns:
@@ -44,7 +42,7 @@ def run(
             carried = _backward(tick, weights, before, inputs, upstream)
             # What reaches the outputs of a tick: directly, and through the state of the next.
             later = [tf.concat([part[1:], tf.zeros_like(part[:1])], 0) for part in carried]
-            totals = (upstream[0] + later[0], upstream[1] + later[1], *upstream[2:])
+            totals = _plus(upstream, later)
             by_weights, by_inputs = _batched_gradients(tick, weights, before, inputs, totals)
             by_state = [part[0] for part in carried]
             return tf.nest.flatten((by_weights, by_state, by_inputs))
@@ -56,17 +54,30 @@ def run(
 
 def _forward(tick, weights, state, inputs) -> tuple[tf.Tensor, ...]:
     like = tick(weights, state, [part[0] for part in inputs])
-    start = (*state, *(tf.zeros_like(output) for output in like[2:]))
-    return tf.scan(lambda before, now: tick(weights, State(*before[:2]), now), inputs, start)
+    start = (*state, *(tf.zeros_like(output) for output in like[len(state) :]))
+    return tf.scan(
+        lambda before, now: tuple(tick(weights, _like(state, before), now)), inputs, start
+    )
 
 
-def _shifted(state: State, outputs: Sequence[tf.Tensor]) -> State:
+def _like(state: tuple, parts: Sequence[tf.Tensor]) -> tuple:
+    """Returns the first parts as a state."""
+    return tf.nest.pack_sequence_as(state, parts[: len(state)])
+
+
+def _plus(outputs: Sequence[tf.Tensor], state: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
+    """Adds the parts of a state to the first outputs."""
+    count = len(state)
+    return (*(a + b for a, b in zip(outputs[:count], state, strict=True)), *outputs[count:])
+
+
+def _shifted(state: tuple, outputs: Sequence[tf.Tensor]) -> tuple:
     """Returns the state before every tick, each part [N, B, ...]."""
-    parts = zip(state, outputs[:2], strict=True)
-    return State(*(tf.concat([first[None], after[:-1]], 0) for first, after in parts))
+    parts = zip(state, outputs, strict=False)
+    return _like(state, [tf.concat([first[None], after[:-1]], 0) for first, after in parts])
 
 
-def _backward(tick, weights, before: State, inputs, upstream) -> tuple[tf.Tensor, ...]:
+def _backward(tick, weights, before: tuple, inputs, upstream) -> tuple[tf.Tensor, ...]:
     """Returns the gradient with respect to the state before every tick, each part [N, B, ...]."""
 
     def back(carried: tuple, now: tuple) -> tuple:
@@ -74,20 +85,19 @@ def _backward(tick, weights, before: State, inputs, upstream) -> tuple[tf.Tensor
         with tf.GradientTape() as tape:
             tape.watch(state)
             outputs = tick(weights, state, inputs)
-        totals = (direct[0] + carried[0], direct[1] + carried[1], *direct[2:])
-        return tuple(tape.gradient(outputs, list(state), totals))
+        return tuple(tape.gradient(outputs, list(state), _plus(direct, carried)))
 
     start = tuple(tf.zeros_like(part[0]) for part in before)
     return tf.scan(back, (before, list(inputs), tuple(upstream)), start, reverse=True)
 
 
-def _batched_gradients(tick, weights, before: State, inputs, totals):
+def _batched_gradients(tick, weights, before: tuple, inputs, totals):
     """Returns the gradients with respect to the weights and the inputs, all ticks as one batch."""
 
     def rows(x: tf.Tensor) -> tf.Tensor:
         return tf.reshape(x, (-1, *x.shape[2:]))
 
-    state = State(*map(rows, before))
+    state = _like(before, [*map(rows, before)])
     flat_inputs = [rows(part) for part in inputs]
     with tf.GradientTape() as tape:
         tape.watch((weights, flat_inputs))

@@ -8,22 +8,38 @@ from cwvae.optimizer import Adam
 RNG = np.random.default_rng(0)
 START = RNG.normal(size=(5, 7)).astype(np.float32)
 GRADIENTS = RNG.normal(size=(4, 5, 7)).astype(np.float32)
+# The second moment falls: only then does AMSGrad differ.
+SCALES = np.array([3, 10, 0.1, 0.1], np.float32)[:, None, None]
 
 
+@pytest.mark.parametrize("amsgrad", [False, True])
 @pytest.mark.parametrize("compiled", ["eager", "function", "XLA"])
-def test_it_is_adam(compiled):
+def test_it_is_adam(compiled, amsgrad):
     theirs, ours = keras.Variable(START), keras.Variable(START)
-    want = keras.optimizers.Adam(0.01, epsilon=1e-4)
+    want = keras.optimizers.Adam(0.01, epsilon=1e-4, amsgrad=amsgrad)
     want.build([theirs])
-    got = Adam([ours], 0.01, 1e-4)
+    got = Adam([ours], 0.01, 1e-4, amsgrad)
     apply = got.apply
     if compiled != "eager":
         apply = tf.function(apply, jit_compile=compiled == "XLA")
-    for gradient in GRADIENTS:
+    for gradient in GRADIENTS * SCALES:
         want.apply([tf.constant(gradient)], [theirs])
         apply([tf.constant(gradient)], tf.constant(True))
     np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-7)
     assert np.abs(ours.numpy() - START).max() > 0.01
+
+
+def test_amsgrad_keeps_the_largest_second_moment():
+    changes = []
+    for amsgrad in (False, True):
+        variable = keras.Variable(START)
+        adam = Adam([variable], 0.01, 1e-4, amsgrad)
+        for gradient in [*GRADIENTS * SCALES, *[np.zeros_like(START)] * 2000]:
+            adam.apply([tf.constant(gradient)], tf.constant(True))
+        changes.append(adam.state)
+    (largest,) = (v for name, v in changes[1].items() if name.startswith("largest_velocity/"))
+    (last,) = (v for name, v in changes[0].items() if name.startswith("velocity/"))
+    assert np.all(largest.numpy() > 5 * last.numpy())
 
 
 @pytest.mark.parametrize("compiled", [False, True])

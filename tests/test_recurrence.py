@@ -68,3 +68,25 @@ def test_a_gradient_of_the_last_output_alone_flows_back_to_the_first_tick(argume
     by_state, by_inputs = tape.gradient(total, [state, inputs])
     assert np.abs(by_state.deterministic).max() > 0
     assert np.all(np.abs(by_inputs[0]).max((1, 2)) > 0)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_states_of_any_number_of_parts(parts):
+    def mixed(weights, state, inputs):
+        new = [tf.tanh(part @ weights + inputs[0]) for part in state]
+        return (*new[1:], new[0], tf.add_n(new))
+
+    kernel, state, x = array(D, D), tuple(array(B, D) for _ in range(parts)), array(N, B, D)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch((kernel, state, x))
+        total = recurrence.run(mixed, kernel, state, [x])[-1]
+        own, rows = state, []
+        for n in range(N):
+            *own, row = mixed(kernel, own, [x[n]])
+            rows.append(row)
+        by_hand = tf.stack(rows)
+    np.testing.assert_allclose(total, by_hand, rtol=1e-5)
+    sources = [kernel, *state, x]
+    got, want = tape.gradient(total, sources), tape.gradient(by_hand, sources)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
