@@ -131,7 +131,7 @@ def _evaluate(spent: list[float], *overrides: str) -> float:
             start = time.perf_counter()
             try:
                 chunk = next(chunks)
-                chunk.numpy()
+                chunk.frames.numpy()
             except StopIteration:
                 return
             finally:

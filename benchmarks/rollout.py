@@ -36,7 +36,7 @@ def measure(options: argparse.Namespace) -> dict:
 
     def predict() -> None:
         for chunk in model.predict_chunks(context, options.horizon, 0):
-            chunk.numpy()
+            chunk.frames.numpy()
 
     seconds = timing.seconds(predict, options.repeats)
     return {

@@ -1,19 +1,21 @@
 """The configuration of a run: its schema, its YAML layers, its validation. No TensorFlow.
 
-A configuration is `configs/base.yml`, then one experiment's YAML, then `--set section.key=value`,
-each overriding the one before. What each key means stands beside its default in
-`configs/base.yml`; `schema.py` holds the types and ranges, `constraints.py` what must fit together.
+A configuration is `configs/base.yml`, then `configs/models/<model.name>.yml` for another model than
+CW-VAE, then one experiment's YAML, then `--set section.key=value`, each overriding the one before.
+What each key means stands beside its default there; `schema.py` holds the types and ranges,
+`constraints.py` what must fit together.
 """
 
 import dataclasses
 import json
 import os
 import pathlib
+import re
 import sys
 import types
 import typing
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -21,7 +23,9 @@ from ruamel.yaml.error import YAMLError
 from cwvae import constraints
 from cwvae.errors import UserError, unknown_name
 from cwvae.schema import (  # noqa: F401 - the sections are had from here
+    MODELS,
     Config,
+    CWVAEConfig,
     DataConfig,
     EvaluationConfig,
     ModelConfig,
@@ -31,6 +35,15 @@ from cwvae.schema import (  # noqa: F401 - the sections are had from here
 BASE = pathlib.Path(__file__).parent.parent / "configs" / "base.yml"
 
 _SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
+
+
+class _Setting(NamedTuple):
+    """A value as it was given, and where."""
+
+    section: str
+    key: Any
+    value: Any
+    origin: str
 
 
 def load(
@@ -50,18 +63,61 @@ def load(
       UserError: A file that is missing or no YAML; a key that does not exist; a value of the
         wrong type or out of range; values that do not fit together.
     """
-    values, origins = {}, {}
-    for file in [BASE] if path is None else [BASE, pathlib.Path(path)]:
-        _layer_file(file, values, origins)
-    for override in overrides:
-        _layer_override(override, values, origins)
-    sections = {
-        name: section(
-            **{key: _checked(section, name, key, values, origins) for key in _keys(section)}
-        )
-        for name, section in _SECTIONS.items()
-    }
-    config = Config(**sections)
+    given = [] if path is None else [*_settings_of_file(pathlib.Path(path))]
+    return _resolve([*given, *map(_setting_of_override, overrides)], purpose)
+
+
+def load_comparison(path: str | pathlib.Path) -> dict[str, Config]:
+    """Reads the configurations of runs that are to be compared, by their labels.
+
+    The file's section `runs` holds for each label what an experiment's file would hold; its section
+    `shared`, what comes before that in all of them.
+
+    Raises:
+      UserError: As for `load`; a label that is no name of a folder; no runs.
+    """
+    path = pathlib.Path(path)
+    content = _read(path)
+    if not isinstance(content, dict) or set(content) - {"shared", "runs"}:
+        raise UserError(f"{path}: a comparison holds two sections, `shared` and `runs`.")
+    runs = content.get("runs")
+    if not isinstance(runs, dict) or not runs:
+        raise UserError(f"{path}: the section 'runs' must hold, for each run, a name and settings.")
+    shared = _settings_of_sections(path, content.get("shared") or {})
+    shared, configs = [*shared], {}
+    for label, sections in runs.items():
+        if not re.fullmatch(r"\w[\w .+-]*", str(label)):
+            raise UserError(
+                f"{path}: a run called {label!r}: its folder will be called so, too; use letters,"
+                " digits, and - + . _ alone."
+            )
+        own = _settings_of_sections(path, sections or {})
+        configs[str(label)] = _resolve([*shared, *own], "training")
+    return configs
+
+
+def _resolve(given: list[_Setting], purpose: str) -> Config:
+    """Returns the configuration that settings on top of the defaults make."""
+    base = [*_settings_of_file(BASE)]
+    name = next((s for s in reversed([*base, *given]) if s[:2] == ("model", "name")), None)
+    if name is None:
+        raise UserError(f"{BASE}: model.name is missing; restore the file.")
+    if name.value not in [*MODELS]:  # It may be anything, a list, too.
+        raise UserError(f"{name.origin}: {unknown_name('model', name.value, MODELS)}")
+    sections = _SECTIONS | {"model": MODELS[name.value]}
+    own = BASE.parent / "models" / f"{name.value}.yml"
+    defaults = [s for s in base if s.section != "model" or s.key in _keys(sections["model"])]
+    defaults += [*_settings_of_file(own)] if own.is_file() else []
+    values = {}
+    for setting in [*defaults, *given]:
+        _check_key(setting, sections)
+        values[setting.section, setting.key] = setting
+    config = Config(
+        **{
+            name: section(**{key: _checked(section, name, key, values) for key in _keys(section)})
+            for name, section in sections.items()
+        }
+    )
     constraints.check(config)
     if purpose != "data":
         constraints.check_evaluation(config)
@@ -153,12 +209,14 @@ def with_absolute_paths(config: Config) -> Config:
 
 def differences(old: Config, new: Config) -> list[str]:
     """Returns `section.key: old -> new` for every key that differs."""
-    return [
-        f"{name}.{key}: {getattr(getattr(old, name), key)} -> {getattr(getattr(new, name), key)}"
-        for name, section in _SECTIONS.items()
-        for key in _keys(section)
-        if getattr(getattr(old, name), key) != getattr(getattr(new, name), key)
-    ]
+    lines = []
+    for section in _SECTIONS:
+        before, after = (dataclasses.asdict(getattr(config, section)) for config in (old, new))
+        for key in before | after:
+            pair = [values.get(key, "(not a setting)") for values in (before, after)]
+            if pair[0] != pair[1]:
+                lines.append(f"{section}.{key}: {pair[0]} -> {pair[1]}")
+    return lines
 
 
 def per_level(value, count: int) -> tuple:
@@ -175,16 +233,26 @@ def _keys(section) -> list[str]:
     return [field.name for field in dataclasses.fields(section)]
 
 
-def _layer_file(path: pathlib.Path, values: dict, origins: dict) -> None:
+def _read(path: pathlib.Path) -> Any:
+    """Returns what a YAML file holds."""
     if not path.is_file():
-        near = sorted(f"configs/{p.name}" for p in BASE.parent.glob("*.yml") if p != BASE)
-        raise UserError(f"{path}: no such configuration file. There are: {', '.join(near)}.")
+        folder = BASE.parent
+        near = [p for p in (*folder.glob("*.yml"), *folder.glob("baselines/*.yml")) if p != BASE]
+        names = ", ".join(sorted(f"configs/{p.relative_to(folder)}" for p in near))
+        raise UserError(f"{path}: no such configuration file. There are: {names}.")
     try:
-        content = YAML(typ="rt").load(path.read_text())
+        return YAML(typ="rt").load(path.read_text())
     except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date as 2020-13-01
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        return
+
+
+def _settings_of_file(path: pathlib.Path) -> Iterator[_Setting]:
+    content = _read(path)
+    yield from _settings_of_sections(path, {} if content is None else content)
+
+
+def _settings_of_sections(path: pathlib.Path, content: Mapping) -> Iterator[_Setting]:
+    """Yields the settings of some sections of a file, as its reader gives them."""
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold the sections {', '.join(_SECTIONS)}.")
     for section, keys in content.items():
@@ -196,11 +264,10 @@ def _layer_file(path: pathlib.Path, values: dict, origins: dict) -> None:
         for key, value in keys.items():
             # A key that a merge (`<<`) brought in has no line of its own.
             line = (keys.lc.data or {}).get(key, (keys.lc.line,))[0] + 1
-            origin = f"{path}, line {line}"
-            _set(section, key, value, origin, values, origins)
+            yield _Setting(section, key, value, f"{path}, line {line}")
 
 
-def _layer_override(override: str, values: dict, origins: dict) -> None:
+def _setting_of_override(override: str) -> _Setting:
     origin = f"--set {override}"
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
@@ -212,29 +279,34 @@ def _layer_override(override: str, values: dict, origins: dict) -> None:
         value = YAML(typ="safe").load(text)
     except (YAMLError, ValueError):
         raise UserError(f"{origin}: {text!r} is not a YAML value.") from None
-    _set(section, key, value, origin, values, origins)
+    return _Setting(section, key, value, origin)
 
 
-def _set(section: str, key, value, origin: str, values: dict, origins: dict) -> None:
-    if key not in _keys(_SECTIONS[section]):
-        # A key of another section is the likelier slip than a misspelling.
-        homes = [name for name, other in _SECTIONS.items() if key in _keys(other)]
-        hint = f" ({homes[0]}.{key} exists.)" if homes else ""
-        known = unknown_name(f"key in section {section!r}:", key, _keys(_SECTIONS[section]))
-        raise UserError(f"{origin}: {known}{hint}")
-    values[section, key] = value
-    origins[section, key] = origin
+def _check_key(setting: _Setting, sections: Mapping[str, type]) -> None:
+    section, key, _, origin = setting
+    if key in _keys(sections[section]):
+        return
+    # A key of another section, or of another model, is the likelier slip than a misspelling.
+    homes = [name for name, other in sections.items() if key in _keys(other)]
+    models = [name for name, kind in MODELS.items() if key in _keys(kind)]
+    hint = ""
+    if homes:
+        hint = f" ({homes[0]}.{key} exists.)"
+    elif models:
+        hint = f" (model.{key} is a setting of model.name = {' or '.join(models)}.)"
+    known = unknown_name(f"key in section {section!r}:", key, _keys(sections[section]))
+    raise UserError(f"{origin}: {known}{hint}")
 
 
-def _checked(section, name: str, key: str, values: dict, origins: dict) -> Any:
+def _checked(section, name: str, key: str, values: Mapping[tuple, _Setting]) -> Any:
     """Returns the value of a key in its declared type and range, or raises a UserError."""
     if (name, key) not in values:
         raise UserError(f"{BASE}: {name}.{key} is missing; restore the file.")
     field = next(f for f in dataclasses.fields(section) if f.name == key)
-    origin = f"{origins[name, key]}: {name}.{key}"
-    value = _convert(values[name, key], field.type)
+    given = values[name, key].value
+    origin = f"{values[name, key].origin}: {name}.{key}"
+    value = _convert(given, field.type)
     if value is _MISFIT:
-        given = values[name, key]
         # YAML's words for what Python calls None, True and False; the rest reads alike.
         shown = json.dumps(given) if given is None or isinstance(given, bool) else repr(given)
         raise UserError(f"{origin} must be {_describe(field.type)}, not {shown}.")

@@ -33,10 +33,10 @@ from cwvae.model import VideoModel, as_seed
 from cwvae.startup import many_traces
 
 # Of metrics.json; comparisons refuse another.
-FORMAT = 2
+FORMAT = 3
 
 _FILES = ("metrics.json", "curves.csv", "curves.png", "samples.gif", "samples.png")
-_FILES += ("levels.png", "report.html")
+_FILES += ("levels.png", "boundaries.png", "report.html")
 
 # Training clips that the mean frame is made from, and of each of which the random guess has a
 # frame to draw.
@@ -107,6 +107,7 @@ def evaluate(
         "format": FORMAT,
         "step": step,
         "model": config.model.name,
+        "weights": model.count_trainable(),
         "data": config.data.name,
         "protocols": protocols,
         "context": options.context,
@@ -131,7 +132,8 @@ def evaluate(
     with many_traces():
         samples = pictures.write_samples(folder, options, model, held_out)
         levels = pictures.write_levels(folder, options, model, held_out)
-    report.write(folder, results, samples, levels)
+        segments = pictures.write_boundaries(folder, options, model, held_out)
+    report.write(folder, results, samples, levels, segments)
     return results
 
 
@@ -139,13 +141,13 @@ def elbo_terms(config: Config, model: VideoModel, data) -> dict:
     """Returns the terms of Equation 5 on windows of `training.seq_len` frames of held-out clips.
 
     Returns:
-      `frames` per window, `nll` per frame, and by level `kl_per_step` and `kl_sum` over the window
-      (Table 2 of the paper), all in nats.
+      `frames` per window that the model explains, `nll` per frame, and by KL term, called
+      `kl_names`, `kl_per_step` and `kl_sum` over the window (Table 2 of the paper), all in nats.
     """
     options = config.evaluation
     shortest = min(data.length(i) for i in range(options.num_videos))
     length = min(config.training.seq_len, shortest)
-    chosen = rollouts.model_options(options)
+    chosen = rollouts.observed_levels(options)
     elbo = tf.function(lambda video, seed: model.elbo(video, seed, **chosen)[:2], autograph=False)
     nll, kl = [], []
     for first in range(0, options.num_videos, options.batch_size):
@@ -155,9 +157,11 @@ def elbo_terms(config: Config, model: VideoModel, data) -> dict:
         nll.append(terms[0].numpy())
         kl.append([level.numpy() for level in terms[1]])
     kl = [np.concatenate(level) for level in zip(*kl, strict=True)]
+    nll = np.concatenate(nll)
     return {
-        "frames": length,
-        "nll_per_frame": float(np.mean(np.concatenate(nll))),
+        "frames": nll.shape[1],
+        "nll_per_frame": float(np.mean(nll)),
+        "kl_names": list(model.kl_names),
         "kl_per_step": [float(np.mean(level)) for level in kl],
         "kl_sum": [float(np.mean(np.sum(level, 1))) for level in kl],
     }
@@ -188,9 +192,8 @@ def table(results: dict) -> str:
     elbo = results["elbo"]
     over = f"sum over {elbo['frames']} frames"
     lines += ["", f"{'KL [nats]':26}{'per active step':>18}{over:>24}"]
-    for level, (step, total) in enumerate(zip(elbo["kl_per_step"], elbo["kl_sum"], strict=True)):
-        name = f"level {level}" + (", the fastest" if level == 0 else "")
-        lines.append(f"{name:26}{step:>18.4g}{total:>24.4g}")
+    rows = zip(elbo["kl_names"], elbo["kl_per_step"], elbo["kl_sum"], strict=True)
+    lines += [f"{name:26}{step:>18.4g}{total:>24.4g}" for name, step, total in rows]
     for name, why in results["not_computed"].items():
         lines += ["", f"{name} was not computed: {why}"]
     return "\n".join(lines)

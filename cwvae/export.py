@@ -30,6 +30,7 @@ WEIGHTS, CONFIG = "model.weights.h5", "config.yml"
 _HDF5_BYTES = 8192
 # The settings that give a model's weights their shapes.
 _SHAPING = (
+    "model.name:",
     "model.levels:",
     "model.frame_size:",
     "model.channels:",
@@ -38,6 +39,10 @@ _SHAPING = (
     "model.hidden_size:",
     "model.mlp_size:",
     "model.channel_multiplier:",
+    "model.network:",
+    "model.feature_size:",
+    "model.belief_size:",
+    "model.state_size:",
 )
 
 

@@ -13,6 +13,7 @@ the fastest. Symbols: B batch, T frames, L levels, T_l active steps of level l.
 """
 
 import abc
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from cwvae import clockwork, recomputation
 from cwvae.cell import RSSMCell, State
 from cwvae.distributions import DiagGaussian
 from cwvae.networks import EmbeddingMLP, FrameDecoder, FrameEncoder, feature_size
+from cwvae.noise import Noise
 
 # Frames that a prediction computes at a time, about: more would only cost memory.
 _CHUNK = 64
@@ -33,14 +35,30 @@ class Elbo(NamedTuple):
     """The terms of Equation 5, unreduced, in nats, float32.
 
     Attributes:
-      nll: -ln p(x_t | s_t), [B, T].
+      nll: -ln p(x_t | s_t), [B, T]; T are the frames that the model explains, which for some
+        models are fewer than they were given.
       kl: KL(q || p) of every active step, one [B, T_l] per level (or per kind of latent).
       diagnostics: What else is worth logging, by name, each [B, ...].
+      statistics: In training, what each of the model's non-trainable weights is to move towards:
+        the batch's mean or variance (`cwvae.normalization`).
     """
 
     nll: tf.Tensor
     kl: tuple[tf.Tensor, ...]
     diagnostics: dict[str, tf.Tensor]
+    statistics: tuple[tf.Tensor, ...] = ()
+
+
+class Rollout(NamedTuple):
+    """A stretch of an open-loop prediction.
+
+    Attributes:
+      frames: The decoder's means, [B, N, H, W, C].
+      boundaries: Which frames begin a segment, bool [B, N]; None for models without segments.
+    """
+
+    frames: tf.Tensor
+    boundaries: tf.Tensor | None = None
 
 
 def training_loss(elbo: Elbo, beta: Sequence[float], free_nats: float = 0.0) -> tf.Tensor:
@@ -53,7 +71,8 @@ def training_loss(elbo: Elbo, beta: Sequence[float], free_nats: float = 0.0) -> 
     """
     per_clip = tf.reduce_sum(elbo.nll, 1)
     for weight, kl in zip(beta, elbo.kl, strict=True):
-        per_clip += weight * tf.reduce_sum(tf.maximum(kl, free_nats), 1)
+        # Without a threshold an estimate of a KL may be negative.
+        per_clip += weight * tf.reduce_sum(tf.maximum(kl, free_nats) if free_nats else kl, 1)
     return tf.reduce_mean(per_clip) / elbo.nll.shape[1]
 
 
@@ -62,10 +81,15 @@ class VideoModel(keras.Model, abc.ABC):
 
     Videos are [B, T, H, W, C], float in [0, 1] or uint8. Seeds are a whole number or an int
     tensor [2]: the same seed gives the same bits on the same device.
+
+    Attributes:
+      kl_names: What the entries of `Elbo.kl` are called.
     """
 
+    kl_names: tuple[str, ...]
+
     @abc.abstractmethod
-    def elbo(self, video, seed, rows: tuple | None = None) -> Elbo:
+    def elbo(self, video, seed, rows: tuple | None = None, step=None) -> Elbo:
         """Returns the terms of the ELBO of a video.
 
         Args:
@@ -73,6 +97,8 @@ class VideoModel(keras.Model, abc.ABC):
           seed: Of the latents.
           rows: (first, total): the clips are rows `first`, `first` + 1, ... of a batch of `total`,
             and draw the latents that they draw there. None: they are the batch.
+          step: Number of the training step, for what is otherwise in training: batch statistics,
+            temperatures. None: this is no training.
         """
 
     @abc.abstractmethod
@@ -80,8 +106,19 @@ class VideoModel(keras.Model, abc.ABC):
         """Returns the decoder's means under the posterior, [B, T, H, W, C]."""
 
     @abc.abstractmethod
-    def predict_chunks(self, context, horizon: int, seed, **options) -> Iterator[tf.Tensor]:
+    def predict_chunks(self, context, horizon: int, seed, **options) -> Iterator[Rollout]:
         """Yields what `predict` returns, stretch by stretch, in memory that `horizon` leaves be."""
+
+    def count_trainable(self) -> int:
+        """Returns how many numbers training sets."""
+        return sum(math.prod(weight.shape) for weight in self.trainable_weights)
+
+    def boundaries(self, video, seed) -> tf.Tensor | None:
+        """Returns where segments begin in a video that is seen, bool [B, T].
+
+        None for models that know no segments.
+        """
+        return None
 
     def predict(self, context, horizon: int, seed, **options) -> tf.Tensor:
         """Predicts open loop.
@@ -95,7 +132,8 @@ class VideoModel(keras.Model, abc.ABC):
         Returns:
           The decoder's means of the frames after the context, [B, horizon, H, W, C].
         """
-        return tf.concat(list(self.predict_chunks(context, horizon, seed, **options)), 1)
+        stretches = self.predict_chunks(context, horizon, seed, **options)
+        return tf.concat([stretch.frames for stretch in stretches], 1)
 
 
 def as_frames(video) -> tf.Tensor:
@@ -166,6 +204,7 @@ class CWVAE(VideoModel):
         if len(factors) != levels - 1:
             raise ValueError(f"{levels} levels need {levels - 1} factors, not {len(factors)}.")
         self.levels, self.factors = levels, tuple(factors)
+        self.kl_names = tuple(f"level{level}" for level in range(levels))
         self.decoder_stddev, self.kl_balance = decoder_stddev, kl_balance
         self.mean_only, self.gradient_checkpointing = mean_only, gradient_checkpointing
         state_size = stochastic_size + deterministic_size
@@ -219,7 +258,7 @@ class CWVAE(VideoModel):
     def infer(
         self,
         video: tf.Tensor,
-        noise: clockwork.Noise,
+        noise: Noise,
         observe_levels: Sequence[bool] | None = None,
     ) -> tuple[list[clockwork.LevelPass], list[State]]:
         """Runs the posterior over float frames from the zero state; see `clockwork.unroll`."""
@@ -257,6 +296,7 @@ class CWVAE(VideoModel):
         video,
         seed,
         rows: tuple | None = None,
+        step=None,
         observe_levels: Sequence[bool] | None = None,
     ) -> Elbo:
         """Returns the terms of Equation 5.
@@ -265,11 +305,12 @@ class CWVAE(VideoModel):
           video: [B, T, H, W, C].
           seed: Of the latents.
           rows: As for `VideoModel.elbo`.
+          step: Nothing depends on it.
           observe_levels: Which levels infer from the video; the others follow their priors, with
             a KL of zero.
         """
         video = self._frames(video)
-        noise = clockwork.Noise(as_seed(seed), *(rows or ()))
+        noise = Noise(as_seed(seed), *(rows or ()))
         passes, _ = self.infer(video, noise, observe_levels)
         frames = DiagGaussian(self.decode(passes[0]), self.decoder_stddev, event_rank=3)
         diagnostics = {}
@@ -289,7 +330,7 @@ class CWVAE(VideoModel):
 
     @tf.function(autograph=False)
     def _reconstruct(self, video, seed, observe_levels):
-        passes, _ = self.infer(video, clockwork.Noise(seed), observe_levels)
+        passes, _ = self.infer(video, Noise(seed), observe_levels)
         return self.decode(passes[0])
 
     def reconstruct(self, video, seed, observe_levels: Sequence[bool] | None = None) -> tf.Tensor:
@@ -304,17 +345,17 @@ class CWVAE(VideoModel):
 
     @tf.function(autograph=False)
     def _observe(self, context, seed, observe_levels):
-        return self.infer(context, clockwork.Noise(seed), observe_levels)[1]
+        return self.infer(context, Noise(seed), observe_levels)[1]
 
     @tf.function(autograph=False)
     def _roll(self, start, frames, states, seed):
-        unseen, noise = [None] * self.levels, clockwork.Noise(seed)
+        unseen, noise = [None] * self.levels, Noise(seed)
         passes, states = self._unroll(start, start + frames, states, unseen, noise)
         return self.decode(passes[0]), states
 
     def predict_chunks(
         self, context, horizon: int, seed, observe_levels: Sequence[bool] | None = None
-    ) -> Iterator[tf.Tensor]:
+    ) -> Iterator[Rollout]:
         """Yields what `predict` returns: infers the context's states, then follows the priors.
 
         Args:
@@ -326,7 +367,7 @@ class CWVAE(VideoModel):
             (Figure 7 of the paper).
 
         Yields:
-          [B, about 64, H, W, C] of `horizon` frames in all.
+          About 64 frames, `horizon` in all.
 
         Raises:
           ValueError: Frames of another size than the model's, or no frame to predict.
@@ -345,7 +386,7 @@ class CWVAE(VideoModel):
                 states,
                 tf.random.fold_in(seed, number),
             )
-            yield frames
+            yield Rollout(frames)
 
     def _frames(self, video) -> tf.Tensor:
         """Returns float frames, checked to be of the model's size."""

@@ -132,6 +132,11 @@ def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int
     logdir = pathlib.Path(logdir)
     if (logdir / "config.yml").exists():
         raise UserError(f"--logdir {logdir}: there is a run already; give another folder.")
+    if not isinstance(config.model, configuration.CWVAEConfig):
+        raise UserError(
+            f"model.name = {config.model.name}: the original's checkpoints are of CW-VAE alone; set"
+            " model.name to cwvae."
+        )
     # TensorFlow starts here, once all that a user may have got wrong has been looked at.
     with quiet_tensorflow():
         from cwvae import checkpoints, factory, training

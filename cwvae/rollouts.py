@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from cwvae.config import EvaluationConfig, level_flags
 from cwvae.errors import UserError
-from cwvae.model import VideoModel, as_seed
+from cwvae.model import Rollout, VideoModel, as_seed
 
 
 def held_out(options: EvaluationConfig, data):
@@ -51,7 +51,7 @@ def predict(
     sample: int,
     first: int,
     observe_levels: tuple[bool, ...] | None = None,
-) -> Iterator[tuple[int, np.ndarray]]:
+) -> Iterator[tuple[int, Rollout]]:
     """Predicts `options.horizon` frames of the clips from number `first` on.
 
     Args:
@@ -63,20 +63,22 @@ def predict(
       observe_levels: A bool per level, instead of `options.observe_levels`.
 
     Yields:
-      The number of a stretch's first predicted frame, from 0, and its frames, float32
-      [B, stretch, H, W, C] in the units of [0, 1], not clipped.
+      The number of a stretch's first predicted frame, from 0, and the stretch, of NumPy arrays;
+      frames are float32 in the units of [0, 1], not clipped.
     """
     seed = tf.random.fold_in(tf.random.fold_in(as_seed(options.seed), sample), first)
-    chosen = model_options(options)
+    chosen = observed_levels(options)
+    if options.batch_statistics:
+        chosen["batch_statistics"] = True
     if observe_levels is not None:
-        chosen = {"observe_levels": observe_levels}
+        chosen["observe_levels"] = observe_levels
     start = 0
-    for chunk in model.predict_chunks(context, options.horizon, seed, **chosen):
-        yield start, chunk.numpy()
-        start += chunk.shape[1]
+    for frames, boundaries in model.predict_chunks(context, options.horizon, seed, **chosen):
+        yield start, Rollout(frames.numpy(), None if boundaries is None else boundaries.numpy())
+        start += frames.shape[1]
 
 
-def model_options(options: EvaluationConfig) -> dict:
+def observed_levels(options: EvaluationConfig) -> dict:
     """What only some models understand is passed to a model only where it is asked for."""
     if options.observe_levels is None:
         return {}

@@ -51,8 +51,9 @@ def check_lengths(config: Config, train_data, test_data) -> list[str]:
       UserError: All clips of a split are too short for what is to be done with them.
     """
     options = config.evaluation
+    shortest = max(options.context + 1, config.model.shortest)
     for data in (train_data, test_data):
-        data.at_least(options.context + 1)
+        data.at_least(shortest)
     needed = options.context + options.horizon
     long_enough = len(test_data.clips.at_least(needed))
     if long_enough < options.num_videos:

@@ -116,7 +116,8 @@ def score(
         last = as_frames(context[:, -1:]).numpy()
         samples = [_Table(len(videos), options.horizon) for _ in range(options.num_samples)]
         for sample, table in enumerate(samples):
-            for start, frames in rollouts.predict(model, context, options, sample, first):
+            for start, rollout in rollouts.predict(model, context, options, sample, first):
+                frames = rollout.frames
                 stop = start + frames.shape[1]
                 truth = rollouts.clips(data, videos, options.context + start, stop - start)
                 truth = as_frames(truth).numpy()

@@ -28,7 +28,9 @@ _CALL_SECONDS = 0.5
 
 def build_optimizer(config: TrainingConfig, model: VideoModel) -> Adam:
     """Returns Adam, built for the model's weights."""
-    return Adam(model.trainable_variables, config.learning_rate, config.adam_epsilon)
+    return Adam(
+        model.trainable_variables, config.learning_rate, config.adam_epsilon, config.amsgrad
+    )
 
 
 class Trainer:
@@ -68,7 +70,9 @@ class Trainer:
         self._train_steps = updates.build_steps(config, step, self.optimizer, self.strategy)
         self._held_out_scalars = tf.function(
             lambda video, first: updates.loss_and_scalars(
-                config, model.elbo(video, 0, (first, config.training.batch_size))
+                config,
+                model.kl_names,
+                model.elbo(video, 0, (first, config.training.batch_size)),
             )[1],
             autograph=False,
         )
@@ -188,7 +192,7 @@ class Trainer:
         seconds /= devices
         left = options.steps - self.step
         tqdm.tqdm.write(
-            f"{self.model.count_params():,} weights. A step of {options.batch_size} clips of"
+            f"{self.model.count_trainable():,} weights. A step of {options.batch_size} clips of"
             f" {options.seq_len} frames will take about {memory / 2**30:.2g} GiB of the"
             f" {free / 2**30:.3g} GiB free and {seconds:.2g} s: {left:,} steps about"
             f" {tqdm.tqdm.format_interval(left * seconds)}.",
@@ -213,11 +217,15 @@ class Trainer:
             )
         else:
             advice = "Even one clip at a time might not fit: a shorter training.seq_len,"
+        # It computes frames some at a time: a batch's statistics would be others.
+        checkpointing = " or --set training.gradient_checkpointing=100"
+        if self.config.model.batch_normalized:
+            checkpointing = ""
         return (
             f"a training step would take about {_process_memory(tensors) / 2**30:.3g} GiB of"
             f" memory, and {free / 2**30:.3g} GiB may be taken. {advice} a smaller"
-            " training.batch_size or --set training.gradient_checkpointing=100 needs less, too."
-            " (training.memory sets the limit, in GiB, if you know better.)"
+            f" training.batch_size{checkpointing} needs less, too. (training.memory sets the limit,"
+            " in GiB, if you know better.)"
         )
 
     def _loop(self, progress, batches) -> None:
@@ -384,10 +392,15 @@ class Trainer:
             length = min(self.config.training.video_length, data.clips.longest)
             shown = data.at_least(length)[:_NUM_CLIPS]
             clips = np.stack([data.clip(i, 0, length) for i in shown])
-            predicted = self.model.predict(clips[:, :context], length - context, seed=0)
-            truth = as_frames(clips).numpy()
-            shown = np.concatenate([truth[:, :context], predicted.numpy()], 1)
+            seen, truth = clips[:, :context], as_frames(clips).numpy()
+            stretches = [*self.model.predict_chunks(seen, length - context, seed=0)]
+            shown = np.concatenate([truth[:, :context], *(s.frames for s in stretches)], 1)
+            begins = [self.model.boundaries(clips, 0), None, None]
+            if begins[0] is not None:
+                parts = [self.model.boundaries(seen, 0), *(s.boundaries for s in stretches)]
+                begins[:2] = begins[0].numpy(), np.concatenate(parts, 1)
             rows = [list(truth), list(shown), list(visualize.error_frames(truth, shown))]
+            rows = visualize.mark_segments(rows, begins)
             video = visualize.mark_context(visualize.grid(rows), context)
             video = visualize.label_rows(video, ["truth", "prediction", "error"])
             self._log.video(self.step, f"open_loop/{split}", video)

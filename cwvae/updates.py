@@ -6,7 +6,7 @@ changes what is computed: the loss is the mean over the whole batch, and every c
 latents that it draws in a batch in one piece.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -14,19 +14,29 @@ from cwvae.config import Config, per_level
 from cwvae.model import Elbo, VideoModel, training_loss
 from cwvae.optimizer import Adam
 
+# Of the moving statistics of batch normalization: Keras' and PyTorch's for the published models.
+_MOMENTUM = 0.9
 
-def loss_and_scalars(config: Config, elbo: Elbo) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+
+def loss_and_scalars(
+    config: Config, names: Sequence[str], elbo: Elbo
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Returns the loss of an ELBO's terms, and it and them as scalars by name.
 
-    `nll` is in nats per frame, each level's KL in nats summed over the clip (`_sum`) and per active
+    `nll` is in nats per frame, each KL term in nats summed over the clip (`_sum`) and per active
     step (`_per_step`), entropies in nats.
+
+    Args:
+      config: Of the run.
+      names: `kl_names` of the model.
+      elbo: The terms.
     """
     beta = per_level(config.model.beta, len(elbo.kl))
     loss = training_loss(elbo, beta, config.model.free_nats)
     scalars = {"loss": loss, "nll": tf.reduce_mean(elbo.nll)}
-    for level, kl in enumerate(elbo.kl):
-        scalars[f"kl/level{level}_sum"] = tf.reduce_mean(tf.reduce_sum(kl, 1))
-        scalars[f"kl/level{level}_per_step"] = tf.reduce_mean(kl)
+    for name, kl in zip(names, elbo.kl, strict=True):
+        scalars[f"kl/{name}_sum"] = tf.reduce_mean(tf.reduce_sum(kl, 1))
+        scalars[f"kl/{name}_per_step"] = tf.reduce_mean(kl)
     return loss, scalars | {k: tf.reduce_mean(v) for k, v in elbo.diagnostics.items()}
 
 
@@ -34,30 +44,33 @@ def build_gradients(config: Config, model: VideoModel, replicas: int = 1) -> Cal
     """Returns what computes one replica's gradients.
 
     It takes the replica's clips [B / replicas, T, H, W, C], the step's number and the replica's
-    number, and returns a list of gradients, one per trainable weight, and scalars by name: means
-    over the replica's clips.
+    number, and returns a list of gradients, one per trainable weight; a list of `Elbo.statistics`,
+    one per other weight; and scalars by name. All are means over the replica's clips.
     """
     options = config.training
 
-    def piece(video: tf.Tensor, number: tf.Tensor, first) -> tuple[list, dict]:
+    def piece(video: tf.Tensor, number: tf.Tensor, first) -> tuple[list, list, dict]:
         latents = tf.random.fold_in(tf.constant([options.seed, 0], tf.int64), number)
         rows = (first, options.batch_size)
         with tf.GradientTape() as tape:
-            loss, scalars = loss_and_scalars(config, model.elbo(video, latents, rows))
-        return tape.gradient(loss, model.trainable_variables), scalars
+            elbo = model.elbo(video, latents, rows, number)
+            loss, scalars = loss_and_scalars(config, model.kl_names, elbo)
+        return tape.gradient(loss, model.trainable_variables), list(elbo.statistics), scalars
 
-    def gradients(video: tf.Tensor, number: tf.Tensor, replica) -> tuple[list, dict]:
+    def gradients(video: tf.Tensor, number: tf.Tensor, replica) -> tuple[list, list, dict]:
         first = replica * (options.batch_size // replicas)
         if options.accumulate == 1:
             return piece(video, number, first)
         size = video.shape[0] // options.accumulate
         names = []
+        weights = [*model.trainable_variables, *model.non_trainable_variables]
 
         def add_piece(i, sums, rows):
             clips = tf.slice(video, [i * size, 0, 0, 0, 0], [size, *video.shape[1:]])
-            gradients, scalars = piece(clips, number, first + i * size)
+            gradients, statistics, scalars = piece(clips, number, first + i * size)
             names[:] = scalars
-            sums = [total + gradient for total, gradient in zip(sums, gradients, strict=True)]
+            parts = [*gradients, *statistics]
+            sums = [total + part for total, part in zip(sums, parts, strict=True)]
             return i + 1, sums, rows.write(i, tf.stack([*scalars.values()]))
 
         # One at a time, or the pieces would take the memory that they are to save.
@@ -66,7 +79,7 @@ def build_gradients(config: Config, model: VideoModel, replicas: int = 1) -> Cal
             add_piece,
             (
                 tf.constant(0),
-                [tf.zeros(weight.shape) for weight in model.trainable_variables],
+                [tf.zeros(weight.shape) for weight in weights],
                 tf.TensorArray(tf.float32, options.accumulate),
             ),
             parallel_iterations=1,
@@ -74,7 +87,9 @@ def build_gradients(config: Config, model: VideoModel, replicas: int = 1) -> Cal
         )
         means = tf.reduce_mean(rows.stack(), 0)
         scalars = dict(zip(names, tf.unstack(means, len(names)), strict=True))
-        return [total / options.accumulate for total in sums], scalars
+        means = [total / options.accumulate for total in sums]
+        count = len(model.trainable_variables)
+        return means[:count], means[count:], scalars
 
     return gradients
 
@@ -102,12 +117,16 @@ def build_step(
     """
     gradients_of = build_gradients(config, model, replicas)
 
-    def update(gradients: list, scalars: dict, stop: tf.Tensor) -> dict[str, tf.Tensor]:
+    def update(
+        gradients: list, statistics: list, scalars: dict, stop: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         if replicas > 1:
             values = tf.stack([*scalars.values(), stop * replicas])
             context = tf.distribute.get_replica_context()
-            sums = context.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, values])
-            *gradients, values = [total / replicas for total in sums]
+            parts = [*gradients, *statistics, values]
+            sums = context.all_reduce(tf.distribute.ReduceOp.SUM, parts)
+            *parts, values = [total / replicas for total in sums]
+            gradients, statistics = parts[: len(gradients)], parts[len(gradients) :]
             *means, stop = tf.unstack(values, len(scalars) + 1)
             scalars = dict(zip(scalars, means, strict=True))
         norm = tf.linalg.global_norm(gradients)
@@ -119,6 +138,7 @@ def build_step(
             lambda: gradients,
         )
         optimizer.apply(gradients, finite)
+        _move(model.non_trainable_variables, statistics, finite)
         return scalars | {
             "gradient_norm": norm,
             "stop": stop,
@@ -139,6 +159,18 @@ def build_step(
         return update(*compiled(video, number, replica), stop)
 
     return step
+
+
+def _move(weights: Sequence, statistics: Sequence[tf.Tensor], finite: tf.Tensor) -> None:
+    """Moves the weights of moving statistics towards a batch's, if `finite`.
+
+    By handle: each device moves its own copies, all by the same (see `cwvae.optimizer`).
+    """
+    for weight, target in zip(weights, statistics, strict=True):
+        variable = weight.value
+        now = variable.read_value()
+        moved = tf.where(finite, now + (1 - _MOMENTUM) * (target - now), now)
+        tf.raw_ops.AssignVariableOp(resource=variable.handle, value=moved)
 
 
 def build_steps(config: Config, step: Callable, optimizer: Adam, strategy) -> Callable:

@@ -20,6 +20,9 @@ CONTEXT_COLOR = (0, 114, 178)
 PREDICTION_COLOR = (213, 94, 0)
 CURVE_COLORS = ("#0072B2", "#D55E00", "#666666", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 CURVE_STYLES = ("-", "--", ":", "-.")
+# Reddish purple and yellow, of the same palette: by turns, a segment each.
+SEGMENT_COLORS = ((204, 121, 167), (240, 228, 66))
+BOUNDARY_COLOR = SEGMENT_COLORS[0]
 
 # Neither black nor white: digits end in black, skies in white.
 GAP_COLOR = (96, 96, 96)
@@ -28,6 +31,7 @@ INK = (32, 32, 32)
 MARGIN = 6  # pixels between text and what it labels
 SPACE = 3  # pixels between the frames of a film strip
 DIVIDER = 12  # pixels added to it between context and prediction
+MARK = 4  # pixels added to it for marks of the frames that begin a segment
 
 
 def to_uint8(frames: ArrayLike) -> np.ndarray:
@@ -135,6 +139,39 @@ def time_bar(video: ArrayLike, context: int, height: int = 4) -> np.ndarray:
     return np.concatenate([video, bar], axis=1)
 
 
+def mark_segments(
+    rows: Sequence[Sequence[ArrayLike]],
+    boundaries: Sequence[Sequence[ArrayLike] | None],
+    span: int = 16,
+) -> Sequence[Sequence[ArrayLike]]:
+    """Draws a track below each clip that scrolls as it plays, in stretches as long as segments.
+
+    Its right end is the frame that is shown, its left end the one `span` frames before. Each
+    segment has the other of `SEGMENT_COLORS` than the one before it.
+
+    Args:
+      rows: Rows of clips, as `grid` takes them.
+      boundaries: A row per row of clips: for each clip, which frames begin a segment, bool [T].
+        None for a row without segments, whose tracks stay empty.
+      span: Frames that a track shows.
+
+    Returns:
+      Rows for `grid`; those that were given, if no row has segments.
+
+    Raises:
+      ValueError: Boundaries that are not one for each frame of each clip.
+    """
+    if all(flags is None for flags in boundaries):
+        return rows
+    return [
+        [
+            _with_track(_as_rgb(clip), None if flags is None else flags[i], span)
+            for i, clip in enumerate(row)
+        ]
+        for row, flags in zip(rows, boundaries, strict=True)
+    ]
+
+
 def label_rows(video: ArrayLike, labels: Sequence[str], font_size: int = 13) -> np.ndarray:
     """Writes the name of each row of a grid on its left.
 
@@ -170,10 +207,12 @@ def filmstrip(
     context: int,
     scale: int | None = None,
     font_size: int = 15,
+    boundaries: Sequence[ArrayLike | None] | None = None,
 ) -> np.ndarray:
     """Returns a still picture: a row per clip, a column per chosen time step.
 
-    A line, and the colour of the time steps, part context from prediction.
+    A line, and the colour of the time steps, part context from prediction. A purple corner, left
+    of a frame and above it, marks one that begins a segment.
 
     Args:
       clips: Clips of the chosen frames only, [len(times), H, W, C].
@@ -182,16 +221,18 @@ def filmstrip(
       context: Number of context frames.
       scale: Whole number by which frames are enlarged; by default to about 96 pixels.
       font_size: In pixels.
+      boundaries: One per clip: which of its frames begin a segment, bool [len(times)], or None.
 
     Returns:
       uint8 [H', W', 3].
 
     Raises:
       ValueError: Nothing to draw, clips and labels differ in number, or clips in shape, or they
-        have not one frame per time.
+        or boundaries have not one frame per time.
     """
     clips = [_as_rgb(clip) for clip in clips]
-    _check_filmstrip(clips, times, labels)
+    boundaries = boundaries or [None] * len(clips)
+    _check_filmstrip(clips, times, labels, boundaries)
     height, width = clips[0].shape[1:3]
     scale = scale or max(1, round(96 / height))
     height, width = scale * height, scale * width
@@ -199,8 +240,9 @@ def filmstrip(
     names = [f"t={time}" for time in times]
     column_width = max(width, _text_width(names, font))
     label_width = _text_width(labels, font) + 2 * MARGIN
-    lefts, dividers = _columns(times, context, label_width, column_width)
-    tops = [font_size + 2 * MARGIN + row * (height + SPACE) for row in range(len(clips))]
+    space = SPACE if all(flags is None for flags in boundaries) else SPACE + MARK
+    lefts, dividers = _columns(times, context, label_width, column_width, space)
+    tops = [font_size + 2 * MARGIN + row * (height + space) for row in range(len(clips))]
     size = (lefts[-1] + column_width + MARGIN, tops[-1] + height + MARGIN)
     page = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(page)
@@ -215,7 +257,23 @@ def filmstrip(
         draw.text((lefts[0] - MARGIN, top + height / 2), label, INK, font, anchor="rm")
     for x in dividers:
         draw.line((x, 0, x, page.height), INK, width=2)
+    for flags, top in zip(boundaries, tops, strict=True):
+        for column in np.flatnonzero(flags) if flags is not None else ():
+            _draw_corner(draw, lefts[column], top, width, height)
     return np.asarray(page)
+
+
+def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns pictures [H, W, 3] below one another, flush left on paper: the lines of a strip."""
+    width = max(picture.shape[1] for picture in pictures)
+    return np.concatenate(
+        [
+            np.pad(
+                picture, [(0, 0), (0, width - picture.shape[1]), (0, 0)], constant_values=PAPER[0]
+            )
+            for picture in pictures
+        ]
+    )
 
 
 def gif_bytes(video: ArrayLike, fps: float = 10) -> bytes:
@@ -351,6 +409,28 @@ def _as_rgb(clip):
     return np.broadcast_to(clip, (*clip.shape[:3], 3))
 
 
+def _with_track(clip, boundaries, span):
+    """Draws the track of `mark_segments` below an RGB clip, a gap between them."""
+    num_frames, frame_height, width, _ = clip.shape
+    gap, height = max(1, frame_height // 32), max(3, frame_height // 10)
+    below = np.full((num_frames, gap + height, width, 3), GAP_COLOR, np.uint8)
+    if boundaries is not None:
+        if np.shape(boundaries) != (num_frames,):
+            raise ValueError(f"{num_frames} frames, but boundaries {np.shape(boundaries)}.")
+        color = np.array(SEGMENT_COLORS, np.uint8)[np.cumsum(boundaries) % 2]  # [T, 3]
+        frame_of = np.arange(width) * span // width - (span - 1)  # counted from the one shown
+        frame_of = frame_of + np.arange(num_frames)[:, None]
+        track = np.where((frame_of < 0)[..., None], below[:, 0], color[np.maximum(frame_of, 0)])
+        below[:, gap:] = track[:, None]
+    return np.concatenate([clip, below], axis=1)
+
+
+def _draw_corner(draw, left, top, width, height):
+    """Marks the frame that fills a rectangle as one that begins a segment, and hides none of it."""
+    draw.rectangle((left - MARK, top - MARK, left - 1, top + height - 1), BOUNDARY_COLOR)
+    draw.rectangle((left, top - MARK, left + width - 1, top - 1), BOUNDARY_COLOR)
+
+
 def _enlarged(clip, scale):
     return clip.repeat(scale, axis=1).repeat(scale, axis=2)
 
@@ -370,11 +450,11 @@ def _text_width(texts, font):
     return max(int(np.ceil(font.getlength(text))) for text in texts)
 
 
-def _columns(times, context, start, width):
+def _columns(times, context, start, width, space):
     """Returns the left edges of a film strip's columns, and of the lines where context ends."""
     lefts, dividers = [start], []
     for before, time in itertools.pairwise(times):
-        left = lefts[-1] + width + SPACE
+        left = lefts[-1] + width + space
         if (before < context) != (time < context):
             dividers.append(left + (DIVIDER - SPACE) // 2)
             left += DIVIDER
@@ -382,7 +462,7 @@ def _columns(times, context, start, width):
     return lefts, dividers
 
 
-def _check_filmstrip(clips, times, labels):
+def _check_filmstrip(clips, times, labels, boundaries):
     if not clips or not times:
         raise ValueError(f"nothing to draw: {len(clips)} clips, {len(times)} times.")
     if len(clips) != len(labels):
@@ -393,3 +473,9 @@ def _check_filmstrip(clips, times, labels):
     lengths = sorted({len(clip) for clip in clips})
     if lengths != [len(times)]:
         raise ValueError(f"{len(times)} times, but clips of {lengths} frames.")
+    shapes = [np.shape(flags) for flags in boundaries if flags is not None]
+    if len(boundaries) != len(clips) or not {*shapes} <= {(len(times),)}:
+        raise ValueError(
+            f"{len(clips)} clips of {len(times)} frames, but {len(boundaries)} boundaries of"
+            f" shapes {shapes}."
+        )

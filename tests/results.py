@@ -60,9 +60,10 @@ def make(
     keys = ("label", "unit", "better", "protocol")
     missing = {"lpips", "fvd"} - set(metrics) - ({"fvd"} if fvd else set())
     results = {
-        "format": 2,
+        "format": 3,
         "step": 12,
         "model": "cwvae",
+        "weights": 1234567,
         "data": "moving_digits",
         "protocols": ["standard", "cwvae2021"],
         "context": 36,
@@ -80,6 +81,7 @@ def make(
         "elbo": {
             "frames": 100,
             "nll_per_frame": 2.0,
+            "kl_names": ["level0", "level1"],
             "kl_per_step": [3.0, 1.0],
             "kl_sum": [300.0, 17.0],
         },

@@ -270,9 +270,12 @@ def test_the_other_protocol_and_readouts_are_a_table_of_their_own(tmp_path, runs
 
 
 def test_kl_by_level_states_its_window(tmp_path, runs):
-    elbo = {"frames": 32, "nll_per_frame": 1.0, "kl_per_step": [1.0], "kl_sum": [12.345]}
-    text = compare(tmp_path / "out", runs("a"), runs("b", elbo=elbo))
+    elbo = {"frames": 32, "nll_per_frame": 1.0, "kl_names": ["level0"], "kl_sum": [12.345]}
+    other = elbo | {"kl_names": ["boundary"]}
+    text = compare(tmp_path / "out", runs("a"), runs("b", elbo=elbo), runs("c", elbo=other))
     rows = rows_of(tmp_path / "out", "kl.csv")
+    assert "c" not in rows
+    assert "c on moving_digits has no levels: boundary 12.35 over 32 frames." in text
     assert list(rows["a"].values()) == ["300.00", "17.00", "100"]
     assert list(rows["b"].values()) == ["12.35", "", "32"]
     assert "windows of different lengths (Frames) do not compare" in text
@@ -499,13 +502,13 @@ def test_a_run_that_was_not_evaluated(tmp_path):
     ("content", "words"),
     [
         ("", "damaged (Expecting value"),
-        ('{"format": 2, "st', "damaged (Unterminated string"),
+        ('{"format": 3, "st', "damaged (Unterminated string"),
         (b"\xff\xfe", "damaged ("),
         ("[1, 2]", "damaged ("),
-        ('{"format": 2, "step": NaN}', "damaged (NaN among the scores)"),
-        ('{"step": 3}', "(format 1, not 2)"),
-        ('{"format": 3}', "(format 3, not 2)"),
-        ('{"format": 2}', "damaged (there is no 'model')"),
+        ('{"format": 3, "step": NaN}', "damaged (NaN among the scores)"),
+        ('{"step": 3}', "(format 1, not 3)"),
+        ('{"format": 4}', "(format 4, not 3)"),
+        ('{"format": 3}', "damaged (there is no 'model')"),
     ],
 )
 def test_a_damaged_or_older_file(tmp_path, runs, content, words):

@@ -118,7 +118,7 @@ def test_metrics_json_states_the_protocol_and_the_counts(run):
     assert written == results
     for key, value in {
         "step": 12,
-        "format": 2,
+        "format": 3,
         "protocols": ["standard", "cwvae2021"],
         "frames": "32x32x1, values in [0, 1]",
         "data": "moving_digits",
@@ -158,7 +158,7 @@ def test_pictures_open(run):
 def test_the_table_names_every_predictor_and_level(run):
     _, _, results, _ = run
     text = evaluation.table(results)
-    for word in (*results["scores"], "level 0", "level 1", "PSNR [dB]", "SSIM (cwvae2021)"):
+    for word in (*results["scores"], "level0", "level1", "PSNR [dB]", "SSIM (cwvae2021)"):
         assert word in text
     assert "lpips was not computed" in text
     assert f"{results['scores']['cwvae']['psnr']['mean']:.3f}" in text

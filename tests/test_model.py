@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from cwvae import clockwork
 from cwvae.model import CWVAE, Elbo, training_loss
+from cwvae.noise import Noise
 
 # Odd and distinct sizes, so that swapped axes fail.
 SIZES = dict(
@@ -95,7 +96,7 @@ def test_levels_and_ticks_have_their_own_noise():
         for weight in cell.trainable_weights:
             weight.assign(tf.zeros_like(weight))
         cell.posterior_heads[1][1].assign(tf.fill([5], np.log(np.e - 1)))
-    noise = clockwork.Noise(tf.constant([3, 0], tf.int64))
+    noise = Noise(tf.constant([3, 0], tf.int64))
     passes, _ = model.infer(tf.constant(clips(50)), noise)
     fast, slow = (p.features[..., :5].numpy() for p in passes)
     assert abs(np.corrcoef(fast.ravel(), slow.ravel())[0, 1]) < 0.15
@@ -138,8 +139,9 @@ def test_prediction_in_chunks_covers_the_horizon_once():
     model, video = build(), clips(5)
     chunks = list(model.predict_chunks(video, 150, 0))
     assert len(chunks) > 1
-    assert sum(chunk.shape[1] for chunk in chunks) == 150
-    np.testing.assert_array_equal(tf.concat(chunks, 1), model.predict(video, 150, 0))
+    frames = [chunk.frames for chunk in chunks]
+    assert sum(stretch.shape[1] for stretch in frames) == 150
+    np.testing.assert_array_equal(tf.concat(frames, 1), model.predict(video, 150, 0))
 
 
 @pytest.mark.parametrize("factors", [(6, 6, 6), (7, 7, 7), (2,), (131,), (36,)])

@@ -5,11 +5,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 from oracle import Oracle
 from PIL import Image
 
 from cwvae import factory, pictures, visualize
+from cwvae.model import Rollout
 
 CELL, GAP, BORDER = 64, 2, 3  # in animations of 32x32 frames
 
@@ -26,6 +28,35 @@ class Levelled(Oracle):
     def predict_chunks(self, context, horizon, seed, observe_levels=None):
         self.asked.append(observe_levels)
         yield from super().predict_chunks(context, horizon, seed, observe_levels)
+
+
+class Cuts(tiny.Squares):
+    """Clip i has a pixel set in every fifth frame: where a segment begins."""
+
+    def clip(self, i, start=0, length=None):
+        video = super().clip(i, start, length)
+        video[:, 0, 0] = np.where((np.arange(len(video)) + start + i) % 5 == 0, 255, 0)[:, None]
+        return video
+
+
+class Segmented(Oracle):
+    """Knows the segments of `Cuts`, but takes two frames at each end of what it sees for others.
+
+    Of clip i it begins a segment i frames after the context and every third frame from there on.
+    """
+
+    def boundaries(self, video, seed):
+        begins = np.asarray(video)[:, :, 0, 0, 0] > 127
+        begins[:, :2] = begins[:, -2:] = True
+        return tf.constant(begins)
+
+    def predict_chunks(self, context, horizon, seed, observe_levels=None):
+        clips, start = [self._which(clip) for clip in np.asarray(context)], 0
+        for rollout in super().predict_chunks(context, horizon, seed, observe_levels):
+            times = np.arange(start, start + rollout.frames.shape[1])
+            begins = np.stack([(times - clip) % 3 == 0 for clip in clips])
+            yield Rollout(rollout.frames, tf.constant(begins))
+            start += len(times)
 
 
 def frame(animation: bytes, number: int) -> np.ndarray:
@@ -162,12 +193,13 @@ def test_memory_does_not_grow_with_horizon(tmp_path, monkeypatch):
         settings = tiny.settings(
             "data.test_length=2000", f"evaluation.horizon={horizon}", "evaluation.num_videos=2"
         )
-        data = tiny.Squares(2000)
-        model = Oracle(data, chunk=50)
+        data = Cuts(2000)
+        model = Segmented(data, chunk=50)
         model.levels = 2
         tracemalloc.start()
         pictures.write_samples(tmp_path, settings.evaluation, model, data)
         pictures.write_levels(tmp_path, settings.evaluation, model, data)
+        pictures.write_boundaries(tmp_path, settings.evaluation, model, data)
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return size
@@ -175,6 +207,133 @@ def test_memory_does_not_grow_with_horizon(tmp_path, monkeypatch):
     peak(100)  # warm up
     # 1,800 more frames of two clips would add 4 MB as bytes and 15 MB as floats, were they kept.
     assert peak(1900) < peak(100) + 1_000_000
+
+
+# Models that know segments.
+
+CONTEXT, HORIZON = 24, 50
+
+
+def truth_begins(clip, end):
+    begins = (np.arange(end) + clip) % 5 == 0
+    begins[:2] = begins[-2:] = True
+    return begins
+
+
+def predicted_begins(clip):
+    """Begins with what the model says of the context, of which it sees the end."""
+    prior = (np.arange(HORIZON) - clip) % 3 == 0
+    return np.concatenate([truth_begins(clip, CONTEXT), prior])
+
+
+@pytest.fixture(scope="module")
+def segmented(tmp_path_factory):
+    folder, data = tmp_path_factory.mktemp("segmented"), Cuts(CONTEXT + HORIZON + 6)
+    overrides = (f"evaluation.context={CONTEXT}", f"evaluation.horizon={HORIZON}")
+    overrides += ("evaluation.num_videos=2", "training.video_length=30")
+    overrides += ("data.train_length=100", "data.test_length=100")
+    options, model = tiny.settings(*overrides).evaluation, Segmented(data, (0.0, 0.25, 0.5))
+    samples = pictures.write_samples(folder, options, model, data)
+    return folder, data, samples, pictures.write_boundaries(folder, options, model, data)
+
+
+def test_samples_show_where_segments_begin(segmented):
+    folder, data, samples, _ = segmented
+    assert samples.segments
+    end = CONTEXT + HORIZON
+    times = pictures.strip_times(CONTEXT, HORIZON)
+    strips = [np.concatenate([data.clip(0, int(t), 1) for t in times])]
+    for error in (0.0, 0.25, 0.5):
+        floats = strips[0].astype(np.float32) / 255
+        floats[times >= CONTEXT] *= 1 - error
+        strips.append(visualize.to_uint8(floats))
+    begins = [truth_begins(0, end)[times], *[predicted_begins(0)[times]] * 3]
+    labels = ["truth", "sample 1", "sample 2", "sample 3"]
+    expected = visualize.filmstrip(strips, times.tolist(), labels, CONTEXT, boundaries=begins)
+    assert np.array_equal(np.asarray(Image.open(folder / "samples.png")), expected)
+
+
+def decoded(animation):
+    image = Image.open(io.BytesIO(animation))
+    frames = []
+    for number in range(image.n_frames):
+        image.seek(number)
+        frames.append(np.asarray(image.convert("RGB")).astype(int))
+    return np.array(frames)
+
+
+def told(video, top, left):
+    """When a track changes its colour, of which a pixel of the right end is given."""
+    distances = [np.abs(video[:, top, left] - color).sum(1) for color in visualize.SEGMENT_COLORS]
+    assert np.min(distances, 0).max() < 60
+    return np.flatnonzero(np.diff(np.argmin(distances, 0))) + 1
+
+
+def begun(begins):
+    return np.flatnonzero(begins[1:]) + 1
+
+
+def test_tracks_change_colour_where_segments_begin(segmented):
+    folder, _, samples, _ = segmented
+    truth = [truth_begins(clip, CONTEXT + HORIZON) for clip in range(2)]
+    # samples.gif: truth and three samples, each of two clips.
+    video = decoded((folder / "samples.gif").read_bytes())
+    assert len(video) == CONTEXT + HORIZON
+    for row in range(4):
+        for clip in range(2):
+            begins = predicted_begins(clip) if row else truth[clip]
+            top = BORDER + row * (36 * 3 + GAP) + 34 * 3
+            left = BORDER + clip * (96 + GAP) + 94 - (2 * 96 + GAP + 2 * BORDER)
+            assert np.array_equal(told(video, top, left), begun(begins))
+    # The report: truth, three samples and errors, which have no segments.
+    for clip, animation in enumerate(samples.clips):
+        video = decoded(animation)
+        for column in range(4):
+            begins = predicted_begins(clip) if column else truth[clip]
+            top, left = BORDER + 69, BORDER + column * (CELL + GAP) + CELL - 2
+            assert np.array_equal(told(video, top, left), begun(begins))
+            empty = video[:, top + 72 + GAP, left]
+            assert np.abs(empty - visualize.GAP_COLOR).max() < 25
+
+
+def test_boundaries_are_shown_frame_by_frame_around_the_end_of_the_context(segmented):
+    folder, data, _, segments = segmented
+    assert segments.frames == range(CONTEXT - 16, CONTEXT + 48)
+    assert (folder / "boundaries.png").read_bytes() == segments.strip
+    lines = []
+    for start in range(CONTEXT - 16, CONTEXT + 48, 16):
+        times = slice(start, start + 16)
+        begins = [truth_begins(0, CONTEXT + HORIZON)[times], predicted_begins(0)[times]]
+        clips, labels = [data.clip(0, start, 16)] * 2, ["truth", "prediction"]
+        numbers = range(start, start + 16)
+        lines.append(visualize.filmstrip(clips, numbers, labels, CONTEXT, 2, boundaries=begins))
+    expected = visualize.stacked(lines)
+    assert np.array_equal(np.asarray(Image.open(folder / "boundaries.png")), expected)
+
+
+def test_few_frames_have_boundaries_too(tmp_path):
+    data = Cuts(40)
+    options = tiny.settings("evaluation.num_videos=1").evaluation
+    segments = pictures.write_boundaries(tmp_path, options, Segmented(data), data)
+    assert segments.frames == range(5 + 9)
+    assert pictures.write_samples(tmp_path, options, Segmented(data), data).segments
+
+
+def test_without_segments_pictures_are_what_they_would_be(tmp_path):
+    data, options = tiny.Squares(40), tiny.settings().evaluation
+    model = Oracle(data)
+    assert pictures.write_boundaries(tmp_path, options, model, data) is None
+    assert list(tmp_path.iterdir()) == []
+    samples = pictures.write_samples(tmp_path, options, model, data)
+    assert not samples.segments
+    rows = [[data.clip(i, 0, 14) for i in range(3)]] * 4
+    labels = ["truth", "sample 1", "sample 2", "sample 3"]
+    grid = visualize.mark_context(visualize.grid(rows, scale=3), 5)
+    gif = visualize.gif_bytes(visualize.label_rows(grid, labels))
+    assert (tmp_path / "samples.gif").read_bytes() == gif
+    times = pictures.strip_times(5, 9)
+    strip = visualize.filmstrip([rows[0][0][times]] * 4, times.tolist(), labels, 5)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "samples.png")), strip)
 
 
 # What cwvae.visualize has for the report.

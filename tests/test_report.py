@@ -14,7 +14,7 @@ import results
 from PIL import Image
 
 from cwvae import report, visualize
-from cwvae.pictures import Levels, Samples
+from cwvae.pictures import Levels, Samples, Segments
 
 VOID = {"meta", "link", "img", "br"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -64,15 +64,16 @@ class Page(html.parser.HTMLParser):
         return sum(found == tag and wanted <= having.items() for found, having in self.tags)
 
 
-def shown(count=2):
+def shown(count=2, segments=True):
     """Returns pictures as `cwvae.pictures` makes them."""
     rng = np.random.default_rng(0)
     video = visualize.avif_bytes(rng.integers(0, 256, (6, 40, 76, 3), dtype=np.uint8))
     strip = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (50, 90, 3), dtype=np.uint8)).save(strip, "PNG")
-    samples = Samples((video,) * count, 3, range(10, 16), strip.getvalue())
+    samples = Samples((video,) * count, 3, range(10, 16), strip.getvalue(), segments)
     rows = ("truth, then predictions", "level 1 (slowest) from its prior")
-    return samples, Levels(video, rows, range(10, 16), strip.getvalue())
+    levels = Levels(video, rows, range(10, 16), strip.getvalue())
+    return samples, levels, Segments(range(4, 68), strip.getvalue()) if segments else None
 
 
 def everything(**changes):
@@ -103,8 +104,8 @@ def test_every_score_is_in_the_table(full):
             score = found["fvd"]["scores"][name]
             low, high = score["interval"]
             assert distance == f"{score['value']:,.0f}[{low:,.0f}, {high:,.0f}]"
-    assert page.row("level 0, fastest") == ["level 0, fastest", "3", "300"]
-    assert page.row("level 1, slowest") == ["level 1, slowest", "1", "17"]
+    assert page.row("level0") == ["level0", "3", "300"]
+    assert page.row("level1") == ["level1", "1", "17"]
     assert "ELBO: -517 nats over 100 frames" in page.text  # -(100 x 2 + 300 + 17)
 
 
@@ -154,11 +155,20 @@ def test_links_within_the_page_lead_somewhere(full):
 
 def test_pictures_have_texts_in_their_place(full):
     images = [attributes for tag, attributes in Page(full).tags if tag == "img"]
-    assert len(images) == 2 + 1 + 2
+    assert len(images) == 2 + 1 + 2 + 1
     assert all(len(attributes["alt"]) > 20 for attributes in images)
     charts = [a for tag, a in Page(full).tags if tag == "svg" and a.get("role") == "img"]
     assert len(charts) == len(results.CURVES) + 2
     assert all("cwvae" in attributes["aria-label"] for attributes in charts)
+
+
+def test_segments_are_explained_where_there_are_any(full):
+    explanations = ("a new colour is a new segment", "Where segments begin")
+    assert all(words in Page(full).text for words in explanations)
+    assert "The first clip, frames 4 to 67" in Page(full).text
+    plain = report.html(everything(), *shown(segments=False))
+    assert not any(words in Page(plain).text for words in explanations)
+    assert Page(plain).count("img") == 2 + 1 + 2
 
 
 def test_what_is_text_stays_text():
@@ -181,7 +191,7 @@ def test_little_makes_a_report_too(tmp_path):
     for scores in found["scores"].values():
         scores["psnr"]["standard_error"] = None
     found["scores"]["copy last frame"]["psnr"].update(mean=None, mean_soon=None, per_frame=[None])
-    found["elbo"].update(kl_per_step=[1e-4], kl_sum=[12345.6])
+    found["elbo"].update(kl_names=["z"], kl_per_step=[1e-4], kl_sum=[12345.6])
     (tmp_path / "run7" / "eval").mkdir(parents=True)
     path = report.write(tmp_path / "run7" / "eval", found)
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
@@ -189,7 +199,7 @@ def test_little_makes_a_report_too(tmp_path):
     assert page.count("img") == 0
     assert "run7" in page.text
     assert page.row("copy last frame")[1:] == ["–", "–"]  # noqa: RUF001
-    assert page.row("level 0") == ["level 0", "0.0001", "12,346"]
+    assert page.row("z") == ["z", "0.0001", "12,346"]
     assert "±" not in page.text
     for metric in ("LPIPS", "FVD"):
         assert f"{metric} there are no weights. Get them." in page.text
@@ -270,7 +280,7 @@ def test_a_browser_shows_the_pictures_and_loads_nothing(tmp_path, full):
     unlocked = re.sub("<meta http-equiv[^>]*>", "", full).replace("</body>", script)
     printed = browse(tmp_path, unlocked, "--dump-dom", "--window-size=500,900")
     told = json.loads(printed[printed.index("<body>") + 6 : printed.index("</body>")])
-    assert told["pictures"] == [[True, 76], [True, 76], [True, 90], [True, 90], [True, 76]]
+    assert told["pictures"] == [[True, width] for width in (76, 76, 90, 90, 76, 90)]
     assert [name for name in told["loaded"] if not name.startswith("data:")] == []
     assert told["fits"]
 

@@ -8,6 +8,7 @@ import tiny
 from oracle import Oracle
 
 from cwvae import measures, pictures, rollouts, scoring
+from cwvae.model import Rollout
 
 MEASURES = [measures.ImageMeasures("standard")]
 
@@ -148,8 +149,8 @@ def test_predictions_shorter_than_the_truth_are_refused():
             for chunk in super().predict_chunks(context, horizon, seed, **options):
                 if start >= 8:
                     return
-                yield chunk[:, : 8 - start]
-                start += chunk.shape[1]
+                yield Rollout(chunk.frames[:, : 8 - start])
+                start += chunk.frames.shape[1]
 
     data = tiny.Squares(40)
     with pytest.raises(ValueError, match="8 frames were predicted instead of 9"):

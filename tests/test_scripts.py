@@ -408,7 +408,7 @@ def read_results(logdir):
 def test_eval_writes_its_scores(evaluated):
     results = read_results(evaluated[0])
     stated = {
-        "format": 2,
+        "format": 3,
         "step": 2,
         "model": "cwvae",
         "data": "moving_digits",

@@ -1,5 +1,7 @@
 """The training step: what it computes does not depend on how it is run."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,9 +10,9 @@ import tiny
 from cwvae import factory, training, updates
 
 
-def results(*overrides, strategy=None, steps=3, jit=False):
+def results(*overrides, model="cwvae", strategy=None, steps=3, jit=False):
     """Trains some steps; returns the scalars of every step, and the weights."""
-    settings = tiny.settings("training.batch_size=4", *overrides)
+    settings = tiny.settings("training.batch_size=4", *overrides, model=model)
     strategy = strategy or tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
     with strategy.scope():
@@ -57,6 +59,7 @@ def test_a_batch_in_pieces_is_the_batch(plain):
     assert_same(plain, results("training.accumulate=4"), 1e-4)
 
 
+@functools.cache  # In one process TensorFlow takes the collectives of two strategies for the same.
 def mirrored():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
@@ -91,6 +94,49 @@ def test_the_whole_step_compiles_under_xla_and_computes_the_same(overrides):
     assert_same(results(*overrides), results(*overrides, jit=True), 1e-3)
 
 
+# Models with batch normalization, which normalizes a piece or a device's share by itself.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["svg", "vta"])
+def test_two_replicas_keep_to_one_another_and_are_the_batch_in_two_pieces(model):
+    pieces = results("training.accumulate=2", model=model)
+    assert_same(pieces, results(model=model, strategy=mirrored()), 1e-3)
+    assert (pieces[0]["finite"] == 1).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["svg", "vta"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_whole_step_of_the_baselines_compiles_under_xla(model, precision):
+    scalars, _ = results(f"training.precision={precision}", model=model, jit=True)
+    want, _ = results(f"training.precision={precision}", model=model)
+    # XLA's random bits are others.
+    np.testing.assert_allclose(scalars["nll"], want["nll"], rtol=0.3, atol=20)
+    assert np.isfinite(scalars["loss"]).all()
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_moving_statistics_move_by_a_tenth_with_updates_that_are_applied(broken):
+    settings = tiny.settings(model="svg")
+    model = factory.build(settings, settings.training.seed)
+    optimizer = training.build_optimizer(settings.training, model)
+    step = tf.function(updates.build_step(settings, model, optimizer))
+    video = tf.constant(tiny.Squares().batch(2, 7, 0, 0))
+    before = [weight.numpy() for weight in model.non_trainable_weights]
+    number = tf.constant(0, tf.int64)
+    seed = tf.random.fold_in(tf.constant([settings.training.seed, 0], tf.int64), number)
+    wanted = model.elbo(video, seed, (0, 2), number).statistics
+    assert len(wanted) == len(before) > 0
+    if broken:
+        weight = model.trainable_weights[-1]
+        weight.assign(np.full(weight.shape, np.nan))
+    assert float(step(video, number, tf.constant(0.0))["finite"]) == float(not broken)
+    for weight, old, target in zip(model.non_trainable_weights, before, wanted, strict=True):
+        want = old if broken else 0.9 * old + 0.1 * target
+        np.testing.assert_allclose(weight, want, rtol=1e-3, atol=1e-5, err_msg=weight.path)
+
+
 @pytest.mark.slow
 def test_the_whole_step_compiles_under_xla_in_bfloat16():
     scalars, _ = results("training.precision=bfloat16", jit=True)
@@ -118,7 +164,7 @@ def test_beta_and_free_nats_reach_the_loss():
     def scalars(*overrides):
         settings = tiny.settings(*overrides)
         model = factory.build(settings, settings.training.seed)
-        loss, scalars = updates.loss_and_scalars(settings, model.elbo(video, 0))
+        loss, scalars = updates.loss_and_scalars(settings, model.kl_names, model.elbo(video, 0))
         assert loss == scalars["loss"]
         return {k: float(v) for k, v in scalars.items()}
 

@@ -92,6 +92,36 @@ def test_mark_context_changes_color_at_the_first_predicted_frame():
         assert (video[t, :, -2:] == color).all()
 
 
+def test_tracks_hold_the_latest_frames_in_the_colours_of_their_segments():
+    begins = np.array([[1, 0, 0, 1, 0, 1], [0, 0, 1, 1, 0, 0]], bool)
+    colors = [[1, 1, 1, 0, 0, 1], [0, 0, 1, 0, 0, 0]]  # of SEGMENT_COLORS
+    clips = [flat(9, 6, 40, 8), flat(7, 6, 40, 8, 3)]
+    rows = visualize.mark_segments([clips, clips[::-1]], [begins, None], span=4)
+    for clip, color in zip(rows[0], colors, strict=True):
+        assert clip.shape == (6, 40 + 1 + 4, 8, 3)
+        assert (clip[:, 40] == visualize.GAP_COLOR).all()
+        for t, track in enumerate(clip[:, 41:]):
+            for column in range(8):  # two to a frame, the last two of which are the one shown
+                shown = t - 3 + column // 2
+                gone = shown < 0
+                expected = visualize.GAP_COLOR if gone else visualize.SEGMENT_COLORS[color[shown]]
+                assert (track[:, column] == expected).all()
+    for row in rows:
+        assert {int(clip[0, 0, 0, 0]) for clip in row} == {7, 9}
+        assert all((clip[:, :40] == clip[0, 0, 0]).all() for clip in row)
+    assert all((clip[:, 40:] == visualize.GAP_COLOR).all() for clip in rows[1])
+    assert visualize.grid(rows).shape == (6, 2 * 45 + 2, 2 * 8 + 2, 3)
+
+
+def test_without_segments_rows_stay_as_they_are():
+    rows = [[flat(1), flat(2)], [flat(3), flat(4)]]
+    assert visualize.mark_segments(rows, [None, None]) is rows
+    with pytest.raises(ValueError, match=r"4 frames, but boundaries \(3,\)"):
+        visualize.mark_segments(rows, [np.ones((2, 3), bool), None])
+    with pytest.raises(ValueError, match="shorter"):
+        visualize.mark_segments(rows, [np.ones((2, 4), bool)])
+
+
 def test_label_rows_writes_beside_each_row():
     video = np.random.default_rng(1).integers(0, 256, (4, 60, 20, 1), dtype=np.uint8)
     labelled = visualize.label_rows(video, ["context + truth", "", "sample 1"])
@@ -146,6 +176,45 @@ def test_filmstrip_shows_the_chosen_frames_and_divides_them():
 def test_filmstrip_without_a_boundary_has_no_divider():
     strip = visualize.filmstrip([flat(0, 3)], [0, 1, 5], ["truth"], context=6)
     assert not (strip == visualize.INK).all(axis=(0, 2)).any()
+
+
+def test_filmstrip_marks_the_frames_that_begin_a_segment():
+    times, labels = [3, 4, 5, 6], ["truth", "sample 1"]
+    clips = [np.full((4, 8, 30, 3), (0, 255, blue), np.uint8) for blue in (0, 1)]
+    flags = [np.array([1, 0, 1, 0], bool), np.array([0, 0, 1, 1], bool)]
+    strip = visualize.filmstrip(clips, times, labels, 5, scale=2, boundaries=flags)
+    purple = (strip == visualize.BOUNDARY_COLOR).all(-1)
+    expected = np.zeros_like(purple)
+    for blue, row in enumerate(flags):
+        # What it marks, it does not hide.
+        frames = (strip == (0, 255, blue)).all(-1)
+        assert frames.sum() == 4 * 16 * 60
+        top, bottom = np.flatnonzero(frames.any(1))[[0, -1]]
+        starts = np.flatnonzero(np.diff(frames[top].astype(int)) == 1) + 1
+        for left in starts[row]:
+            expected[top - 4 : bottom + 1, left - 4 : left] = True
+            expected[top - 4 : top, left : left + 60] = True
+    assert (purple == expected).all()
+    # A row may have none.
+    half = visualize.filmstrip(clips, times, labels, 5, scale=2, boundaries=[None, flags[1]])
+    assert (half == visualize.BOUNDARY_COLOR).all(-1).sum() == 2 * (4 * 20 + 4 * 60)
+
+
+def test_a_filmstrip_without_segments_stays_as_it_is():
+    clips, labels = [flat(0), flat(9)], ["a", "b"]
+    plain = visualize.filmstrip(clips, range(4), labels, 2)
+    none = visualize.filmstrip(clips, range(4), labels, 2, boundaries=[None, None])
+    assert np.array_equal(plain, none)
+    for flags in ([None], [None, np.ones(3, bool)]):
+        with pytest.raises(ValueError, match=f"2 clips of 4 frames, but {len(flags)} boundaries"):
+            visualize.filmstrip(clips, range(4), labels, 2, boundaries=flags)
+
+
+def test_stacked_pictures_stand_on_paper():
+    upper, lower = np.full((2, 5, 3), 7, np.uint8), np.full((1, 3, 3), 9, np.uint8)
+    picture = visualize.stacked([upper, lower])
+    assert (picture[:2] == 7).all()
+    assert picture[2, :, 0].tolist() == [9, 9, 9, 255, 255]
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,34 @@ from cwvae import config
 from data_loaders import Dataset
 from data_loaders.windows import EqualClips
 
+MODELS = {
+    "cwvae": (
+        "model.levels=2",
+        "model.factor=3",
+        "model.channel_multiplier=0.125",
+        "model.stochastic_size=3",
+        "model.deterministic_size=8",
+        "model.hidden_size=7",
+        "model.mlp_size=9",
+    ),
+    "svg": (
+        "model.channel_multiplier=0.0625",
+        "model.feature_size=6",
+        "model.hidden_size=7",
+        "model.stochastic_size=3",
+        "model.context=4",
+    ),
+    "vta": (
+        "model.belief_size=7",
+        "model.state_size=3",
+        "model.feature_size=6",
+        "model.init_size=1",
+        "training.amsgrad=true",
+    ),
+}
+
 OVERRIDES = (
-    "model.levels=2",
-    "model.factor=3",
     "model.frame_size=32",
-    "model.channel_multiplier=0.125",
-    "model.stochastic_size=3",
-    "model.deterministic_size=8",
-    "model.hidden_size=7",
-    "model.mlp_size=9",
     "model.decoder_stddev=0.3",
     "data.digit_size=14",
     "data.train_length=20",
@@ -38,9 +57,9 @@ OVERRIDES = (
 )
 
 
-def settings(*overrides: str) -> config.Config:
-    """Returns the tiny configuration, with overrides of its own."""
-    return config.load(None, [*OVERRIDES, *overrides])
+def settings(*overrides: str, model: str = "cwvae") -> config.Config:
+    """Returns the tiny configuration of a model, with overrides of its own."""
+    return config.load(None, [f"model.name={model}", *MODELS[model], *OVERRIDES, *overrides])
 
 
 class Squares(Dataset):

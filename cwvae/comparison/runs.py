@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cwvae.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 FVD = "fvd"
 PAPER = "(paper)"
 
@@ -185,7 +185,8 @@ def _check_form(results):
     if results["fvd"] is not None:
         _check_fvd(results["fvd"])
     elbo = results["elbo"]
-    _numbers(elbo["frames"], *elbo["kl_sum"])
+    _numbers(elbo["frames"], *elbo["kl_sum"], results["weights"])
+    _ = dict(zip(elbo["kl_names"], elbo["kl_sum"], strict=True))
 
 
 def _check_fvd(fvd):

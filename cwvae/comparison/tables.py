@@ -1,6 +1,7 @@
 """The tables: scores and mean ranks as in Table 1, other measures, KL per level as in Table 2."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -155,10 +156,18 @@ def kl_table(groups: Mapping[str, list[Run]], columns_of_paper: Mapping[str, str
       The table, None if there is nothing to show.
     """
     sums = {label: {} for label in labels(groups)}  # {model: {data: (nats by level, frames)}}
+    others = []
     for data, runs in groups.items():
         for run in runs:
             elbo = run.results["elbo"]
-            sums[run.label][data] = (elbo["kl_sum"], elbo["frames"])
+            terms = dict(zip(elbo["kl_names"], elbo["kl_sum"], strict=True))
+            if all(re.fullmatch(r"level\d+", name) for name in terms):
+                sums[run.label][data] = (elbo["kl_sum"], elbo["frames"])
+            else:
+                values = ", ".join(f"{name} {_nats(value)}" for name, value in terms.items())
+                where = f"{run.label} on {paper.label(data)}"
+                others.append(f"{where} has no levels: {values} over {elbo['frames']} frames.")
+    sums = {label: by_data for label, by_data in sums.items() if by_data}
     kl = paper.published()["kl"]
     for data, name in columns_of_paper.items():
         if name == kl["dataset"]:
@@ -179,7 +188,7 @@ def kl_table(groups: Mapping[str, list[Run]], columns_of_paper: Mapping[str, str
             cells = [Cell(_nats(value)) for value in levels]
             cells += [None] * (depth - len(cells))
             rows[model] += [*cells, Cell(str(frames)) if frames else None]
-    notes = ["Level 1 is the fastest, called level 0 in logs and in metrics.json."]
+    notes = ["Level 1 is the fastest, called level0 in logs and in metrics.json.", *others]
     windows = {frames for by_data in sums.values() for _, frames in by_data.values()}
     if len(windows) > 1:
         notes.append("Sums over windows of different lengths (Frames) do not compare.")

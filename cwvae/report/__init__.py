@@ -14,7 +14,7 @@ from cwvae import visualize, whole_files
 from cwvae.report import charts, scores, text
 
 if TYPE_CHECKING:
-    from cwvae.pictures import Levels, Samples
+    from cwvae.pictures import Levels, Samples, Segments
 
 _TEMPLATE = pathlib.Path(__file__).with_name("page.html")
 
@@ -24,6 +24,7 @@ def write(
     results: dict,
     samples: "Samples | None" = None,
     levels: "Levels | None" = None,
+    segments: "Segments | None" = None,
 ) -> pathlib.Path:
     """Writes report.html.
 
@@ -32,12 +33,13 @@ def write(
       results: What metrics.json holds.
       samples: From `cwvae.pictures.write_samples`.
       levels: From `cwvae.pictures.write_levels`.
+      segments: From `cwvae.pictures.write_boundaries`.
 
     Returns:
       The file.
     """
     path = folder / "report.html"
-    page = html(results, samples, levels, run=folder.resolve().parent.name)
+    page = html(results, samples, levels, segments, run=folder.resolve().parent.name)
     whole_files.write(path, page)
     return path
 
@@ -46,6 +48,7 @@ def html(
     results: dict,
     samples: "Samples | None" = None,
     levels: "Levels | None" = None,
+    segments: "Segments | None" = None,
     run: str = "",
 ) -> str:
     """Returns the report as a page.
@@ -54,6 +57,7 @@ def html(
       results: What metrics.json holds.
       samples: From `cwvae.pictures.write_samples`.
       levels: From `cwvae.pictures.write_levels`.
+      segments: From `cwvae.pictures.write_boundaries`.
       run: The run's name.
     """
     name = f"{results['model']} on {results['data']}"
@@ -62,6 +66,7 @@ def html(
         ("curves", "Curves", charts.section(results)),
         ("videos", "Videos", _videos(samples)),
         ("levels", "What each level holds", _levels(levels)),
+        ("segments", "Where segments begin", _segments(segments)),
         ("kl", "KL and ELBO", _kl(results["elbo"])),
         ("definitions", "How it was measured", _definitions(results)),
         ("configuration", "Configuration", _configuration(results)),
@@ -82,6 +87,8 @@ def html(
         footer=text.escape(", ".join(versions)),
         context_color=f"rgb{visualize.CONTEXT_COLOR}",
         prediction_color=f"rgb{visualize.PREDICTION_COLOR}",
+        segment_color=f"rgb{visualize.SEGMENT_COLORS[0]}",
+        next_segment_color=f"rgb{visualize.SEGMENT_COLORS[1]}",
     )
 
 
@@ -100,9 +107,13 @@ def _videos(samples: "Samples | None") -> str:
         " error</span></div></figure>"
         for number, clip in enumerate(samples.clips, 1)
     )
+    tracks = (
+        f"\n<p>Below each cell its latest frames pass by, {_color('segment')} purple and"
+        f" {_color('next-segment')} yellow by turns: a new colour is a new segment.</p>"
+    )
     return (
         f"<p>{_key()} The bar below fills as the clip plays. Errors are black where the prediction"
-        f' is right.</p>\n<div class="clips">{clips}</div>\n'
+        f' is right.</p>{tracks if samples.segments else ""}\n<div class="clips">{clips}</div>\n'
         "<h3>One clip to the last frame</h3>\n"
         + _strip(samples.strip, "Film strip of the first clip: the truth, and predictions of it.")
     )
@@ -124,18 +135,32 @@ def _levels(levels: "Levels | None") -> str:
     )
 
 
+def _segments(segments: "Segments | None") -> str:
+    if segments is None:
+        return ""
+    frames = f"frames {segments.frames.start} to {segments.frames.stop - 1}"
+    return (
+        f"<p>The first clip, {frames}: the truth above a prediction of it. A purple corner"
+        f" {_color('segment')} marks a frame that begins a segment: in the truth, and in the"
+        " context, where the posterior says so, which sees the frames; in what is predicted, where"
+        " the prior does.</p>\n"
+        + _strip(segments.strip, f"Film strip of {frames}: truth and prediction, segments marked.")
+    )
+
+
 def _strip(png: bytes, alt: str) -> str:
     return f'<div class="strip"><img src="{_uri(png)}" alt="{alt}"></div>'
 
 
 def _key() -> str:
-    def color(name):
-        return f'<span class="key" style="background:var(--{name})"></span>'
-
     return (
-        f"{color('context')} Framed in blue: context, which the model sees."
-        f" {color('prediction')} In orange: what it predicts without seeing any more."
+        f"{_color('context')} Framed in blue: context, which the model sees."
+        f" {_color('prediction')} In orange: what it predicts without seeing any more."
     )
+
+
+def _color(name: str) -> str:
+    return f'<span class="key" style="background:var(--{name})"></span>'
 
 
 def _uri(data: bytes) -> str:
@@ -145,21 +170,21 @@ def _uri(data: bytes) -> str:
 
 def _kl(elbo: dict) -> str:
     steps, sums, frames = elbo["kl_per_step"], elbo["kl_sum"], elbo["frames"]
-    speeds = {0: ", fastest", len(sums) - 1: ", slowest"} if len(sums) > 1 else {}
     rows = "".join(
-        f'<tr><th scope="row">level {level}{speeds.get(level, "")}</th>'
+        f'<tr><th scope="row">{text.escape(name)}</th>'
         f"<td>{text.significant(step)}</td><td>{text.significant(total)}</td></tr>"
-        for level, (step, total) in enumerate(zip(steps, sums, strict=True))
+        for name, step, total in zip(elbo["kl_names"], steps, sums, strict=True)
     )
     nll = elbo["nll_per_frame"]
     bound = -(nll * frames + sum(sums))
     table = (
-        f'<thead><tr><th class="corner">Level</th><th>per active step</th><th>sum over {frames}'
+        f'<thead><tr><th class="corner">Term</th><th>per active step</th><th>sum over {frames}'
         f" frames</th></tr></thead><tbody>{rows}</tbody>"
     )
     return (
-        "<p>KL(posterior, prior) in nats, the mean over clips: what a level takes from the frames"
-        f' (Table 2 of the paper).</p>\n<div class="scroll"><table>{table}</table></div>\n'
+        "<p>KL(posterior, prior) in nats, the mean over clips: what latents take from the frames"
+        " (Table 2 of the paper; level0 is the fastest).</p>\n"
+        f'<div class="scroll"><table>{table}</table></div>\n'
         f"<p>ELBO: {text.significant(bound)} nats over {frames} frames, with"
         f" -ln p(x | s) = {text.significant(nll)} nats per frame.</p>"
     )
