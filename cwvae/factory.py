@@ -2,6 +2,7 @@
 
 import keras
 
+from cwvae.baselines import svg, vta
 from cwvae.config import Config, per_level
 from cwvae.model import CWVAE, VideoModel
 
@@ -16,6 +17,10 @@ def build(config: Config, seed: int | None = None) -> VideoModel:
     """
     if seed is not None:
         keras.utils.set_random_seed(seed)
+    return _BUILDERS[config.model.name](config)
+
+
+def _cwvae(config: Config) -> CWVAE:
     options = config.model
     return CWVAE(
         levels=options.levels,
@@ -32,5 +37,45 @@ def build(config: Config, seed: int | None = None) -> VideoModel:
         mean_only=options.mean_only,
         kl_balance=options.kl_balance,
         gradient_checkpointing=config.training.gradient_checkpointing,
-        precision={"float32": "float32", "bfloat16": "mixed_bfloat16"}[config.training.precision],
+        precision=_PRECISIONS[config.training.precision],
     )
+
+
+def _svg(config: Config) -> svg.SVG:
+    options = config.model
+    stddev = options.decoder_stddev or svg.stddev_of_beta(
+        options.mse_beta, options.frame_size, options.channels
+    )
+    return svg.SVG(
+        network=options.network,
+        frame_size=options.frame_size,
+        channels=options.channels,
+        feature_size=options.feature_size,
+        hidden_size=options.hidden_size,
+        stochastic_size=options.stochastic_size,
+        decoder_stddev=stddev,
+        context=options.context,
+        channel_multiplier=options.channel_multiplier,
+        precision=_PRECISIONS[config.training.precision],
+    )
+
+
+def _vta(config: Config) -> vta.VTA:
+    options = config.model
+    return vta.VTA(
+        frame_size=options.frame_size,
+        channels=options.channels,
+        belief_size=options.belief_size,
+        state_size=options.state_size,
+        feature_size=options.feature_size,
+        decoder_stddev=options.decoder_stddev,
+        init_size=options.init_size,
+        max_segments=options.max_segments,
+        max_segment_length=options.max_segment_length,
+        temperature_steps=options.temperature_steps,
+        precision=_PRECISIONS[config.training.precision],
+    )
+
+
+_BUILDERS = {"cwvae": _cwvae, "svg": _svg, "vta": _vta}
+_PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}

@@ -1,0 +1,493 @@
+"""Variational Temporal Abstraction (Kim, Ahn & Bengio 2019): two levels, and learnt boundaries.
+
+A clip falls into segments. m_t says whether frame t is a read, which begins one, or a copy. Of the
+upper level, the abstraction (z), and the lower one, the observation (s), both Gaussian, each with
+a deterministic belief (c, h):
+
+    c_t = GRU(z_{t-1}, c_{t-1}) at a read, else c_{t-1}     z_t ~ p(z | c_t) at a read, else z_{t-1}
+    a_t = W [c_t, z_t]
+    h_t = a_t at a read, else GRU([s_{t-1}, a_t], h_{t-1})  s_t ~ p(s | h_t)
+    f_t = W [h_t, s_t]           p(x_t | f_t)               p(m_{t+1} | f_t)
+
+so the lower level forgets at every boundary. The posterior sees the whole clip: m from convolutions
+over time, z from all frames before t and those from t to the end of the segment, s from those of
+the segment up to t, and a_t. The ELBO is
+
+    sum_t E[ln p(x_t | f_t) - read_t KL(q(z_t) || p(z_t)) - KL(q(s_t) || p(s_t))
+            - ln q(m_{t+1}) / p(m_{t+1})]
+
+over the middle frames of a clip: a few at either end feed the encoders alone. Symbols: B batch, T
+frames, N middle ones, H belief size, S state size, F feature size. All that is not given as
+[B, ...] is time-major.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from cwvae import normalization, recurrence
+from cwvae.baselines import boundaries
+from cwvae.baselines.vta_networks import (
+    Belief,
+    BoundaryDetector,
+    FrameDecoder,
+    FrameEncoder,
+    Linear,
+)
+from cwvae.distributions import DiagGaussian
+from cwvae.model import Elbo, Rollout, VideoModel, as_frames, as_seed
+from cwvae.noise import Noise
+from cwvae.recurrent import GRU, GRUWeights, gru
+
+# Frames that a prediction computes at a time: more would only cost memory.
+_CHUNK = 64
+# Numbers of the noises.
+_ABSTRACTION, _OBSERVATION, _BOUNDARY = range(3)
+
+
+class State(NamedTuple):
+    """What a prediction carries from frame to frame.
+
+    Attributes:
+      abs_belief: c of the frame to come, [B, H].
+      abs_state: z, [B, S].
+      obs_belief: h, [B, H].
+      obs_state: s, [B, S].
+      boundary: m of the frame to come, one-hot (read, copy), [B, 2].
+    """
+
+    abs_belief: tf.Tensor
+    abs_state: tf.Tensor
+    obs_belief: tf.Tensor
+    obs_state: tf.Tensor
+    boundary: tf.Tensor
+
+
+class Inference(NamedTuple):
+    """What the posterior makes of a clip's middle frames.
+
+    Attributes:
+      abs_posterior: Of z, [N, B, S].
+      abs_prior: [N, B, S].
+      obs_posterior: Of s, [N, B, S].
+      obs_prior: [N, B, S].
+      features: f, [N, B, F].
+      reads: Which frames are reads, 0 or 1, [N, B].
+      next_posterior: Logits of the following frame's boundary, [N, B, 2].
+      next_prior: [N, B, 2].
+      next_log_sample: Logarithm of the following frame's relaxed boundary, [N, B, 2]; None where
+        boundaries are not sampled.
+    """
+
+    abs_posterior: DiagGaussian
+    abs_prior: DiagGaussian
+    obs_posterior: DiagGaussian
+    obs_prior: DiagGaussian
+    features: tf.Tensor
+    reads: tf.Tensor
+    next_posterior: tf.Tensor
+    next_prior: tf.Tensor
+    next_log_sample: tf.Tensor | None
+
+
+class VTA(VideoModel):
+    """Variational Temporal Abstraction."""
+
+    kl_names = ("abstraction", "observation", "boundary")
+
+    def __init__(
+        self,
+        *,
+        frame_size: int,
+        channels: int,
+        belief_size: int = 128,
+        state_size: int = 8,
+        feature_size: int = 128,
+        decoder_stddev: float = 0.5,
+        init_size: int = 5,
+        max_segments: int = 5,
+        max_segment_length: int = 8,
+        temperature_steps: float = 100,
+        precision: str = "float32",
+    ):
+        """Builds all weights.
+
+        Args:
+          frame_size: Height and width, 32, 64 or 128.
+          channels: 1 or 3.
+          belief_size: H.
+          state_size: S.
+          feature_size: F, and the width of all convolutions.
+          decoder_stddev: Of the pixels' distribution, in units of [0, 1].
+          init_size: Frames at either end of a clip that only feed the encoders, from 1.
+          max_segments: In training, a clip with more segments has the prior expect no other.
+          max_segment_length: In training, the prior expects a segment to end after so many frames.
+          temperature_steps: Of the boundaries' temperature; see `boundaries.temperature`.
+          precision: "float32" or "mixed_bfloat16", of the networks of frames.
+        """
+        super().__init__(name="vta")
+        if init_size < 1:
+            raise ValueError(f"init_size must be at least 1, not {init_size}.")
+        self.belief_size, self.state_size = belief_size, state_size
+        self.decoder_stddev, self.init_size = decoder_stddev, init_size
+        self.max_segments, self.max_segment_length = max_segments, max_segment_length
+        self.temperature_steps = temperature_steps
+        convolutional = dict(
+            frame_size=frame_size, channels=channels, feature_size=feature_size, precision=precision
+        )
+        self.encoder = FrameEncoder(**convolutional)
+        self.decoder = FrameDecoder(**convolutional)
+        self.boundary_posterior = BoundaryDetector(feature_size, name="boundary_posterior")
+        self.boundary_prior = Linear(feature_size, 2, name="boundary_prior")
+        self.abs_forward = GRU(feature_size, belief_size, name="abs_forward")
+        self.abs_backward = GRU(feature_size, belief_size, name="abs_backward")
+        self.obs_forward = GRU(feature_size, belief_size, name="obs_forward")
+        self.abs_update = GRU(state_size, belief_size, name="abs_update")
+        self.obs_update = GRU(state_size + belief_size, belief_size, name="obs_update")
+        self.abs_posterior = Belief(2 * belief_size, state_size, name="abs_posterior")
+        self.abs_prior = Belief(belief_size, state_size, name="abs_prior")
+        self.obs_posterior = Belief(2 * belief_size, state_size, name="obs_posterior")
+        self.obs_prior = Belief(belief_size, state_size, name="obs_prior")
+        # The lower level's belief begins as the abstraction's feature: they are of one length.
+        self.abs_feature = Linear(belief_size + state_size, belief_size, name="abs_feature")
+        self.obs_feature = Linear(belief_size + state_size, feature_size, name="obs_feature")
+        self.built = True
+
+    @property
+    def shortest(self) -> int:
+        """The fewest frames of a clip that `elbo` and `reconstruct` take."""
+        return 2 * self.init_size + 1
+
+    def infer(
+        self,
+        video: tf.Tensor,
+        noise: Noise | None,
+        temperature: tf.Tensor | None = None,
+        statistics: dict | None = None,
+    ) -> Inference:
+        """Runs the posterior over float frames [B, T, H, W, C].
+
+        Args:
+          video: Of `shortest` frames at least.
+          noise: Of the latents; None to take means instead of samples.
+          temperature: Of the boundaries; None to take the likeliest instead of samples.
+          statistics: Of `normalization.BatchNorm`.
+        """
+        batch, length = video.shape[:2]
+        first, stop = self.init_size, length - self.init_size
+        features = self.encoder.features(video, statistics)
+        logits = _swap(self.boundary_posterior.logits(features, statistics))
+        log_samples = None
+        if temperature is None:
+            chosen = boundaries.most_likely(logits)
+        else:
+            uniform = noise.uniform(_BOUNDARY, length, batch, 2)
+            chosen, log_samples = boundaries.straight_through(logits, uniform, temperature)
+        # From the first middle frame to the frame after the last: both ends are forced reads.
+        read = boundaries.one_hot(tf.fill((1, batch), boundaries.READ), chosen)
+        chosen = tf.concat([read, chosen[first + 1 : stop], read], 0)
+
+        def sample(number: int, belief: DiagGaussian) -> tf.Tensor:
+            if noise is None:
+                return belief.mean
+            return belief.sample(noise.normal(number, *belief.mean.shape))
+
+        forward, backward, low = self._passes(_swap(features), chosen[:-1])
+        abs_posterior = self.abs_posterior.of(forward, backward)
+        abs_states = sample(_ABSTRACTION, abs_posterior)
+        abs_beliefs, abs_states = self._abstractions(forward[0], abs_states, chosen)
+        abs_features = self.abs_feature.of(abs_beliefs, abs_states)
+        obs_posterior = self.obs_posterior.of(low, abs_features)
+        obs_states = sample(_OBSERVATION, obs_posterior)
+        obs_beliefs = self._observations(abs_features, obs_states, chosen[:-1])
+        features = self.obs_feature.of(obs_beliefs, obs_states)
+        following = slice(first + 1, stop + 1)
+        return Inference(
+            abs_posterior,
+            self.abs_prior.of(abs_beliefs),
+            obs_posterior,
+            self.obs_prior.of(obs_beliefs),
+            features,
+            tf.stop_gradient(chosen[:-1, :, boundaries.READ]),
+            logits[following],
+            self.boundary_prior.of(features),
+            None if log_samples is None else log_samples[following],
+        )
+
+    def _passes(self, features: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Runs the posterior's passes over features [T, B, F] for the boundaries [N, B, 2].
+
+        Returns:
+          For each middle frame, [N, B, H]: all frames before it, forward; those from it to the
+          end of its segment, backward; those of its segment up to it, forward.
+        """
+        first, stop = self.init_size, features.shape[0] - self.init_size
+        middle, copies = features[first:stop], chosen[..., 1:]
+        zeros = tf.zeros((features.shape[1], self.belief_size))
+        forward = self.abs_forward.run(features[: stop - 1], zeros)[first - 1 :]
+        # The frames at either end are reads, which cut these two off: they begin with the middle.
+        # A read closes the segment before it, so backward it is the frame after it that resets.
+        keep = tf.concat([copies[1:], tf.ones_like(copies[:1])], 0)
+        backward = self.abs_backward.run(middle, zeros, keep, reverse=True)
+        return forward, backward, self.obs_forward.run(middle, zeros, copies)
+
+    def _abstractions(self, belief, samples, chosen) -> tuple[tf.Tensor, tf.Tensor]:
+        """Runs the upper level.
+
+        Args:
+          belief: c of the first middle frame, [B, H].
+          samples: Of z, should a frame be a read, [N, B, S].
+          chosen: Boundaries of the middle frames and the one after them, [N + 1, B, 2].
+
+        Returns:
+          c [N, B, H] and z [N, B, S].
+        """
+
+        def tick(weights: GRUWeights, previous: tuple, now) -> tuple:
+            belief, state = previous
+            sample, boundary, following = now
+            state = _either(boundary, sample, state)
+            return _next_abstraction(following, state, belief, weights), state
+
+        inputs = [samples, chosen[:-1], chosen[1:]]
+        weights = self.abs_update.tick_weights()
+        later, states = recurrence.run(tick, weights, (belief, tf.zeros_like(samples[0])), inputs)
+        return tf.concat([belief[None], later[:-1]], 0), states
+
+    def _observations(self, abs_features, states, chosen) -> tf.Tensor:
+        """Runs the lower level.
+
+        Args:
+          abs_features: a, [N, B, H].
+          states: s, [N, B, S].
+          chosen: Boundaries, [N, B, 2].
+
+        Returns:
+          h [N, B, H].
+        """
+
+        def tick(weights: GRUWeights, previous: tuple, now) -> tuple:
+            return (_observation(*now, previous[0], weights),)
+
+        before = tf.concat([tf.zeros_like(states[:1]), states[:-1]], 0)
+        weights, start = self.obs_update.tick_weights(), tf.zeros_like(abs_features[0])
+        return recurrence.run(tick, weights, (start,), [chosen, abs_features, before])[0]
+
+    def decode(self, features: tf.Tensor, statistics: dict | None = None) -> tf.Tensor:
+        """Returns the means of p(x_t | f_t), [B, N, H, W, C], for f [N, B, F]."""
+        return self.decoder.frames(_swap(features), statistics)
+
+    def elbo(self, video, seed, rows: tuple | None = None, step=None) -> Elbo:
+        """Returns the terms of the ELBO of a clip's middle frames, T - 2 init_size of them.
+
+        The boundaries' term is in training a sample of ln q / p of the relaxed boundary, which may
+        be negative; outside training boundaries are the likeliest ones, and it is the KL of the
+        categorical variables, without the limits of segments. As it concerns the frame after each,
+        it goes from the second middle frame to the one after the last.
+
+        Args:
+          video: [B, T, H, W, C], T from `shortest`.
+          seed: Of the latents.
+          rows: As for `VideoModel.elbo`.
+          step: As for `VideoModel.elbo`.
+
+        Raises:
+          ValueError: Frames of another size than the model's, or too few.
+        """
+        video = self._clip(video)
+        noise = Noise(as_seed(seed), *(rows or ()))
+        temperature, statistics = None, None
+        if step is not None:
+            temperature, statistics = boundaries.temperature(step, self.temperature_steps), {}
+        inferred = self.infer(video, noise, temperature, statistics)
+        mean = self.decode(inferred.features, statistics)
+        frames = DiagGaussian(mean, self.decoder_stddev, event_rank=3)
+        middle = video[:, self.init_size : video.shape[1] - self.init_size]
+        kl = (
+            inferred.reads * inferred.abs_posterior.kl(inferred.abs_prior),
+            inferred.obs_posterior.kl(inferred.obs_prior),
+            self._boundary_kl(inferred, temperature),
+        )
+        return Elbo(
+            -frames.log_prob(middle),
+            tuple(map(_swap, kl)),
+            _diagnostics(inferred, kl[0], temperature),
+            () if statistics is None else normalization.targets(self, statistics),
+        )
+
+    def _boundary_kl(self, inferred: Inference, temperature: tf.Tensor | None) -> tf.Tensor:
+        """Returns ln q / p of each following frame's boundary, or its KL, [N, B]."""
+        if temperature is None:
+            return boundaries.categorical_kl(inferred.next_posterior, inferred.next_prior)
+        limits = self.max_segments, self.max_segment_length
+        prior = boundaries.limited(inferred.next_prior, inferred.reads, *limits)
+        sample = inferred.next_log_sample
+        q = boundaries.concrete_log_density(inferred.next_posterior, sample, temperature)
+        return q - boundaries.concrete_log_density(prior, sample, temperature)
+
+    @tf.function(autograph=False)
+    def _reconstruct(self, video):
+        return self.decode(self.infer(video, None).features)
+
+    def reconstruct(self, video, seed) -> tf.Tensor:
+        """Returns the decoder's means under the means of the posterior, [B, T, H, W, C].
+
+        The `init_size` frames at either end, of which there is no model, are returned as they are.
+
+        Args:
+          video: [B, T, H, W, C], T from `shortest`.
+          seed: Not used.
+
+        Raises:
+          ValueError: Frames of another size than the model's, or too few.
+        """
+        video, ends = self._clip(video), self.init_size
+        return tf.concat([video[:, :ends], self._reconstruct(video), video[:, -ends:]], 1)
+
+    @tf.function(autograph=False)
+    def _boundaries(self, video):
+        logits = self.boundary_posterior.logits(self.encoder.features(video, None), None)
+        reads = tf.argmax(logits, -1) == boundaries.READ
+        return tf.concat([tf.ones_like(reads[:, :1]), reads[:, 1:]], 1)
+
+    def boundaries(self, video, seed) -> tf.Tensor:
+        """Returns where the posterior most likely begins segments, bool [B, T].
+
+        The first frame begins one; no other is forced to.
+
+        Args:
+          video: [B, T, H, W, C], T from 1.
+          seed: Not used.
+        """
+        return self._boundaries(self._frames(video))
+
+    @tf.function(autograph=False)
+    def observe(self, context: tf.Tensor) -> State:
+        """Returns the state in which float frames [B, T, H, W, C] leave the model: a read comes."""
+        features = _swap(self.encoder.features(context, None))
+        batch = context.shape[0]
+        belief, state = tf.zeros((batch, self.belief_size)), tf.zeros((batch, self.state_size))
+        read = boundaries.one_hot(tf.fill((batch,), boundaries.READ), tf.zeros((2,)))
+        return State(self.abs_forward.run(features, belief)[-1], state, belief, state, read)
+
+    def imagine(self, state: State, frames: int, seed: tf.Tensor) -> tuple[State, tf.Tensor]:
+        """Follows the priors, with the likeliest boundaries.
+
+        Args:
+          state: Before the first frame.
+          frames: How many, N.
+          seed: Of the latents. What is drawn for a frame does not depend on how many follow.
+
+        Returns:
+          The state after each frame, each part [N, B, ...], and f [N, B, F].
+        """
+        batch = state.abs_state.shape[0]
+        noise = [
+            Noise(seed).normal(number, max(frames, _CHUNK), batch, self.state_size)[:frames]
+            for number in (_ABSTRACTION, _OBSERVATION)
+        ]
+        abs_update, obs_update = self.abs_update.tick_weights(), self.obs_update.tick_weights()
+
+        def tick(state: State, now: list) -> State:
+            abs_noise, obs_noise = now
+            sample = self.abs_prior.of(state.abs_belief).sample(abs_noise)
+            abs_state = _either(state.boundary, sample, state.abs_state)
+            abs_feature = self.abs_feature.of(state.abs_belief, abs_state)
+            obs_belief = _observation(
+                state.boundary, abs_feature, state.obs_state, state.obs_belief, obs_update
+            )
+            obs_state = self.obs_prior.of(obs_belief).sample(obs_noise)
+            feature = self.obs_feature.of(obs_belief, obs_state)
+            boundary = boundaries.most_likely(self.boundary_prior.of(feature))
+            abs_belief = _next_abstraction(boundary, abs_state, state.abs_belief, abs_update)
+            return State(abs_belief, abs_state, obs_belief, obs_state, boundary)
+
+        states = tf.scan(tick, noise, state)
+        return states, self.obs_feature.of(states.obs_belief, states.obs_state)
+
+    @tf.function(autograph=False)
+    def _roll(self, state: State, frames: int, seed: tf.Tensor):
+        states, features = self.imagine(state, frames, seed)
+        chosen = tf.concat([state.boundary[None], states.boundary[:-1]], 0)
+        last = State(*(part[-1] for part in states))
+        return self.decode(features), _swap(chosen[..., boundaries.READ] > 0), last
+
+    def predict_chunks(self, context, horizon: int, seed) -> Iterator[Rollout]:
+        """Yields what `predict` returns: the context's belief, then the priors; a read comes first.
+
+        Args:
+          context: The frames seen, [B, T, H, W, C] with T from 1.
+          horizon: Frames to predict, from 1.
+          seed: Of the latents.
+
+        Yields:
+          Stretches of 64 frames, the last one shorter, of `horizon` in all.
+
+        Raises:
+          ValueError: Frames of another size than the model's, or no frame to predict.
+        """
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1, not {horizon}.")
+        state, seed = self.observe(self._frames(context)), as_seed(seed)
+        for number, done in enumerate(range(0, horizon, _CHUNK)):
+            frames = min(_CHUNK, horizon - done)
+            frames, reads, state = self._roll(state, frames, tf.random.fold_in(seed, number))
+            yield Rollout(frames, reads)
+
+    def _frames(self, video) -> tf.Tensor:
+        """Returns float frames, checked to be of the model's size."""
+        video, shape = as_frames(video), self.encoder.frame_shape
+        if tuple(video.shape[2:]) != shape:
+            raise ValueError(f"this model takes frames of {shape}, not {tuple(video.shape[2:])}.")
+        return video
+
+    def _clip(self, video) -> tf.Tensor:
+        """Returns float frames, checked to be enough."""
+        video = self._frames(video)
+        if video.shape[1] < self.shortest:
+            raise ValueError(
+                f"a clip of {video.shape[1]} frames is too short for init_size = {self.init_size}: "
+                f"{self.shortest} frames are the fewest."
+            )
+        return video
+
+
+def _either(boundary: tf.Tensor, at_read: tf.Tensor, at_copy: tf.Tensor) -> tf.Tensor:
+    """Returns the first [B, ...] where a boundary [B, 2] is a read, the second where a copy."""
+    return boundary[:, :1] * at_read + boundary[:, 1:] * at_copy
+
+
+def _next_abstraction(boundary, state, belief, weights: GRUWeights) -> tf.Tensor:
+    """Returns c of a frame with this boundary after a frame with this z and c."""
+    return _either(boundary, gru(state, belief, weights), belief)
+
+
+def _observation(boundary, abs_feature, state, belief, weights: GRUWeights) -> tf.Tensor:
+    """Returns h of a frame with this boundary and a, after a frame with this s and h."""
+    held = gru(tf.concat([state, abs_feature], -1), belief, weights)
+    return _either(boundary, abs_feature, held)
+
+
+def _diagnostics(inferred: Inference, abs_kl: tf.Tensor, temperature) -> dict[str, tf.Tensor]:
+    length, batch = inferred.reads.shape
+    reads = tf.reduce_sum(inferred.reads, 0)
+    diagnostics = {
+        "boundary/read_share": reads / length,
+        "boundary/segment_length": length / reads,
+        "boundary/abstraction_kl_per_read": tf.reduce_sum(abs_kl, 0) / reads,
+    }
+    if temperature is not None:
+        diagnostics["boundary/temperature"] = tf.fill((batch,), temperature)
+    for name, prior, posterior in (
+        ("abstraction", inferred.abs_prior, inferred.abs_posterior),
+        ("observation", inferred.obs_prior, inferred.obs_posterior),
+    ):
+        diagnostics[f"prior_entropy/{name}"] = _swap(prior.entropy())
+        diagnostics[f"posterior_entropy/{name}"] = _swap(posterior.entropy())
+    return diagnostics
+
+
+def _swap(x: tf.Tensor) -> tf.Tensor:
+    """Swaps batch and time."""
+    return tf.transpose(x, (1, 0, *range(2, x.shape.rank)))
