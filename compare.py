@@ -2,17 +2,22 @@
 
     python compare.py RUN [RUN ...] --out DIR
     python compare.py CW-VAE=logs/run1 RSSM=logs/run2 --out DIR [--protocol cwvae2021] [--paper]
+    python compare.py --train configs/comparison_quick.yml --out DIR     trains and evaluates first
     python compare.py --paper --out DIR       the paper's own Table 1
 
 A RUN is a run's folder, evaluated by eval.py. Its row is called as the folder, or NAME in NAME=RUN;
 runs of one name on several data sets share a row. Runs on one data set must have been evaluated
 alike: context, horizon, videos, samples, data, protocols.
+
+With --train the runs are those that a file describes; each has a folder in DIR. The same command
+goes on with what was stopped.
 """
 
 import argparse
 import sys
 
 from cwvae import comparison
+from cwvae.comparison import campaign, costs
 from cwvae.errors import exit_on_user_error
 
 
@@ -21,6 +26,9 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="an evaluated run, or NAME=RUN")
+    parser.add_argument(
+        "--train", metavar="FILE", help="train and evaluate the runs of a YAML file, then compare"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write into")
     parser.add_argument(
         "--protocol",
@@ -32,20 +40,38 @@ def _arguments() -> argparse.Namespace:
         "--paper", action="store_true", help="add the scores of the paper's Table 1"
     )
     arguments = parser.parse_intermixed_args()
-    if not arguments.runs and not arguments.paper:
-        parser.error("give the folder of an evaluated run, or --paper for the paper's scores alone")
+    if arguments.runs and arguments.train:
+        parser.error("give the folders of evaluated runs, or --train FILE, but not both")
+    if not arguments.runs and not arguments.train and not arguments.paper:
+        parser.error(
+            "give the folder of an evaluated run, --train FILE for runs that are to be trained, or"
+            " --paper for the paper's scores alone"
+        )
     return arguments
 
 
-def main() -> None:
-    """Runs the command line."""
+def main() -> int:
+    """Runs the command line; returns the exit code."""
     arguments = _arguments()
     with exit_on_user_error():
         standard, papers = comparison.PROTOCOLS
         protocol = arguments.protocol or (papers if arguments.paper else standard)
-        text, files = comparison.compare(arguments.runs, arguments.out, protocol, arguments.paper)
+        runs = arguments.runs
+        if arguments.train:
+            members = campaign.plan(arguments.train, arguments.out, protocol)
+            stopped_by = campaign.run(members, arguments.out)
+            if stopped_by:
+                print("Stopped. The same command goes on from here.")
+                return 128 + stopped_by
+            runs = [f"{member.label}={member.folder}" for member in members]
+        text, files = comparison.compare(runs, arguments.out, protocol, arguments.paper)
         print(text)
+        if arguments.train:
+            text, more = costs.write(runs, arguments.out)
+            print(text)
+            files += more
         print(f"Written to {arguments.out}: {', '.join(path.name for path in files)}.")
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,275 @@
+"""Trains and evaluates the runs of a comparison, one after the other, as `compare.py --train` does.
+
+No TensorFlow: train.py and eval.py run in processes of their own, one at a time. What is done is
+not done again: a run that was cut goes on from its checkpoint, one that is trained is not trained
+again, and one whose evaluation is of the same step and settings is not evaluated again.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from cwvae import checkpoints, lock, run_folder
+from cwvae import config as configuration
+from cwvae.comparison import costs, runs
+from cwvae.comparison.agreement import scored_settings
+from cwvae.config import Config
+from cwvae.errors import UserError
+
+_ROOT = pathlib.Path(__file__).parent.parent.parent
+# Seconds between times that a run's seconds.json is written: what a power cut loses of them.
+_TICK = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A run of a comparison: its label there, its configuration, and its folder."""
+
+    label: str
+    config: Config
+    folder: pathlib.Path
+
+
+class ScriptFailed(UserError):
+    """A script that did not end well; what it said of that stands on stderr."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def plan(path: str | pathlib.Path, out: str | pathlib.Path, protocol: str) -> list[Member]:
+    """Reads the runs of a comparison, and checks all of them before anything starts.
+
+    Args:
+      path: As for `config.load_comparison`.
+      out: The folder to write into: each run has one in there, called by its label.
+      protocol: Of PSNR and SSIM, by which they are to be compared.
+
+    Raises:
+      UserError: A configuration that is wrong, runs whose scores could not be compared, or a
+        folder that holds a run of another configuration.
+    """
+    members = [
+        Member(label, configuration.with_absolute_paths(config), pathlib.Path(out) / label)
+        for label, config in configuration.load_comparison(path).items()
+    ]
+    _check_scored_alike(path, members, protocol)
+    for member in members:
+        run_folder.check(member.config, member.folder)
+    return members
+
+
+def start_script(name: str, folder: pathlib.Path) -> subprocess.Popen:
+    """Starts train.py or eval.py on a run's folder.
+
+    Its stderr, where progress is shown, is this process's; what it says on stdout is left out.
+    """
+    words = [sys.executable, str(_ROOT / name), "--logdir", str(folder)]
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL)
+
+
+def run(
+    members: Sequence[Member],
+    out: str | pathlib.Path,
+    start: Callable[[str, pathlib.Path], subprocess.Popen] = start_script,
+) -> signal.Signals | None:
+    """Trains and evaluates what is not yet, and says so on stdout.
+
+    Ctrl-C (SIGINT) and SIGTERM end the script under way, training after it has saved.
+
+    Args:
+      members: As `plan` returns them.
+      out: The folder to write into; it is made.
+      start: Starts a script on a run's folder.
+
+    Returns:
+      The signal that ended it; None where all is done.
+
+    Raises:
+      ScriptFailed: A training or evaluation that failed.
+      UserError: A folder that cannot be written, or in which another process is at work.
+    """
+    with _alone_in(out), _Scripts(start) as scripts:
+        for number, member in enumerate(members, 1):
+            _train_and_evaluate(member, f"[{number}/{len(members)}] {member.label}", scripts)
+            if scripts.stopped_by:
+                return scripts.stopped_by
+    return None
+
+
+class _Scripts(contextlib.AbstractContextManager):
+    """Runs scripts; within the block, a signal ends the one under way, and no other is started.
+
+    Attributes:
+      stopped_by: The first such signal.
+    """
+
+    def __init__(self, start: Callable[[str, pathlib.Path], subprocess.Popen]):
+        self.stopped_by: signal.Signals | None = None
+        self._start, self._process = start, None
+
+    def __enter__(self):
+        signals = (signal.SIGINT, signal.SIGTERM)
+        self._previous = {number: signal.signal(number, self._stop) for number in signals}
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._end()
+        if self._process:
+            self._process.wait()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def run(self, name: str, folder: pathlib.Path, part: str, before: float = 0) -> float:
+        """Runs a script to its end, and keeps account of the time it takes in seconds.json.
+
+        Args:
+          name: Of the script.
+          folder: Of the run.
+          part: What the script does.
+          before: Seconds that this has taken before.
+
+        Returns:
+          Seconds with those before.
+
+        Raises:
+          ScriptFailed: It failed, and not because of `stopped_by`.
+        """
+        began, code = time.monotonic() - before, None
+        self._process = self._start(name, folder)
+        if self.stopped_by:  # While it was being started.
+            self._end()
+        while code is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(timeout=_TICK)
+            seconds = time.monotonic() - began
+            # Of a full disk the script tells itself, and it may go on.
+            with contextlib.suppress(OSError):
+                costs.write_seconds(folder, part, seconds)
+        if code and not self.stopped_by:
+            raise _failure(name, folder, code)
+        return seconds
+
+    def _stop(self, number: int, _) -> None:
+        self.stopped_by = self.stopped_by or signal.Signals(number)
+        self._end()
+
+    def _end(self) -> None:
+        # Always SIGTERM: from Ctrl-C in a terminal the script has had a SIGINT of its own, and a
+        # second one would end it without saving.
+        if self._process:
+            self._process.terminate()
+
+
+def _failure(name: str, folder: pathlib.Path, code: int) -> ScriptFailed:
+    how = f"ended with exit code {code}; it has said why"
+    if code < 0:
+        how = f"was ended by {signal.Signals(-code).name}"
+        code = 128 - code
+        if code == 128 + signal.SIGKILL:
+            how += ", as happens where memory runs out"
+    return ScriptFailed(
+        f"{folder}: {name} {how}. Once that is mended, the same command goes on from here.", code
+    )
+
+
+def _train_and_evaluate(member: Member, heading: str, scripts: _Scripts) -> None:
+    folder, options = member.folder, member.config.training
+    done = max(checkpoints.steps(folder), default=0)
+    trained = done >= options.steps
+    if trained and _is_evaluated(member):
+        print(f"{heading}: trained and evaluated already, in {folder}.", flush=True)
+        return
+    _prepare(member)
+    spent = costs.read_seconds(folder)
+    if not trained:
+        since = f"steps {done:,} to {options.steps:,}" if done else f"{options.steps:,} steps"
+        clips = f"{options.batch_size} clips of {options.seq_len} frames"
+        print(f"{heading}: training, {since} of {clips}, in {folder} ...", flush=True)
+        # If there is one, it is of another training, and must not be taken for this one's.
+        (folder / "eval" / "metrics.json").unlink(missing_ok=True)
+        before = spent.get("training", 0) if done else 0  # Else of another one, too.
+        seconds = scripts.run("train.py", folder, "training", before)
+        if scripts.stopped_by:
+            return
+        print(f"{heading}: trained in {costs.duration(seconds)}. Evaluating ...", flush=True)
+    else:
+        print(f"{heading}: trained already; evaluating, in {folder} ...", flush=True)
+    seconds = scripts.run("eval.py", folder, "evaluation")
+    if scripts.stopped_by:
+        return
+    if not _is_evaluated(member):  # A newest checkpoint that was damaged has been set aside.
+        raise UserError(
+            f"{folder}: what is evaluated is not step {options.steps:,} of this configuration. The"
+            " same command trains it on, and evaluates it again."
+        )
+    print(f"{heading}: evaluated in {costs.duration(seconds)}.", flush=True)
+
+
+def _prepare(member: Member) -> None:
+    """Writes a run's config.yml, for train.py and eval.py to read."""
+    with lock.RunLock(member.folder):
+        run_folder.check(member.config, member.folder)  # Again: now the folder is locked.
+        configuration.save_run(member.config, member.folder)
+
+
+def _is_evaluated(member: Member) -> bool:
+    """Whether a run's evaluation is of its newest checkpoint, and as it is to be."""
+    try:
+        (found,) = runs.read([f"{member.label}={member.folder}"])
+    except UserError:  # There is none, or it is damaged, or of another version of eval.py.
+        return False
+    wanted, given = configuration.as_plain(member.config), found.results["settings"]
+    same = all(wanted[name] == given.get(name) for name in ("model", "data", "evaluation"))
+    return same and found.results["step"] == max(checkpoints.steps(member.folder))
+
+
+@contextlib.contextmanager
+def _alone_in(out: str | pathlib.Path) -> Iterator[None]:
+    """Holds the folder of a comparison against a second one, within a `with`."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock.RunLock(out))
+        except UserError as error:
+            raise UserError(str(error).replace("--logdir", "--out")) from None
+        yield
+
+
+def _check_scored_alike(path: str | pathlib.Path, members: Sequence[Member], protocol: str) -> None:
+    first_on = {}
+    for member in members:
+        evaluated = member.config.evaluation.protocol
+        if evaluated not in ("both", protocol):
+            raise UserError(
+                f"{path}: {member.label} has evaluation.protocol = {evaluated!r}, but the"
+                f" comparison is under {protocol!r} (--protocol): set it to both."
+            )
+        first = first_on.setdefault(member.config.data.name, member)
+        wanted, given = _scored(first), _scored(member)
+        lines = [
+            f"\n  {key}: {json.dumps(wanted.get(key))} in {first.label},"
+            f" {json.dumps(given.get(key))} in {member.label}"
+            for key in dict.fromkeys([*wanted, *given])
+            if wanted.get(key) != given.get(key)
+        ]
+        if lines:
+            raise UserError(
+                f"{path}: {first.label} and {member.label} are both on {member.config.data.name},"
+                f" but differ in what is scored:{''.join(lines)}\nWhat they share belongs into the"
+                " section `shared`."
+            )
+
+
+def _scored(member: Member) -> dict:
+    """Returns all settings that decide what is scored."""
+    settings = configuration.as_plain(member.config)
+    results = {**settings["evaluation"], "settings": settings}
+    frames = {f"model.{key}": settings["model"][key] for key in ("frame_size", "channels")}
+    return frames | scored_settings(runs.Run(member.label, member.folder, results, 0))

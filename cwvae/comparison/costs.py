@@ -1,0 +1,102 @@
+"""What each run cost: weights, frames and time, like the paper's Tables D.1 and D.2.
+
+The seconds that a run took are kept in its folder, in seconds.json: `training` in all, over
+sessions, and `evaluation` the last time.
+"""
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+from cwvae import whole_files
+from cwvae.comparison import formats, runs
+from cwvae.comparison.runs import Run
+from cwvae.comparison.tables import Cell, Row, Table
+from cwvae.errors import UserError
+
+_COLUMNS = [
+    ("Model", "Weights [millions]"),
+    ("Training", "Steps"),
+    ("Training", "Frames per step"),
+    ("Training", "Frames seen [millions]"),
+    ("Wall time", "train.py [min]"),
+    ("Wall time", "eval.py [min]"),
+]
+_NOTES = [
+    "Frames per step: clips per update, times frames per clip.",
+    "Wall times include the start of each script. Of a training that was stopped and gone on with,"
+    " it is the sum.",
+]
+
+
+def write(arguments: Sequence[str], out: str | pathlib.Path) -> tuple[str, list[pathlib.Path]]:
+    """Writes the table as training.md, .csv and .tex.
+
+    Args:
+      arguments: Evaluated runs, as RUN or LABEL=RUN.
+      out: The folder to write into, which exists.
+
+    Returns:
+      What training.md holds, and the files.
+    """
+    rows = [Row(run.label, _cells(run)) for run in runs.read(arguments)]
+    table = Table("training", "What each model cost.", _COLUMNS, rows, [], _NOTES)
+    files = {
+        "training.md": formats.markdown(table),
+        "training.csv": formats.csv_text(table),
+        "training.tex": formats.latex_file([table]),
+    }
+    paths = [pathlib.Path(out) / name for name in files]
+    for path in paths:
+        whole_files.write(path, files[path.name])
+    return files["training.md"], paths
+
+
+def read_seconds(folder: pathlib.Path) -> dict[str, float]:
+    """Returns the seconds that a run took; nothing of what nobody has counted.
+
+    Raises:
+      UserError: The file is damaged.
+    """
+    path = folder / "seconds.json"
+    try:
+        return {part: float(value) for part, value in json.loads(path.read_text()).items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(
+            f"{path}: damaged; delete it, and the times of this run are counted anew."
+        ) from None
+
+
+def write_seconds(folder: pathlib.Path, part: str, seconds: float) -> None:
+    """Writes the seconds of `training` or `evaluation`.
+
+    Raises:
+      OSError: They cannot be written; what was there before stays.
+    """
+    content = json.dumps(read_seconds(folder) | {part: round(seconds, 1)})
+    whole_files.write(folder / "seconds.json", f"{content}\n")
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in words, as 7 min 42 s."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _cells(run: Run) -> list[Cell | None]:
+    training, seconds = run.results["settings"]["training"], read_seconds(run.folder)
+    steps, frames = run.results["step"], training["batch_size"] * training["seq_len"]
+    texts = [_millions(run.results["weights"]), str(steps), str(frames), _millions(steps * frames)]
+    cells = [Cell(text) for text in texts]
+    for part in ("training", "evaluation"):
+        cells.append(Cell(f"{seconds[part] / 60:.1f}") if part in seconds else None)
+    return cells
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:.2f}"

@@ -1,0 +1,93 @@
+"""configs/baselines/: what each file trains, and that it is scored as the data set's own file."""
+
+import itertools
+import pathlib
+
+import pytest
+
+from cwvae import config as configuration
+from cwvae.comparison import campaign
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+DATA = ("moving_mnist", "kth_actions", "gqn_mazes", "minerl_navigate", "procedural_mazes")
+MODELS = {"rssm": "cwvae", "notmpabs": "cwvae", "svg": "svg", "vta": "vta"}
+COMPARISON = CONFIGS / "comparison_quick.yml"
+
+every_file = pytest.mark.parametrize(("data", "model"), list(itertools.product(DATA, MODELS)))
+
+
+def load(data, model):
+    """Returns a baseline's configuration, and that of the data set's own file."""
+    path = CONFIGS / "baselines" / f"{data}_{model}.yml"
+    return configuration.load(path), configuration.load(CONFIGS / f"{data}.yml")
+
+
+def test_there_is_a_file_for_each_and_no_other():
+    found = {path.name for path in (CONFIGS / "baselines").iterdir()}
+    assert found == {f"{data}_{model}.yml" for data in DATA for model in MODELS}
+
+
+@every_file
+def test_a_baseline_is_scored_as_the_data_sets_own_model(data, model):
+    baseline, own = load(data, model)
+    assert baseline.data == own.data
+    assert baseline.evaluation == own.evaluation
+    frames = [(c.model.frame_size, c.model.channels) for c in (baseline, own)]
+    assert frames[0] == frames[1]
+
+
+@every_file
+def test_a_baseline_is_the_model_that_its_name_says(data, model):
+    baseline, own = load(data, model)
+    assert baseline.model.name == MODELS[model]
+    if model == "rssm":
+        assert baseline.model.levels == 1
+        same = configuration.differences(own, baseline)
+        assert same == ["model.levels: 3 -> 1"]
+    elif model == "notmpabs":
+        assert configuration.differences(own, baseline) == ["model.factor: 6 -> 1"]
+    elif model == "svg":
+        needs_vgg = data in ("kth_actions", "minerl_navigate")
+        assert baseline.model.network == ("vgg" if needs_vgg else "dcgan")
+        assert baseline.model.context == baseline.evaluation.context
+
+
+@every_file
+def test_a_baseline_is_trained_as_the_paper_says(data, model):
+    baseline, own = load(data, model)
+    assert baseline.training.seq_len == 100
+    assert 1e-4 <= baseline.training.learning_rate <= 1e-3
+    assert 0.1 <= baseline.model.decoder_stddev <= 1
+    clips = [c.training.steps * c.training.batch_size for c in (baseline, own)]
+    assert clips[0] == pytest.approx(clips[1], rel=0.003)
+
+
+@every_file
+def test_a_file_begins_with_what_to_know(data, model):
+    text = (CONFIGS / "baselines" / f"{data}_{model}.yml").read_text()
+    comment = text[: text.index("\nmodel:")]
+    assert all(line.startswith("#") for line in comment.splitlines() if line)
+    name = f"{data}_{model}"
+    assert f"python train.py --config configs/baselines/{name}.yml\n" in comment
+    assert f"python eval.py --logdir logs/{name}\n" in comment
+    for word in ("Data:", "Model:", "Training:", "Hardware:", "Score:", "weights", "not run"):
+        assert word in comment
+
+
+@pytest.mark.parametrize("protocol", ["standard", "cwvae2021"])
+def test_the_quick_comparison_can_be_begun(tmp_path, protocol):
+    members = campaign.plan(COMPARISON, tmp_path / "out", protocol)
+    assert [m.label for m in members] == ["CW-VAE", "NoTmpAbs", "RSSM", "VTA", "SVG-LP"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_quick_comparison_says_how_to_run_it():
+    assert f"python compare.py --train configs/{COMPARISON.name} --out" in COMPARISON.read_text()
+
+
+def test_the_quick_comparison_trains_all_models_on_the_same(tmp_path):
+    first, *others = (m.config for m in campaign.plan(COMPARISON, tmp_path, "standard"))
+    for config in others:
+        assert (config.data, config.evaluation) == (first.data, first.evaluation)
+        assert config.training.seq_len == first.training.seq_len
+        assert config.model.decoder_stddev == first.model.decoder_stddev
