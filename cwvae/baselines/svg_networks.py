@@ -212,7 +212,7 @@ class _Layer(keras.layers.Layer):
         if self._join_skip is not None:
             x += share
         if self.norm is not None:
-            x = self.norm.call(x, statistics)
+            x = self.norm.normalize(x, statistics)
         return self._activation(x)
 
 

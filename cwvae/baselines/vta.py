@@ -347,14 +347,19 @@ class VTA(VideoModel):
 
     @tf.function(autograph=False)
     def _boundaries(self, video):
-        logits = self.boundary_posterior.logits(self.encoder.features(video, None), None)
+        # The detector has learnt from frames with others around them: the ends are repeated.
+        features, ends = self.encoder.features(video, None), self.init_size
+        before, after = (tf.repeat(end, ends, 1) for end in (features[:, :1], features[:, -1:]))
+        around = tf.concat([before, features, after], 1)
+        logits = self.boundary_posterior.logits(around, None)[:, ends:-ends]
         reads = tf.argmax(logits, -1) == boundaries.READ
         return tf.concat([tf.ones_like(reads[:, :1]), reads[:, 1:]], 1)
 
     def boundaries(self, video, seed) -> tf.Tensor:
         """Returns where the posterior most likely begins segments, bool [B, T].
 
-        The first frame begins one; no other is forced to.
+        The first frame begins one; no other is forced to. The video is taken to stand still before
+        it begins and after it ends.
 
         Args:
           video: [B, T, H, W, C], T from 1.
@@ -363,9 +368,9 @@ class VTA(VideoModel):
         return self._boundaries(self._frames(video))
 
     @tf.function(autograph=False)
-    def observe(self, context: tf.Tensor) -> State:
+    def observe(self, context: tf.Tensor, batch_statistics: bool = False) -> State:
         """Returns the state in which float frames [B, T, H, W, C] leave the model: a read comes."""
-        features = _swap(self.encoder.features(context, None))
+        features = _swap(self.encoder.features(context, _statistics(batch_statistics)))
         batch = context.shape[0]
         belief, state = tf.zeros((batch, self.belief_size)), tf.zeros((batch, self.state_size))
         read = boundaries.one_hot(tf.fill((batch,), boundaries.READ), tf.zeros((2,)))
@@ -407,32 +412,41 @@ class VTA(VideoModel):
         return states, self.obs_feature.of(states.obs_belief, states.obs_state)
 
     @tf.function(autograph=False)
-    def _roll(self, state: State, frames: int, seed: tf.Tensor):
+    def _roll(self, state: State, frames: int, seed: tf.Tensor, batch_statistics: bool):
         states, features = self.imagine(state, frames, seed)
         chosen = tf.concat([state.boundary[None], states.boundary[:-1]], 0)
         last = State(*(part[-1] for part in states))
-        return self.decode(features), _swap(chosen[..., boundaries.READ] > 0), last
+        frames = self.decode(features, _statistics(batch_statistics))
+        return frames, _swap(chosen[..., boundaries.READ] > 0), last
 
-    def predict_chunks(self, context, horizon: int, seed) -> Iterator[Rollout]:
+    def predict_chunks(
+        self, context, horizon: int, seed, batch_statistics: bool = False
+    ) -> Iterator[Rollout]:
         """Yields what `predict` returns: the context's belief, then the priors; a read comes first.
 
         Args:
           context: The frames seen, [B, T, H, W, C] with T from 1.
           horizon: Frames to predict, from 1.
           seed: Of the latents.
+          batch_statistics: Normalize by the clips at hand, all frames of the context together and
+            all of a stretch: then a clip's prediction depends on the others.
 
         Yields:
           Stretches of 64 frames, the last one shorter, of `horizon` in all.
 
         Raises:
-          ValueError: Frames of another size than the model's, or no frame to predict.
+          ValueError: Frames of another size than the model's, no frame to predict, or a single
+            clip to take statistics of.
         """
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1, not {horizon}.")
-        state, seed = self.observe(self._frames(context)), as_seed(seed)
+        context, seed = self._frames(context), as_seed(seed)
+        if batch_statistics and context.shape[0] < 2:
+            raise ValueError("batch_statistics are those of 2 clips or more.")
+        state = self.observe(context, batch_statistics)
         for number, done in enumerate(range(0, horizon, _CHUNK)):
-            frames = min(_CHUNK, horizon - done)
-            frames, reads, state = self._roll(state, frames, tf.random.fold_in(seed, number))
+            count, drawn = min(_CHUNK, horizon - done), tf.random.fold_in(seed, number)
+            frames, reads, state = self._roll(state, count, drawn, batch_statistics)
             yield Rollout(frames, reads)
 
     def _frames(self, video) -> tf.Tensor:
@@ -486,6 +500,11 @@ def _diagnostics(inferred: Inference, abs_kl: tf.Tensor, temperature) -> dict[st
         diagnostics[f"prior_entropy/{name}"] = _swap(prior.entropy())
         diagnostics[f"posterior_entropy/{name}"] = _swap(posterior.entropy())
     return diagnostics
+
+
+def _statistics(batch_statistics: bool) -> dict | None:
+    """Returns a dictionary for statistics that nobody reads, or None for the moving ones."""
+    return {} if batch_statistics else None
 
 
 def _swap(x: tf.Tensor) -> tf.Tensor:
