@@ -162,7 +162,7 @@ class VTA(VideoModel):
     def infer(
         self,
         video: tf.Tensor,
-        noise: Noise | None,
+        noise: Noise,
         temperature: tf.Tensor | None = None,
         statistics: dict | None = None,
     ) -> Inference:
@@ -170,7 +170,7 @@ class VTA(VideoModel):
 
         Args:
           video: Of `shortest` frames at least.
-          noise: Of the latents; None to take means instead of samples.
+          noise: Of the latents.
           temperature: Of the boundaries; None to take the likeliest instead of samples.
           statistics: Of `normalization.BatchNorm`.
         """
@@ -189,8 +189,6 @@ class VTA(VideoModel):
         chosen = tf.concat([read, chosen[first + 1 : stop], read], 0)
 
         def sample(number: int, belief: DiagGaussian) -> tf.Tensor:
-            if noise is None:
-                return belief.mean
             return belief.sample(noise.normal(number, *belief.mean.shape))
 
         forward, backward, low = self._passes(_swap(features), chosen[:-1])
@@ -327,23 +325,24 @@ class VTA(VideoModel):
         return q - boundaries.concrete_log_density(prior, sample, temperature)
 
     @tf.function(autograph=False)
-    def _reconstruct(self, video):
-        return self.decode(self.infer(video, None).features)
+    def _reconstruct(self, video, seed):
+        return self.decode(self.infer(video, Noise(seed)).features)
 
     def reconstruct(self, video, seed) -> tf.Tensor:
-        """Returns the decoder's means under the means of the posterior, [B, T, H, W, C].
+        """Returns the decoder's means under the posterior, [B, T, H, W, C].
 
         The `init_size` frames at either end, of which there is no model, are returned as they are.
 
         Args:
           video: [B, T, H, W, C], T from `shortest`.
-          seed: Not used.
+          seed: Of the latents.
 
         Raises:
           ValueError: Frames of another size than the model's, or too few.
         """
         video, ends = self._clip(video), self.init_size
-        return tf.concat([video[:, :ends], self._reconstruct(video), video[:, -ends:]], 1)
+        middle = self._reconstruct(video, as_seed(seed))
+        return tf.concat([video[:, :ends], middle, video[:, -ends:]], 1)
 
     @tf.function(autograph=False)
     def _boundaries(self, video):
