@@ -23,13 +23,14 @@ class RunLock(contextlib.AbstractContextManager):
     there, since to remove it would let two others in at once.
     """
 
-    def __init__(self, logdir: str | pathlib.Path):
+    def __init__(self, logdir: str | pathlib.Path, option: str = "--logdir"):
         """Takes no lock yet.
 
         Args:
           logdir: The run's folder; made if it is missing.
+          option: By which a user gave it.
         """
-        self._logdir, self._descriptor = pathlib.Path(logdir), None
+        self._logdir, self._option, self._descriptor = pathlib.Path(logdir), option, None
 
     def __enter__(self):
         """Takes the lock, without waiting for it.
@@ -44,8 +45,8 @@ class RunLock(contextlib.AbstractContextManager):
         except OSError as error:
             self.__exit__()
             raise UserError(
-                f"--logdir {self._logdir}: cannot write there ({error.strerror}); give another"
-                " folder."
+                f"{self._option} {self._logdir}: cannot write there ({error.strerror}); give"
+                " another folder."
             ) from None
         except BaseException:
             self.__exit__()
@@ -64,7 +65,7 @@ class RunLock(contextlib.AbstractContextManager):
         except BlockingIOError:
             raise UserError(
                 f"{self._logdir}: {self._holder()} is training in this folder. Stop it, or give"
-                " another --logdir."
+                f" another {self._option}."
             ) from None
         except OSError as error:
             if error.errno not in _UNSUPPORTED:

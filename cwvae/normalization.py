@@ -66,9 +66,6 @@ class BatchNorm(keras.layers.Layer):
         return tf.reshape(y, x.shape)
 
 
-BatchNorm.call = BatchNorm.normalize
-
-
 def targets(model: keras.Model, statistics: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
     """Returns a batch's statistics in the order of the model's non-trainable weights."""
     return tuple(statistics[weight.path] for weight in model.non_trainable_weights)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pathlib
 
 import numpy as np
 import pytest
@@ -90,6 +91,26 @@ def test_it_is_evaluated(run):
     for name in trained.model.kl_names:
         assert name in evaluation.table(results)
         assert name in (logdir / "eval" / "report.html").read_text()
+
+
+LARGE = ["model.stochastic_size=100", "model.deterministic_size=800", "model.hidden_size=800"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "count"),
+    [
+        (["model.levels=1"], 5_103_009),
+        (["model.levels=1", "model.channels=3"], 5_106_339),
+        (["model.factor=1"], 12_466_817),
+        (["model.factor=1", "model.channels=3"], 12_470_147),
+        (["model.levels=1", "model.channels=3", *LARGE], 12_879_379),
+        (["model.factor=1", "model.channels=3", *LARGE], 34_396_627),
+    ],
+)
+def test_rssm_and_notmpabs_have_the_weights_of_the_paper(overrides, count):
+    settings = config.load(overrides=overrides)
+    assert factory.build(settings).count_trainable() == count
+    assert f"{count:,}" in (pathlib.Path(__file__).parent.parent / "README.md").read_text()
 
 
 def test_batch_statistics_are_an_option_of_evaluation():

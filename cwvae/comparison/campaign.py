@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from cwvae import checkpoints, lock, run_folder
 from cwvae import config as configuration
@@ -96,7 +96,8 @@ def run(
       ScriptFailed: A training or evaluation that failed.
       UserError: A folder that cannot be written, or in which another process is at work.
     """
-    with _alone_in(out), _Scripts(start) as scripts:
+    # Against a second one in the same folder.
+    with lock.RunLock(out, "--out"), _Scripts(start) as scripts:
         for number, member in enumerate(members, 1):
             _train_and_evaluate(member, f"[{number}/{len(members)}] {member.label}", scripts)
             if scripts.stopped_by:
@@ -229,17 +230,6 @@ def _is_evaluated(member: Member) -> bool:
     wanted, given = configuration.as_plain(member.config), found.results["settings"]
     same = all(wanted[name] == given.get(name) for name in ("model", "data", "evaluation"))
     return same and found.results["step"] == max(checkpoints.steps(member.folder))
-
-
-@contextlib.contextmanager
-def _alone_in(out: str | pathlib.Path) -> Iterator[None]:
-    """Holds the folder of a comparison against a second one, within a `with`."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(lock.RunLock(out))
-        except UserError as error:
-            raise UserError(str(error).replace("--logdir", "--out")) from None
-        yield
 
 
 def _check_scored_alike(path: str | pathlib.Path, members: Sequence[Member], protocol: str) -> None:
