@@ -248,6 +248,10 @@ def _read(path: pathlib.Path) -> Any:
 
 def _settings_of_file(path: pathlib.Path) -> Iterator[_Setting]:
     content = _read(path)
+    if isinstance(content, dict) and "runs" in content:
+        raise UserError(
+            f"{path}: this describes several runs: python compare.py --train {path} --out DIR"
+        )
     yield from _settings_of_sections(path, {} if content is None else content)
 
 

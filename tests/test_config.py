@@ -409,6 +409,11 @@ def test_broken_files(write, text, words):
         assert word in message
 
 
+def test_the_file_of_a_comparison_says_what_takes_it():
+    message = refusal(ROOT / "configs" / "comparison_quick.yml")
+    assert "python compare.py --train" in message
+
+
 def test_a_file_that_is_no_text(tmp_path):
     path = tmp_path / "picture.yml"
     path.write_bytes(b"\x89PNG\r\n\xff\xfe\x00")
