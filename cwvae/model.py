@@ -28,7 +28,7 @@ from cwvae.networks import EmbeddingMLP, FrameDecoder, FrameEncoder, feature_siz
 from cwvae.noise import Noise
 
 # Frames that a prediction computes at a time, about: more would only cost memory.
-_CHUNK = 64
+CHUNK = 64
 
 
 class Elbo(NamedTuple):
@@ -136,17 +136,24 @@ class VideoModel(keras.Model, abc.ABC):
         return tf.concat([stretch.frames for stretch in stretches], 1)
 
 
-def as_frames(video) -> tf.Tensor:
+def as_frames(video, shape: tuple[int, int, int] | None = None) -> tf.Tensor:
     """Returns float32 frames; uint8 ones are scaled from 0..255 to [0, 1].
 
+    Args:
+      video: [B, T, H, W, C].
+      shape: (H, W, C) of the frames that a model takes; None for any.
+
     Raises:
-      ValueError: Not [B, T, H, W, C] with T from 1, or whole numbers other than uint8.
+      ValueError: Not [B, T, H, W, C] with T from 1, frames of another shape, or whole numbers other
+        than uint8.
     """
     video = tf.convert_to_tensor(video)
     if video.dtype != tf.uint8 and not video.dtype.is_floating:
         raise ValueError(f"frames must be floats in [0, 1] or uint8, not {video.dtype.name}.")
     if video.shape.rank != 5 or video.shape[1] == 0:
         raise ValueError(f"a video must be [B, T, H, W, C] with T from 1, not {video.shape}.")
+    if shape is not None and tuple(video.shape[2:]) != shape:
+        raise ValueError(f"this model takes frames of {shape}, not {tuple(video.shape[2:])}.")
     scale = 255.0 if video.dtype == tf.uint8 else 1.0
     return tf.cast(video, tf.float32) / scale
 
@@ -390,19 +397,16 @@ class CWVAE(VideoModel):
 
     def _frames(self, video) -> tf.Tensor:
         """Returns float frames, checked to be of the model's size."""
-        video, shape = as_frames(video), self.encoder.frame_shape
-        if tuple(video.shape[2:]) != shape:
-            raise ValueError(f"this model takes frames of {shape}, not {tuple(video.shape[2:])}.")
-        return video
+        return as_frames(video, self.encoder.frame_shape)
 
 
 def _chunk_length(slowest: int) -> int:
-    """Returns how many frames to predict at a time, about `_CHUNK`.
+    """Returns how many frames to predict at a time, about `CHUNK`.
 
     TensorFlow traces a stretch anew for each place within the slowest level's period at which one
     begins, so stretches are multiples of that period, or parts of it.
     """
-    if slowest <= 2 * _CHUNK:
-        return slowest * -(-_CHUNK // slowest)
-    divisors = [n for n in range(_CHUNK // 2, 2 * _CHUNK + 1) if slowest % n == 0]
-    return max(divisors, default=_CHUNK)
+    if slowest <= 2 * CHUNK:
+        return slowest * -(-CHUNK // slowest)
+    divisors = [n for n in range(CHUNK // 2, 2 * CHUNK + 1) if slowest % n == 0]
+    return max(divisors, default=CHUNK)

@@ -66,6 +66,11 @@ class BatchNorm(keras.layers.Layer):
         return tf.reshape(y, x.shape)
 
 
+def of(*, batch: bool) -> dict[str, tf.Tensor] | None:
+    """Returns what `BatchNorm.normalize` takes to use the batch's statistics, or moving ones."""
+    return {} if batch else None
+
+
 def targets(model: keras.Model, statistics: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
     """Returns a batch's statistics in the order of the model's non-trainable weights."""
     return tuple(statistics[weight.path] for weight in model.non_trainable_weights)

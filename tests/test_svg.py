@@ -342,7 +342,7 @@ def test_a_prediction_is_the_same_in_any_stretches_and_begins_with_the_shorter_o
     video = clips(4)
     prediction = model.predict(video, 5, 0)
     assert prediction.shape[1] == 5
-    monkeypatch.setattr(svg, "_CHUNK", 3)
+    monkeypatch.setattr(svg, "CHUNK", 3)
     chunks = list(model.predict_chunks(video, 5, 0))
     assert [chunk.frames.shape[1] for chunk in chunks] == [3, 2]
     assert all(chunk.boundaries is None for chunk in chunks)

@@ -34,11 +34,8 @@ import tensorflow as tf
 from cwvae import normalization
 from cwvae.baselines.svg_networks import Decoder, Encoder, RecurrentNet, stretch
 from cwvae.distributions import DiagGaussian
-from cwvae.model import Elbo, Rollout, VideoModel, as_frames, as_seed
+from cwvae.model import CHUNK, Elbo, Rollout, VideoModel, as_frames, as_seed
 from cwvae.noise import Noise
-
-# Frames that a prediction computes at a time: more would only cost memory.
-_CHUNK = 64
 
 
 def stddev_of_beta(beta: float, frame_size: int, channels: int) -> float:
@@ -194,7 +191,7 @@ class SVG(VideoModel):
         frames = self._time_major(video)
         if frames.shape[0] < 2:
             raise ValueError("the first frame has no model: a video must have 2 frames or more.")
-        statistics = None if step is None else {}
+        statistics = normalization.of(batch=step is not None)
         means, passed = self.explain(frames, Noise(as_seed(seed), *(rows or ())), statistics)
         likelihood = DiagGaussian(means, self.decoder_stddev, event_rank=3)
         return Elbo(
@@ -229,7 +226,7 @@ class SVG(VideoModel):
     @tf.function(autograph=False)
     def _observe(self, frames, seed, batch_statistics):
         """Returns what a prediction carries after a context, and the shares of its skips."""
-        features, skips = self.encoder.encode(frames, _statistics(batch_statistics))
+        features, skips = self.encoder.encode(frames, normalization.of(batch=batch_statistics))
         length, batch = features.shape[:2]
         if length == 1:
             states = self.prior.zero_state(batch), self.predictor.zero_state(batch)
@@ -263,7 +260,7 @@ class SVG(VideoModel):
         output, predictor = self.predictor.step(
             tf.concat([features, latent], -1), carried.predictor
         )
-        statistics = _statistics(batch_statistics)
+        statistics = normalization.of(batch=batch_statistics)
         frame = self.decoder.decode(tf.tanh(output)[None], shares, statistics)
         features, _ = self.encoder.encode(frame, statistics)
         return frame[0], Carried(features[0], prior, predictor)
@@ -296,17 +293,15 @@ class SVG(VideoModel):
             raise ValueError("batch_statistics are those of 2 clips or more.")
         seen, unseen = (tf.random.fold_in(seed, i) for i in range(2))
         carried, shares = self._observe(frames, seen, batch_statistics)
-        for first in range(0, horizon, _CHUNK):
-            count = min(_CHUNK, horizon - first)
+        for first in range(0, horizon, CHUNK):
+            count = min(CHUNK, horizon - first)
             start = tf.constant(first)
             frames, carried = self._roll(start, count, carried, shares, unseen, batch_statistics)
             yield Rollout(frames)
 
     def _time_major(self, video) -> tf.Tensor:
         """Returns float frames [T, B, H, W, C], checked to be of the model's size."""
-        video, shape = as_frames(video), self.encoder.frame_shape
-        if tuple(video.shape[2:]) != shape:
-            raise ValueError(f"this model takes frames of {shape}, not {tuple(video.shape[2:])}.")
+        video = as_frames(video, self.encoder.frame_shape)
         return tf.transpose(video, (1, 0, 2, 3, 4))
 
 
@@ -318,8 +313,3 @@ def _gaussian(beliefs: tf.Tensor) -> DiagGaussian:
 
 def _batch_major(frames: tf.Tensor) -> tf.Tensor:
     return tf.transpose(frames, (1, 0, 2, 3, 4))
-
-
-def _statistics(batch_statistics: bool) -> dict | None:
-    """Returns a dictionary for statistics that nobody reads, or None for the moving ones."""
-    return {} if batch_statistics else None

@@ -36,12 +36,10 @@ from cwvae.baselines.vta_networks import (
     Linear,
 )
 from cwvae.distributions import DiagGaussian
-from cwvae.model import Elbo, Rollout, VideoModel, as_frames, as_seed
+from cwvae.model import CHUNK, Elbo, Rollout, VideoModel, as_frames, as_seed
 from cwvae.noise import Noise
 from cwvae.recurrent import GRU, GRUWeights, gru
 
-# Frames that a prediction computes at a time: more would only cost memory.
-_CHUNK = 64
 # Numbers of the noises.
 _ABSTRACTION, _OBSERVATION, _BOUNDARY = range(3)
 
@@ -369,7 +367,7 @@ class VTA(VideoModel):
     @tf.function(autograph=False)
     def observe(self, context: tf.Tensor, batch_statistics: bool = False) -> State:
         """Returns the state in which float frames [B, T, H, W, C] leave the model: a read comes."""
-        features = _swap(self.encoder.features(context, _statistics(batch_statistics)))
+        features = _swap(self.encoder.features(context, normalization.of(batch=batch_statistics)))
         batch = context.shape[0]
         belief, state = tf.zeros((batch, self.belief_size)), tf.zeros((batch, self.state_size))
         read = boundaries.one_hot(tf.fill((batch,), boundaries.READ), tf.zeros((2,)))
@@ -388,7 +386,7 @@ class VTA(VideoModel):
         """
         batch = state.abs_state.shape[0]
         noise = [
-            Noise(seed).normal(number, max(frames, _CHUNK), batch, self.state_size)[:frames]
+            Noise(seed).normal(number, max(frames, CHUNK), batch, self.state_size)[:frames]
             for number in (_ABSTRACTION, _OBSERVATION)
         ]
         abs_update, obs_update = self.abs_update.tick_weights(), self.obs_update.tick_weights()
@@ -415,7 +413,7 @@ class VTA(VideoModel):
         states, features = self.imagine(state, frames, seed)
         chosen = tf.concat([state.boundary[None], states.boundary[:-1]], 0)
         last = State(*(part[-1] for part in states))
-        frames = self.decode(features, _statistics(batch_statistics))
+        frames = self.decode(features, normalization.of(batch=batch_statistics))
         return frames, _swap(chosen[..., boundaries.READ] > 0), last
 
     def predict_chunks(
@@ -443,17 +441,14 @@ class VTA(VideoModel):
         if batch_statistics and context.shape[0] < 2:
             raise ValueError("batch_statistics are those of 2 clips or more.")
         state = self.observe(context, batch_statistics)
-        for number, done in enumerate(range(0, horizon, _CHUNK)):
-            count, drawn = min(_CHUNK, horizon - done), tf.random.fold_in(seed, number)
+        for number, done in enumerate(range(0, horizon, CHUNK)):
+            count, drawn = min(CHUNK, horizon - done), tf.random.fold_in(seed, number)
             frames, reads, state = self._roll(state, count, drawn, batch_statistics)
             yield Rollout(frames, reads)
 
     def _frames(self, video) -> tf.Tensor:
         """Returns float frames, checked to be of the model's size."""
-        video, shape = as_frames(video), self.encoder.frame_shape
-        if tuple(video.shape[2:]) != shape:
-            raise ValueError(f"this model takes frames of {shape}, not {tuple(video.shape[2:])}.")
-        return video
+        return as_frames(video, self.encoder.frame_shape)
 
     def _clip(self, video) -> tf.Tensor:
         """Returns float frames, checked to be enough."""
@@ -499,11 +494,6 @@ def _diagnostics(inferred: Inference, abs_kl: tf.Tensor, temperature) -> dict[st
         diagnostics[f"prior_entropy/{name}"] = _swap(prior.entropy())
         diagnostics[f"posterior_entropy/{name}"] = _swap(posterior.entropy())
     return diagnostics
-
-
-def _statistics(batch_statistics: bool) -> dict | None:
-    """Returns a dictionary for statistics that nobody reads, or None for the moving ones."""
-    return {} if batch_statistics else None
 
 
 def _swap(x: tf.Tensor) -> tf.Tensor:
