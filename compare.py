@@ -16,7 +16,8 @@ goes on with what was stopped.
 import argparse
 import sys
 
-from cwvae import comparison
+import data_loaders
+from cwvae import comparison, export
 from cwvae.comparison import campaign, costs
 from cwvae.errors import exit_on_user_error
 
@@ -59,6 +60,10 @@ def main() -> int:
         runs = arguments.runs
         if arguments.train:
             members = campaign.plan(arguments.train, arguments.out, protocol)
+            for config in (member.config for member in members):
+                data_loaders.check(config.data.name, config.data_options())
+                if config.training.init_from:
+                    export.check_source(config.training.init_from, config)
             stopped_by = campaign.run(members, arguments.out)
             if stopped_by:
                 print("Stopped. The same command goes on from here.")

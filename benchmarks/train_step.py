@@ -58,9 +58,11 @@ def measure(options: argparse.Namespace) -> dict:
         "precision": options.precision,
         "batch": options.batch,
         "length": options.length,
-        "levels": options.levels,
-        "factor": options.factor,
-        "config": options.config,
+        **(
+            {"config": options.config}
+            if options.config
+            else {"levels": options.levels, "factor": options.factor}
+        ),
         "parameters": model.count_trainable(),
         "frames_per_second": round(options.batch * options.length / seconds, 1),
         "peak_rss_mib": round(timing.peak_memory()),

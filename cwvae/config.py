@@ -7,6 +7,7 @@ What each key means stands beside its default there; `schema.py` holds the types
 """
 
 import dataclasses
+import difflib
 import json
 import os
 import pathlib
@@ -83,21 +84,28 @@ def load_comparison(path: str | pathlib.Path) -> dict[str, Config]:
     runs = content.get("runs")
     if not isinstance(runs, dict) or not runs:
         raise UserError(f"{path}: the section 'runs' must hold, for each run, a name and settings.")
-    shared = _settings_of_sections(path, content.get("shared") or {})
-    shared, configs = [*shared], {}
+    shared = [*_settings_of_sections(f"{path}", content.get("shared"))]
+    configs = {}
     for label, sections in runs.items():
-        if not re.fullmatch(r"\w[\w .+-]*", str(label)):
+        # No dot: a folder of results shall not be called as one of the files beside it.
+        if not isinstance(label, str) or not re.fullmatch(r"\w[\w +-]*", label):
             raise UserError(
                 f"{path}: a run called {label!r}: its folder will be called so, too; use letters,"
-                " digits, and - + . _ alone."
+                " digits, and - + _ alone (in quotes, where YAML would take it for a number)."
             )
-        own = _settings_of_sections(path, sections or {})
-        configs[str(label)] = _resolve([*shared, *own], "training")
+        own = [*_settings_of_sections(f"{path}", sections)]
+        configs[label] = _resolve([*shared, *own], "training", f"{path}, run {label}: ")
     return configs
 
 
-def _resolve(given: list[_Setting], purpose: str) -> Config:
-    """Returns the configuration that settings on top of the defaults make."""
+def _resolve(given: list[_Setting], purpose: str, whose: str = "") -> Config:
+    """Returns the configuration that settings on top of the defaults make.
+
+    Args:
+      given: The settings, the last ones of a key taking precedence.
+      purpose: As for `load`.
+      whose: What stands before a message about settings that do not fit together.
+    """
     base = [*_settings_of_file(BASE)]
     name = next((s for s in reversed([*base, *given]) if s[:2] == ("model", "name")), None)
     if name is None:
@@ -118,11 +126,14 @@ def _resolve(given: list[_Setting], purpose: str) -> Config:
             for name, section in sections.items()
         }
     )
-    constraints.check(config)
-    if purpose != "data":
-        constraints.check_evaluation(config)
-    if purpose == "training":
-        constraints.check_training(config)
+    try:
+        constraints.check(config)
+        if purpose != "data":
+            constraints.check_evaluation(config)
+        if purpose == "training":
+            constraints.check_training(config)
+    except UserError as error:
+        raise UserError(f"{whose}{error}") from None
     return config
 
 
@@ -237,9 +248,15 @@ def _read(path: pathlib.Path) -> Any:
     """Returns what a YAML file holds."""
     if not path.is_file():
         folder = BASE.parent
-        near = [p for p in (*folder.glob("*.yml"), *folder.glob("baselines/*.yml")) if p != BASE]
-        names = ", ".join(sorted(f"configs/{p.relative_to(folder)}" for p in near))
-        raise UserError(f"{path}: no such configuration file. There are: {names}.")
+        paths = sorted(p for p in (*folder.glob("*.yml"), *folder.glob("baselines/*")) if p != BASE)
+        files = {p: f"configs/{p.relative_to(folder)}" for p in paths}
+        near = difflib.get_close_matches(path.stem, [p.stem for p in files], n=1)
+        hint = "".join(f" Did you mean {name}?" for p, name in files.items() if [p.stem] == near)
+        names = ", ".join(name for p, name in files.items() if p.parent == folder)
+        raise UserError(
+            f"{path}: no such configuration file.{hint} There are: {names}, and those in"
+            " configs/baselines/."
+        )
     try:
         return YAML(typ="rt").load(path.read_text())
     except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date as 2020-13-01
@@ -252,21 +269,24 @@ def _settings_of_file(path: pathlib.Path) -> Iterator[_Setting]:
         raise UserError(
             f"{path}: this describes several runs: python compare.py --train {path} --out DIR"
         )
-    yield from _settings_of_sections(path, {} if content is None else content)
+    yield from _settings_of_sections(f"{path}", content)
 
 
-def _settings_of_sections(path: pathlib.Path, content: Mapping) -> Iterator[_Setting]:
-    """Yields the settings of some sections of a file, as its reader gives them."""
+def _settings_of_sections(path: str, content: Any) -> Iterator[_Setting]:
+    """Yields the settings of some sections of a file, as its reader gives them; None has none."""
+    if content is None:
+        return
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold the sections {', '.join(_SECTIONS)}.")
     for section, keys in content.items():
-        origin = f"{path}, line {content.lc.key(section)[0] + 1}"
+        # What a merge (`<<`) brought in has no line of its own.
+        line = (content.lc.data or {}).get(section, (content.lc.line,))[0] + 1
+        origin = f"{path}, line {line}"
         if section not in _SECTIONS:
             raise UserError(f"{origin}: {unknown_name('section', section, _SECTIONS)}")
         if not isinstance(keys, dict):
             raise UserError(f"{origin}: the section {section!r} must hold `key: value` lines.")
         for key, value in keys.items():
-            # A key that a merge (`<<`) brought in has no line of its own.
             line = (keys.lc.data or {}).get(key, (keys.lc.line,))[0] + 1
             yield _Setting(section, key, value, f"{path}, line {line}")
 
@@ -293,11 +313,13 @@ def _check_key(setting: _Setting, sections: Mapping[str, type]) -> None:
     # A key of another section, or of another model, is the likelier slip than a misspelling.
     homes = [name for name, other in sections.items() if key in _keys(other)]
     models = [name for name, kind in MODELS.items() if key in _keys(kind)]
-    hint = ""
-    if homes:
-        hint = f" ({homes[0]}.{key} exists.)"
-    elif models:
-        hint = f" (model.{key} is a setting of model.name = {' or '.join(models)}.)"
+    if section == "model" and models:
+        own = next(name for name, kind in MODELS.items() if kind is sections["model"])
+        raise UserError(
+            f"{origin}: model.{key} is a setting of model.name = {' or '.join(models)}, but here"
+            f" model.name = {own}, whose settings are: {', '.join(_keys(sections['model']))}."
+        )
+    hint = f" ({homes[0]}.{key} exists.)" if homes else ""
     known = unknown_name(f"key in section {section!r}:", key, _keys(sections[section]))
     raise UserError(f"{origin}: {known}{hint}")
 

@@ -191,7 +191,7 @@ def table(results: dict) -> str:
     lines += _distance_lines(results["fvd"])
     elbo = results["elbo"]
     over = f"sum over {elbo['frames']} frames"
-    lines += ["", f"{'KL [nats]':26}{'per active step':>18}{over:>24}"]
+    lines += ["", f"{'KL [nats]':26}{'per step':>18}{over:>24}"]
     rows = zip(elbo["kl_names"], elbo["kl_per_step"], elbo["kl_sum"], strict=True)
     lines += [f"{name:26}{step:>18.4g}{total:>24.4g}" for name, step, total in rows]
     for name, why in results["not_computed"].items():

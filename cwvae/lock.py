@@ -64,7 +64,7 @@ class RunLock(contextlib.AbstractContextManager):
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{self._logdir}: {self._holder()} is training in this folder. Stop it, or give"
+                f"{self._logdir}: {self._holder()} is at work in this folder. Stop it, or give"
                 f" another {self._option}."
             ) from None
         except OSError as error:

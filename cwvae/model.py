@@ -37,7 +37,8 @@ class Elbo(NamedTuple):
     Attributes:
       nll: -ln p(x_t | s_t), [B, T]; T are the frames that the model explains, which for some
         models are fewer than they were given.
-      kl: KL(q || p) of every active step, one [B, T_l] per level (or per kind of latent).
+      kl: KL(q || p) of every active step, one [B, T_l] per level (or per kind of latent). Where
+        the active steps are the model's own choice (VTA), of every frame, 0 where it is none.
       diagnostics: What else is worth logging, by name, each [B, ...].
       statistics: In training, what each of the model's non-trainable weights is to move towards:
         the batch's mean or variance (`cwvae.normalization`).

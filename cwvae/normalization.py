@@ -50,7 +50,8 @@ class BatchNorm(keras.layers.Layer):
         if statistics is None:
             scale = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
             shift = self.beta - self.moving_mean * scale
-            return x * tf.cast(scale, x.dtype) + tf.cast(shift, x.dtype)
+            # In float32: of a channel that is far from zero the terms nearly cancel.
+            return tf.cast(tf.cast(x, tf.float32) * scale + shift, x.dtype)
         # The variance that comes back is the unbiased one: what the moving one is made of, as in
         # PyTorch.
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(

@@ -172,7 +172,9 @@ def write_boundaries(folder: pathlib.Path, options, model: VideoModel, data) -> 
       The same picture, as report.html shows it. None, and no file, for a model that knows no
       segments.
     """
-    context = _seen(model, rollouts.clips(data, range(1), 0, options.context), options)
+    # As many clips as samples.gif shows: the same prediction, and batch statistics need several.
+    videos = range(min(_CLIPS, options.num_videos))
+    context = _seen(model, rollouts.clips(data, videos, 0, options.context), options)
     if context.boundaries is None:
         return None
     near = dataclasses.replace(options, horizon=min(options.horizon, 3 * _LINE))

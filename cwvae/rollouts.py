@@ -79,7 +79,7 @@ def predict(
 
 
 def observed_levels(options: EvaluationConfig) -> dict:
-    """What only some models understand is passed to a model only where it is asked for."""
+    """Returns `observe_levels` for a model, where it is asked for: only some understand it."""
     if options.observe_levels is None:
         return {}
     return {"observe_levels": level_flags(options.observe_levels)}

@@ -9,7 +9,8 @@ from cwvae import config as configuration
 from cwvae.config import Config
 from cwvae.errors import UserError
 
-# What may change between a run's start and its going on: nothing that its weights depend on.
+# What may change between a run's start and its going on: nothing that its weights depend on (but,
+# with batch normalization, on the parts that a batch is computed in).
 CHANGEABLE = (
     "training.steps:",
     "training.log_every:",
@@ -86,8 +87,13 @@ def tell_left_out(left_out: list[str], config: Config, logdir: str | pathlib.Pat
     )
 
 
-def check(config: Config, logdir: str | pathlib.Path) -> None:
+def check(config: Config, logdir: str | pathlib.Path, advice: str | None = None) -> None:
     """Checks that a folder holds no run, or the same one.
+
+    Args:
+      config: Of the run that is to be in there.
+      logdir: The folder.
+      advice: What to do where it is another; None for what train.py's users can do.
 
     Raises:
       UserError: It holds a run of another configuration.
@@ -103,10 +109,11 @@ def check(config: Config, logdir: str | pathlib.Path) -> None:
         ]
         if frozen:
             lines, folder = "\n  ".join(frozen), shlex.quote(str(logdir))
-            raise UserError(
-                f"{logdir} holds a run of another configuration:\n  {lines}\nGive another --logdir,"
-                f" or go on with that run as it is: python train.py --logdir {folder}"
+            advice = advice or (
+                "Give another --logdir, or go on with that run as it is: python train.py --logdir"
+                f" {folder}"
             )
+            raise UserError(f"{logdir} holds a run of another configuration:\n  {lines}\n{advice}")
 
 
 def prepare(config: Config, logdir: str | pathlib.Path, fingerprint: str | None) -> None:

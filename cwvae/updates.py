@@ -23,8 +23,8 @@ def loss_and_scalars(
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Returns the loss of an ELBO's terms, and it and them as scalars by name.
 
-    `nll` is in nats per frame, each KL term in nats summed over the clip (`_sum`) and per active
-    step (`_per_step`), entropies in nats.
+    `nll` is in nats per frame, each KL term in nats summed over the clip (`_sum`) and per entry
+    of `Elbo.kl` (`_per_step`), entropies in nats.
 
     Args:
       config: Of the run.

@@ -53,7 +53,7 @@ def load(name: str, split: str, **options: object) -> Dataset:
     Raises:
       UserError: an unknown name, split or option, or data that are missing or damaged.
     """
-    _check(name, options)
+    check(name, options)
     check_split(split)
     windows = options.get("windows", "random")
     if windows not in WINDOWS:
@@ -90,7 +90,7 @@ def open_source(name: str, **options: object) -> Source:
     Raises:
       UserError: An unknown name or option, or one that does not fit.
     """
-    _check(name, options)
+    check(name, options)
     if name not in SOURCES:
         raise UserError(f"{name} is made as it is read: there is nothing to prepare.")
     source = SOURCES[name](**_own(SOURCES[name], options))
@@ -132,7 +132,16 @@ def options_of(name: str) -> list[str]:
     return known if name in GENERATORS else [*_OPTIONS, *(o for o in known if o not in _OPTIONS)]
 
 
-def _check(name: str, options: dict[str, object]) -> None:
+def check(name: str, options: dict[str, object]) -> None:
+    """Sees that there is such a data set, without looking for its files.
+
+    Args:
+      name: As for `load`.
+      options: As for `load`.
+
+    Raises:
+      UserError: No such data set, or an option that none has.
+    """
     names = [*GENERATORS, *SOURCES]
     if name not in names:
         raise UserError(unknown_name("data set", name, names))

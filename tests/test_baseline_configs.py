@@ -62,6 +62,47 @@ def test_a_baseline_is_trained_as_the_paper_says(data, model):
     assert clips[0] == pytest.approx(clips[1], rel=0.003)
 
 
+# What tests of the models prove, by model, channels and z.
+WEIGHTS = {
+    ("rssm", 1, 20): "5,103,009",
+    ("rssm", 3, 20): "5,106,339",
+    ("rssm", 3, 100): "12,879,379",
+    ("notmpabs", 1, 20): "12,466,817",
+    ("notmpabs", 3, 20): "12,470,147",
+    ("notmpabs", 3, 100): "34,396,627",
+    ("dcgan", 1, 10): "12,609,961",
+    ("dcgan", 3, 64): "12,685,443",
+    ("vgg", 1, 24): "22,773,985",
+    ("vgg", 3, 64): "22,827,651",
+    ("vta", 1, 8): "2,752,581",
+    ("vta", 3, 8): "2,760,775",
+}
+
+
+@every_file
+def test_a_file_states_the_weights(data, model):
+    options = load(data, model)[0].model
+    kind = getattr(options, "network", model)
+    latents = getattr(options, "stochastic_size", None) or options.state_size
+    text = (CONFIGS / "baselines" / f"{data}_{model}.yml").read_text()
+    assert f"{WEIGHTS[kind, options.channels, latents]}" in " ".join(text.replace("#", "").split())
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_settings_are_the_published_ones_or_as_adapted(data):
+    svg, vta = (load(data, model)[0] for model in ("svg", "vta"))
+    # z, learning rate, and the standard deviation of the published beta or the nearest allowed.
+    published = {"moving_mnist": (10, 1e-3, 0.4525), "kth_actions": (24, 8e-4, 0.1)}
+    given = (svg.model.stochastic_size, svg.training.learning_rate, svg.model.decoder_stddev)
+    assert given == published.get(data, (64, 1e-3, 0.7838))
+    assert (svg.model.feature_size, svg.model.hidden_size) == (128, 256)
+    assert (svg.training.batch_size, svg.training.amsgrad) == (100, False)
+    assert (vta.training.batch_size, vta.training.learning_rate) == (64, 5e-4)
+    assert (vta.training.clip_norm, vta.training.amsgrad) == (10, True)
+    assert (vta.model.decoder_stddev, vta.model.max_segment_length) == (0.5, 8)
+    assert (vta.model.init_size, vta.model.max_segments) == (5, 23)
+
+
 @every_file
 def test_a_file_begins_with_what_to_know(data, model):
     text = (CONFIGS / "baselines" / f"{data}_{model}.yml").read_text()

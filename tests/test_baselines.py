@@ -10,7 +10,7 @@ import tensorflow as tf
 import tiny
 
 import cwvae
-from cwvae import config, evaluation, export, factory, training
+from cwvae import config, evaluation, export, factory, pictures, rollouts, training
 
 MODELS = ["svg", "vta"]
 
@@ -128,10 +128,17 @@ def test_batch_statistics_are_an_option_of_evaluation():
         "predict_chunks",
         lambda *args, **options: asked.append(options) or predict(model, *args, **options),
     )
-    from cwvae import rollouts
-
     list(rollouts.predict(model, context, settings.evaluation, 0, 0))
     assert asked == [{"batch_statistics": True}]
+
+
+def test_boundaries_are_drawn_with_batch_statistics_too(tmp_path):
+    settings = tiny.settings(
+        "evaluation.batch_statistics=true", "evaluation.num_videos=2", model="vta"
+    )
+    model = factory.build(settings, 0)
+    assert pictures.write_boundaries(tmp_path, settings.evaluation, model, tiny.Squares(40))
+    assert (tmp_path / "boundaries.png").exists()
 
 
 def test_the_published_weight_of_the_kl_stands_for_a_standard_deviation():
@@ -141,6 +148,7 @@ def test_the_published_weight_of_the_kl_stands_for_a_standard_deviation():
     np.testing.assert_allclose(model.decoder_stddev, math.sqrt(1e-4 * 32 * 32 / 2), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_in_bfloat16_it_trains_and_keeps_its_weights_in_float32(model, tmp_path):
     trained = trainer(tiny.settings("training.precision=bfloat16", model=model), tmp_path)

@@ -69,7 +69,9 @@ def test_a_run_is_the_defaults_then_what_is_shared_then_its_own(write):
 
 
 def test_a_file_may_share_nothing_and_a_run_may_change_nothing(write):
-    configs = configuration.load_comparison(write("runs:\n  1:\n  2 b:\n    model: {levels: 4}\n"))
+    configs = configuration.load_comparison(
+        write('runs:\n  "1":\n  2 b:\n    model: {levels: 4}\n')
+    )
     assert configs["1"] == configuration.load()
     assert configs["2 b"].model.levels == 4
 
@@ -83,6 +85,8 @@ def test_a_file_may_share_nothing_and_a_run_may_change_nothing(write):
         ("runs: [a, b]\n", ["the section 'runs' must hold"]),
         ("runs: {../a: {}}\n", ["a run called '../a'", "letters"]),
         ("runs: {'': {}}\n", ["a run called ''"]),
+        ("runs: {1: {}}\n", ["a run called 1", "in quotes"]),
+        ("runs: {table.md: {}}\n", ["a run called 'table.md'"]),
         ("runs: {a: {}, a: {}}\n", ["not readable as YAML", "duplicate key"]),
         ("runs: {a: 3}\n", ["must hold the sections model, data, training, evaluation"]),
         ("runs: {a: {modle: {}}}\n", ["line 1", "did you mean 'model'?"]),
@@ -351,7 +355,7 @@ def test_one_comparison_at_a_time(go, tmp_path):
 
 def test_a_training_of_the_users_own_is_not_disturbed(go, tmp_path):
     folder = tmp_path / "out" / "CW-VAE"
-    with lock.RunLock(folder), pytest.raises(UserError, match="is training in this folder"):
+    with lock.RunLock(folder), pytest.raises(UserError, match="is at work in this folder"):
         go()
     assert not (folder / "config.yml").exists()
 

@@ -594,7 +594,7 @@ def test_a_mistake_is_one_message_and_starts_no_tensorflow(tmp_path, runs, no_te
     assert message.startswith(f"{tmp_path / 'gone'} (from b=")
     result = run("compare.py", "--out", tmp_path / "out", env=no_tensorflow)
     assert result.returncode == 2
-    assert "give the folder of an evaluated run, or --paper" in result.stderr
+    assert "give the folder of an evaluated run, --train FILE" in result.stderr
     assert "--out" in run("compare.py", "--paper", env=no_tensorflow).stderr
 
 

@@ -328,8 +328,14 @@ def test_published_training_settings_come_with_the_model(write):
         (["model.name=rnn"], ["unknown model 'rnn'", "cwvae, svg, vta"]),
         (["model.name=vtaa"], ["did you mean 'vta'?"]),
         (["model.name=[vta]"], ["unknown model ['vta']"]),
-        (["model.name=svg", "model.levels=2"], ["'levels'", "a setting of model.name = cwvae"]),
-        (["model.state_size=2"], ["'state_size'", "a setting of model.name = vta"]),
+        (
+            ["model.name=svg", "model.levels=2"],
+            ["model.levels is a setting of model.name = cwvae, but here model.name = svg"],
+        ),
+        (
+            ["model.state_size=2"],
+            ["model.state_size is a setting of model.name = vta", "here model.name = cwvae"],
+        ),
         (["model.name=svg", "model.mse_beta=1e-4"], ["model.decoder_stddev = 0.45", "set one"]),
         (["model.name=svg", "model.decoder_stddev=null"], ["set one"]),
         (["model.name=svg", "model.network=resnet"], ["'dcgan' or 'vgg', not 'resnet'"]),
@@ -407,6 +413,21 @@ def test_broken_files(write, text, words):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_a_slip_in_a_files_name_is_told():
+    assert "Did you mean configs/quickstart.yml?" in refusal("configs/quikstart.yml")
+    message = refusal("configs/kth_actions_notmpab.yml")
+    assert "Did you mean configs/baselines/kth_actions_notmpabs.yml?" in message
+
+
+def test_a_section_may_be_merged_from_another_place(write):
+    text = "data: &d {seed: 3}\ntraining: {steps: 4}\n"
+    assert configuration.load(write(text + "evaluation:\n  seed: 5\n")).evaluation.seed == 5
+    path = write("shared:\n  <<: {model: {levels: 2}}\nruns:\n  A: &a {data: {seed: 3}}\n  B: *a\n")
+    configs = configuration.load_comparison(path)
+    assert [config.model.levels for config in configs.values()] == [2, 2]
+    assert configs["B"].data.seed == 3
 
 
 def test_the_file_of_a_comparison_says_what_takes_it():

@@ -132,6 +132,7 @@ def test_metrics_json_states_the_protocol_and_the_counts(run):
     assert written["elbo"] == {
         "frames": 7,
         "nll_per_frame": 2.0,
+        "kl_names": ["level0", "level1"],
         "kl_per_step": [3.0, 1.0],
         "kl_sum": [21.0, 3.0],
     }

@@ -89,7 +89,7 @@ def test_runs_in_other_folders_do_not_matter(tmp_path, holder):
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "a" * 10_000])
 def test_a_file_that_says_nothing_of_use_still_locks(tmp_path, holder, content):
     (tmp_path / ".lock").write_text(content)
-    assert refused(tmp_path).startswith(f"{tmp_path}: another process is training")
+    assert refused(tmp_path).startswith(f"{tmp_path}: another process is at work")
 
 
 def test_a_left_over_file_longer_than_ours_is_overwritten(tmp_path):

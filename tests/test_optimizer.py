@@ -34,12 +34,12 @@ def test_amsgrad_keeps_the_largest_second_moment():
     for amsgrad in (False, True):
         variable = keras.Variable(START)
         adam = Adam([variable], 0.01, 1e-4, amsgrad)
-        for gradient in [*GRADIENTS * SCALES, *[np.zeros_like(START)] * 2000]:
+        for gradient in [*GRADIENTS * SCALES, *[np.zeros_like(START)] * 200]:
             adam.apply([tf.constant(gradient)], tf.constant(True))
         changes.append(adam.state)
     (largest,) = (v for name, v in changes[1].items() if name.startswith("largest_velocity/"))
     (last,) = (v for name, v in changes[0].items() if name.startswith("velocity/"))
-    assert np.all(largest.numpy() > 5 * last.numpy())
+    assert np.all(largest.numpy() > 1.2 * last.numpy())
 
 
 @pytest.mark.parametrize("compiled", [False, True])

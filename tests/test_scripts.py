@@ -509,7 +509,7 @@ def test_eval_prints_a_table(evaluated):
         scores = results["scores"][name].values()
         for row, mean in zip(rows, ("mean_soon", "mean"), strict=True):
             assert row.split() == [f"{score[mean]:.3f}" for score in scores]
-    assert sum(line.startswith("level ") for line in lines) == 2
+    assert sum(line.startswith("level") for line in lines) == 2
     assert f"Written to {logdir / 'eval'}." in lines
 
 

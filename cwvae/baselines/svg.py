@@ -19,7 +19,8 @@ but for a constant, where
 
 Departures from the released code: batch normalization in training takes the statistics of all
 frames of a batch together, there it takes each time step's apart; skips come from the last frame
-that is seen, there from the one before it (unless `last_frame_skip`); predictions use moving
+that is seen, there from the one before it (or, with `last_frame_skip`, from the frame before each,
+be it predicted); predictions use moving
 statistics unless asked otherwise, there those of the clips at hand.
 
 In code t counts from 0. Symbols: B batch, T frames, g features, z latents; time-major within.
@@ -111,8 +112,8 @@ class SVG(VideoModel):
             one of a published beta.
           context: Frames whose skips a teacher-forced pass uses, from 1: frame t is decoded with
             the skips of frame min(t - 1, context - 1), as a prediction from that many frames would
-            be. The released code stops one frame earlier unless `last_frame_skip`. Predictions use
-            the last frame of the context that they are given.
+            be. The released code stops one frame earlier, or with `last_frame_skip` not at all.
+            Predictions use the last frame of the context that they are given.
           channel_multiplier: Scales the filters of all convolutions.
           precision: "float32" or "mixed_bfloat16", of the convolutions.
         """

@@ -413,8 +413,8 @@ class VTA(VideoModel):
         states, features = self.imagine(state, frames, seed)
         chosen = tf.concat([state.boundary[None], states.boundary[:-1]], 0)
         last = State(*(part[-1] for part in states))
-        frames = self.decode(features, normalization.of(batch=batch_statistics))
-        return frames, _swap(chosen[..., boundaries.READ] > 0), last
+        means = self.decode(features, normalization.of(batch=batch_statistics))
+        return means, _swap(chosen[..., boundaries.READ] > 0), last
 
     def predict_chunks(
         self, context, horizon: int, seed, batch_statistics: bool = False

@@ -3,8 +3,9 @@
 They must agree in what is scored and how: context, horizon, number of videos and of samples, which
 levels see the context, the size of frames, all settings of the data that change the test videos,
 the protocol of every measure, and what went into FVD. They may differ in what is judged: the model,
-its training and the training data; and in the seed and the batch size of the evaluation, which draw
-other samples from the same distribution. Data sets may differ from one another in all of this.
+its training and the training data; in the seed and the batch size of the evaluation, which draw
+other samples from the same distribution; and in what batch normalization uses, which is noted. Data
+sets may differ from one another in all of this.
 """
 
 import itertools
@@ -46,7 +47,12 @@ def check(runs: Sequence[Run], protocol: str) -> list[str]:
                 f"{run.folder}: not evaluated with --protocol {protocol}, but with"
                 f" {' and '.join(run.results['protocols'])}: {both}"
             )
-    notes = []
+    notes = [
+        f"{run.label} on {run.data} normalizes by the clips that are predicted together"
+        " (evaluation.batch_statistics), so that a prediction depends on the others."
+        for run in runs
+        if run.results["settings"]["evaluation"].get("batch_statistics")
+    ]
     # All pairs: a measure that the first run lacks may differ between two others.
     for first, other in itertools.combinations(runs, 2):
         _check_settings(first, other)

@@ -25,6 +25,7 @@ from cwvae.errors import UserError
 _ROOT = pathlib.Path(__file__).parent.parent.parent
 # Seconds between times that a run's seconds.json is written: what a power cut loses of them.
 _TICK = 10
+_OTHER_RUN = "Give another --out, or the run another name in the file, or take the change back."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ def plan(path: str | pathlib.Path, out: str | pathlib.Path, protocol: str) -> li
     ]
     _check_scored_alike(path, members, protocol)
     for member in members:
-        run_folder.check(member.config, member.folder)
+        run_folder.check(member.config, member.folder, _OTHER_RUN)
     return members
 
 
@@ -217,7 +218,9 @@ def _train_and_evaluate(member: Member, heading: str, scripts: _Scripts) -> None
 def _prepare(member: Member) -> None:
     """Writes a run's config.yml, for train.py and eval.py to read."""
     with lock.RunLock(member.folder):
-        run_folder.check(member.config, member.folder)  # Again: now the folder is locked.
+        run_folder.check(
+            member.config, member.folder, _OTHER_RUN
+        )  # Again: now the folder is locked.
         configuration.save_run(member.config, member.folder)
 
 

@@ -153,7 +153,7 @@ def kl_table(groups: Mapping[str, list[Run]], columns_of_paper: Mapping[str, str
       columns_of_paper: As for `table_1`.
 
     Returns:
-      The table, None if there is nothing to show.
+      The table, with the terms of models without levels in its notes; None if no model has levels.
     """
     sums = {label: {} for label in labels(groups)}  # {model: {data: (nats by level, frames)}}
     others = []

@@ -178,7 +178,7 @@ def _kl(elbo: dict) -> str:
     nll = elbo["nll_per_frame"]
     bound = -(nll * frames + sum(sums))
     table = (
-        f'<thead><tr><th class="corner">Term</th><th>per active step</th><th>sum over {frames}'
+        f'<thead><tr><th class="corner">Term</th><th>per step</th><th>sum over {frames}'
         f" frames</th></tr></thead><tbody>{rows}</tbody>"
     )
     return (
