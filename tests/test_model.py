@@ -286,14 +286,24 @@ def test_weight_paths_are_unique():
     assert len(set(paths)) == len(paths)
 
 
-def test_learning_overfits_four_clips():
+@pytest.mark.parametrize(
+    "factors",
+    [
+        (3,),
+        pytest.param((), id="RSSM", marks=pytest.mark.slow),
+        pytest.param((1, 1), id="NoTmpAbs", marks=pytest.mark.slow),
+    ],
+)
+def test_learning_overfits_four_clips(factors):
     # A bright square that moves: two positions, two directions.
     video = np.zeros((4, 12, 32, 32, 1), np.float32)
     for clip, (start, speed) in enumerate([(2, 1), (20, -1), (2, 2), (22, -2)]):
         for t in range(12):
             x = min(max(start + speed * t, 0), 24)
             video[clip, t, 10:18, x : x + 8] = 1.0
-    model = build(levels=2, factors=(3,), deterministic_size=32, hidden_size=32, decoder_stddev=0.3)
+    levels = len(factors) + 1
+    sizes = dict(deterministic_size=32, hidden_size=32, decoder_stddev=0.3)
+    model = build(levels=levels, factors=factors, **sizes)
     optimizer = keras.optimizers.Adam(3e-3, epsilon=1e-4)
     optimizer.build(model.trainable_variables)
     # What the decoder's normalization alone costs: the loss of a perfect prediction.
@@ -303,9 +313,10 @@ def test_learning_overfits_four_clips():
     def step(number):
         with tf.GradientTape() as tape:
             seed = tf.stack([number, 0])
-            loss = training_loss(model.elbo(video, seed), (1.0, 1.0))
+            loss = training_loss(model.elbo(video, seed), (1.0,) * levels)
         optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
         return loss
 
     losses = [float(step(tf.constant(i, tf.int64))) - best for i in range(300)]
-    assert np.mean(losses[-10:]) < 0.15 * losses[0]
+    assert losses[0] > 300  # Nats per frame above that.
+    assert np.mean(losses[-10:]) < 30
