@@ -14,9 +14,10 @@ def section(results: dict) -> str:
         "Predicted frames": f"{results['horizon']:,}",
         "Samples per clip": f"{results['num_samples']:,}",
         "Frames": results["frames"],
-        "Levels that see the context": f"{levels} (fastest first)" if levels else "all",
         "Protocols": ", ".join(results["protocols"]),
     }
+    if levels:
+        facts["Levels that see the context"] = f"{levels} (fastest first)"
     facts = "".join(f"<div><dt>{k}</dt><dd>{text.escape(v)}</dd></div>" for k, v in facts.items())
     warnings = "".join(
         text.callout(f"<p><b>FVD:</b> {text.escape(warning)}</p>")
