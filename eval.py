@@ -12,11 +12,11 @@ import sys
 from collections.abc import Collection, Mapping
 
 import data_loaders
-from cwvae import checkpoints
 from cwvae import config as configuration
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error, unknown_name
 from cwvae.metrics import fvd, lpips
+from cwvae.run import checkpoints
 from cwvae.startup import quiet_tensorflow
 
 

@@ -16,11 +16,14 @@ import signal
 import sys
 
 import data_loaders
-from cwvae import checkpoints, export, lock, run_folder, strategies
 from cwvae import config as configuration
+from cwvae import export
 from cwvae.config import Config
 from cwvae.errors import exit_on_user_error
+from cwvae.run import checkpoints
+from cwvae.run import folder as run_folder
 from cwvae.startup import quiet_tensorflow
+from cwvae.training import strategies
 
 
 def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
@@ -40,7 +43,7 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
         export.check_source(config.training.init_from, config)
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
     left_out = run_folder.check_lengths(config, *data)
-    with lock.RunLock(logdir) if chief else contextlib.nullcontext():
+    with run_folder.locked(logdir) if chief else contextlib.nullcontext():
         source = None if checkpoints.steps(logdir) else config.training.init_from
         if chief:
             run_folder.prepare(config, logdir, data[0].fingerprint)
@@ -49,7 +52,8 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
             print(f"Worker {number} of TF_CONFIG's {count}: waiting for all.", file=sys.stderr)
         # TensorFlow starts here, once all that a user may have got wrong has been looked at.
         with quiet_tensorflow():
-            from cwvae import factory, training
+            from cwvae import factory
+            from cwvae.training import loop
 
             strategy = strategies.build(config.training.strategy)
         with strategies.telling_of_lost_workers():
@@ -58,7 +62,7 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
                 model = factory.build(config, config.training.seed)
                 if source:
                     export.load_weights(model, source)
-            trainer = training.Trainer(config, model, *data, logdir, strategy)
+            trainer = loop.Trainer(config, model, *data, logdir, strategy)
             return None if trainer.run() else trainer.stopped_by
 
 

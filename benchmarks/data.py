@@ -23,8 +23,8 @@ sys.path.insert(0, str(ROOT))
 
 import data_loaders  # noqa: E402 - found through the path above
 from cwvae.startup import quiet_tensorflow  # noqa: E402
-from data_loaders import store  # noqa: E402
 from data_loaders.pipeline import Dataset  # noqa: E402
+from data_loaders.store import store  # noqa: E402
 
 BATCH, LENGTH, SHAPE = 50, 100, (64, 64, 3)
 CLIP = 300  # Frames per clip of the stores, as in GQN Mazes.

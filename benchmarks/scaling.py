@@ -44,9 +44,9 @@ def main() -> None:
     with quiet_tensorflow():
         import tensorflow as tf
 
-        from cwvae import estimate
+        from cwvae.training import memory
     for dtype in (tf.float32, tf.bfloat16):
-        machine = estimate.measure(dtype)
+        machine = memory.measure(dtype)
         print(
             f"{dtype.name}: {machine.operations / 1e9:.0f} GFLOP/s in products of 1024x1024,"
             f" {machine.bandwidth / 1e9:.0f} GB/s read and written"

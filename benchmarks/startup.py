@@ -56,13 +56,14 @@ def parts(options: list[str]) -> dict[str, float]:
         import tensorflow as tf
 
         done("import of TensorFlow")
-        from cwvae import factory, strategies, training
+        from cwvae import factory
+        from cwvae.training import loop, strategies
     done("other imports")
     strategy = strategies.build(config.training.strategy)
     with tempfile.TemporaryDirectory() as logdir:
         with strategy.scope():
             model = factory.build(config, config.training.seed)
-        trainer = training.Trainer(config, model, *data, logdir, strategy)
+        trainer = loop.Trainer(config, model, *data, logdir, strategy)
         done("model and optimizer")
         batches = trainer._batches()
         arguments = tf.constant(0, tf.int64), tf.constant(1), tf.constant(0.0)

@@ -27,7 +27,9 @@ def measure(options: argparse.Namespace) -> dict:
         import numpy as np
         import tensorflow as tf
 
-        from cwvae import factory, training, updates
+        from cwvae import factory
+        from cwvae.training import loop
+        from cwvae.training import step as training_step
 
     hierarchy = [f"model.levels={options.levels}", f"model.factor={options.factor}"]
     config = configuration.load(
@@ -43,10 +45,10 @@ def measure(options: argparse.Namespace) -> dict:
         ],
     )
     model = factory.build(config, seed=0)
-    optimizer = training.build_optimizer(config.training, model)
+    optimizer = loop.build_optimizer(config.training, model)
     # As the training script does: the step within the loop over several steps.
-    step = updates.build_step(config, model, optimizer, jit=bool(options.jit))
-    steps = updates.build_steps(config, step, optimizer, tf.distribute.get_strategy())
+    step = training_step.build_step(config, model, optimizer, jit=bool(options.jit))
+    steps = training_step.build_steps(config, step, optimizer, tf.distribute.get_strategy())
     size, channels = config.model.frame_size, config.model.channels
     shape = (options.batch, options.length, size, size, channels)
     video = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -6,7 +6,7 @@ import pathlib
 import typing
 
 if typing.TYPE_CHECKING:
-    from cwvae.model import VideoModel
+    from cwvae.video_model import VideoModel
 
 
 def load(logdir: str | pathlib.Path, step: int | None = None) -> VideoModel:
@@ -20,7 +20,8 @@ def load(logdir: str | pathlib.Path, step: int | None = None) -> VideoModel:
       cwvae.errors.UserError: No run in the folder, or no checkpoint that fits it.
     """
     # Imported here, so that a configuration can be read without starting TensorFlow.
-    from cwvae import checkpoints, config, errors, export, factory
+    from cwvae import config, errors, export, factory
+    from cwvae.run import checkpoints
 
     settings = config.load_run(logdir)
     if export.is_export(logdir):

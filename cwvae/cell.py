@@ -9,8 +9,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from cwvae.baselines.recurrent import GRUWeights, gru
 from cwvae.distributions import DiagGaussian
-from cwvae.recurrent import GRUWeights, gru
 
 # The original adds this to the hidden features that feed a standard deviation's layer.
 _STDDEV_SHIFT = 0.54

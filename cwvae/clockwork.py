@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cwvae import recurrence
 from cwvae.cell import RSSMCell, State
-from cwvae.distributions import DiagGaussian
-from cwvae.noise import Noise
+from cwvae.distributions import DiagGaussian, Noise
+from cwvae.fast import recurrence
 
 
 def periods(factors: Sequence[int]) -> tuple[int, ...]:

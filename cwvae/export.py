@@ -14,16 +14,16 @@ import pathlib
 import tempfile
 from typing import TYPE_CHECKING, Literal
 
-from cwvae import checkpoints
 from cwvae import config as configuration
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
+from cwvae.run import checkpoints
 from cwvae.startup import quiet_tensorflow
 
 if TYPE_CHECKING:
     import h5py
 
-    from cwvae.model import VideoModel
+    from cwvae.video_model import VideoModel
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.yml"
 # What a file of HDF5 takes for each array beside its numbers, at most.

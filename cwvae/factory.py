@@ -4,7 +4,8 @@ import keras
 
 from cwvae.baselines import svg, vta
 from cwvae.config import Config, per_level
-from cwvae.model import CWVAE, VideoModel
+from cwvae.model import CWVAE
+from cwvae.video_model import VideoModel
 
 
 def build(config: Config, seed: int | None = None) -> VideoModel:

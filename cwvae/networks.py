@@ -9,7 +9,7 @@ float32 weights; what they return is float32.
 import keras
 import tensorflow as tf
 
-from cwvae import convolutions
+from cwvae.fast import convolutions
 
 _NUM_LAYERS = {32: 3, 64: 4, 128: 5}
 
@@ -27,7 +27,7 @@ def _filters(frame_size: int, channel_multiplier: float) -> list[int]:
 
 
 class _Weights(keras.layers.Layer):
-    """Kernel and bias of a convolution; `cwvae.convolutions` computes with them."""
+    """Kernel and bias of a convolution; `cwvae.fast.convolutions` computes with them."""
 
     def __init__(self, kernel_shape: tuple[int, ...], filters: int, *, precision: str, name: str):
         super().__init__(name=name, dtype=precision)

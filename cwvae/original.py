@@ -139,14 +139,16 @@ def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int
         )
     # TensorFlow starts here, once all that a user may have got wrong has been looked at.
     with quiet_tensorflow():
-        from cwvae import checkpoints, factory, training
+        from cwvae import factory
+        from cwvae.run import checkpoints
+        from cwvae.training import loop
 
     names, arrays, step = _read(checkpoint)
     model = factory.build(config)
     assign_in_original_order(model, arrays, names)
     configuration.save_run(config, logdir)
     # Adam begins anew: its state is not brought in.
-    optimizer = training.build_optimizer(config.training, model)
+    optimizer = loop.build_optimizer(config.training, model)
     meta = {"config": configuration.as_plain(config)}
     checkpoints.save(logdir, step, model, optimizer, meta=meta)
     return step

@@ -6,18 +6,19 @@ import pathlib
 
 from cwvae.errors import UserError, unknown_name
 from cwvae.startup import quiet_tensorflow
-from data_loaders import preparation, tfds_records
-from data_loaders.downloads import data_folder
-from data_loaders.kth_actions import KthActions
-from data_loaders.moving_digits import MovingDigits
+from data_loaders.generated.moving_digits import MovingDigits
+from data_loaders.generated.procedural_mazes import ProceduralMazes
 from data_loaders.options import check_split
 from data_loaders.pipeline import WINDOWS, Dataset
-from data_loaders.procedural_mazes import ProceduralMazes
-from data_loaders.published import Published
+from data_loaders.published import tfds_records
+from data_loaders.published.downloads import data_folder
+from data_loaders.published.kth_actions import KthActions
+from data_loaders.published.sets import Published
+from data_loaders.published.tfds_directory import TfdsDirectory, TfdsStream
 from data_loaders.sources import Source
-from data_loaders.store import Store
-from data_loaders.tfds_directory import TfdsDirectory, TfdsStream
-from data_loaders.video_folder import VideoFolder
+from data_loaders.store import preparation
+from data_loaders.store.store import Store
+from data_loaders.video.folder import VideoFolder
 
 __all__ = ["Dataset", "Source", "load", "open_source"]
 
@@ -119,7 +120,7 @@ def _stream(name: str, split: str, options: dict[str, object]) -> TfdsStream:
     folder = _prepared_by_tfds(source, options)
     if folder is None:
         with quiet_tensorflow():
-            from data_loaders import builders
+            from data_loaders.published import builders
 
         folder = builders.build(source, data_folder(options.get("data_dir")))
     return TfdsStream(split, folder=folder, **_own(TfdsStream, options))

@@ -20,9 +20,9 @@ import data_loaders
 from cwvae import config as configuration
 from cwvae import visualize
 from cwvae.errors import UserError, exit_on_user_error
-from data_loaders import preparation, store
 from data_loaders.sources import SPLITS
-from data_loaders.store import Store
+from data_loaders.store import preparation, store
+from data_loaders.store.store import Store
 
 _SHOWN = (4, 8)  # Clips of each split, and frames of each, in the picture.
 _CONFIGS = pathlib.Path(__file__).parent.parent / "configs"

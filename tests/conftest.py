@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import pytest
-from scripts import ENVIRONMENT
+from helpers.scripts import ENVIRONMENT
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

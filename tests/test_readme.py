@@ -4,11 +4,11 @@ import pathlib
 import re
 import shlex
 
-import tiny
+from helpers import tiny
 
 from cwvae import config
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
     line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()
@@ -38,7 +38,8 @@ def test_settings_in_commands_are_valid():
 
 
 def test_the_python_example_runs(tmp_path, capsys):
-    from cwvae import checkpoints, factory
+    from cwvae import factory
+    from cwvae.run import checkpoints
 
     settings = tiny.settings("data.test_length=120")
     config.save(settings, tmp_path / "config.yml")

@@ -15,9 +15,7 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
-from ruamel.yaml import YAML
-from scripts import (
+from helpers.scripts import (
     ROOT,
     TINY,
     error_of,
@@ -29,6 +27,8 @@ from scripts import (
     steps_of,
     succeed,
 )
+from PIL import Image
+from ruamel.yaml import YAML
 
 import data_loaders
 from cwvae import config as configuration

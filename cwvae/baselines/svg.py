@@ -32,11 +32,17 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cwvae import normalization
+from cwvae.baselines import normalization
 from cwvae.baselines.svg_networks import Decoder, Encoder, RecurrentNet, stretch
-from cwvae.distributions import DiagGaussian
-from cwvae.model import CHUNK, Elbo, Rollout, VideoModel, as_frames, as_seed
-from cwvae.noise import Noise
+from cwvae.distributions import DiagGaussian, Noise
+from cwvae.video_model import (
+    CHUNK,
+    Elbo,
+    Rollout,
+    VideoModel,
+    as_frames,
+    as_seed,
+)
 
 
 def stddev_of_beta(beta: float, frame_size: int, channels: int) -> float:
@@ -168,7 +174,7 @@ class SVG(VideoModel):
         Args:
           frames: [T, B, H, W, C], T from 2.
           noise: Of the latents.
-          statistics: As for `cwvae.normalization.BatchNorm`.
+          statistics: As for `cwvae.baselines.normalization.BatchNorm`.
         """
         features, skips = self.encoder.encode(frames, statistics)
         passed = self.teacher_forced(features, noise)

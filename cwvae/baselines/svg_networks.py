@@ -22,8 +22,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from cwvae.normalization import BatchNorm
-from cwvae.recurrent import LSTM, LSTMState
+from cwvae.baselines.normalization import BatchNorm
+from cwvae.baselines.recurrent import LSTM, LSTMState
 
 _FILTERS = {32: (64, 128, 256), 64: (64, 128, 256, 512), 128: (64, 128, 256, 512, 512)}
 _SLOPE = 0.2
@@ -278,7 +278,7 @@ class Encoder(keras.layers.Layer):
 
         Args:
           video: Frames in [0, 1], [T, B, H, W, C].
-          statistics: As for `cwvae.normalization.BatchNorm`.
+          statistics: As for `cwvae.baselines.normalization.BatchNorm`.
 
         Returns:
           Features, float32 [T, B, g], and the skips, each [T, B, h, w, filters], the one next to
@@ -368,7 +368,7 @@ class Decoder(keras.layers.Layer):
         Args:
           features: [T, B, g].
           shares: From `shares`, for S of 1 to T frames; later frames read the last one's skips.
-          statistics: As for `cwvae.normalization.BatchNorm`.
+          statistics: As for `cwvae.baselines.normalization.BatchNorm`.
 
         Returns:
           The means of the frames, float32 [T, B, H, W, C], in (0, 1).

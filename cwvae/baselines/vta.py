@@ -26,8 +26,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cwvae import normalization, recurrence
-from cwvae.baselines import boundaries
+from cwvae.baselines import boundaries, normalization
+from cwvae.baselines.recurrent import GRU, GRUWeights, gru
 from cwvae.baselines.vta_networks import (
     Belief,
     BoundaryDetector,
@@ -35,10 +35,16 @@ from cwvae.baselines.vta_networks import (
     FrameEncoder,
     Linear,
 )
-from cwvae.distributions import DiagGaussian
-from cwvae.model import CHUNK, Elbo, Rollout, VideoModel, as_frames, as_seed
-from cwvae.noise import Noise
-from cwvae.recurrent import GRU, GRUWeights, gru
+from cwvae.distributions import DiagGaussian, Noise
+from cwvae.fast import recurrence
+from cwvae.video_model import (
+    CHUNK,
+    Elbo,
+    Rollout,
+    VideoModel,
+    as_frames,
+    as_seed,
+)
 
 # Numbers of the noises.
 _ABSTRACTION, _OBSERVATION, _BOUNDARY = range(3)

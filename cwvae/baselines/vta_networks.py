@@ -15,8 +15,8 @@ import math
 import keras
 import tensorflow as tf
 
+from cwvae.baselines.normalization import BatchNorm
 from cwvae.distributions import DiagGaussian
-from cwvae.normalization import BatchNorm
 
 _NUM_LAYERS = {32: 3, 64: 4, 128: 5}
 _POINT = 4  # Height and width of the smallest map.

@@ -16,9 +16,9 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from cwvae import whole_files
 from cwvae.comparison import agreement, figures, formats, paper, runs, tables
 from cwvae.errors import UserError
+from cwvae.run.files import write
 
 PROTOCOLS = ("standard", "cwvae2021")
 
@@ -132,7 +132,7 @@ def _write(folder, files):
                 old.unlink()
         for name, content in files.items():
             path = folder / name
-            whole_files.write(path, content)
+            write(path, content)
             paths.append(path)
     except OSError as error:
         raise UserError(

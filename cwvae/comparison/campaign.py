@@ -15,12 +15,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from cwvae import checkpoints, lock, run_folder
 from cwvae import config as configuration
 from cwvae.comparison import costs, runs
 from cwvae.comparison.agreement import scored_settings
 from cwvae.config import Config
 from cwvae.errors import UserError
+from cwvae.run import checkpoints
+from cwvae.run import folder as run_folder
 
 _ROOT = pathlib.Path(__file__).parent.parent.parent
 # Seconds between times that a run's seconds.json is written: what a power cut loses of them.
@@ -98,7 +99,7 @@ def run(
       UserError: A folder that cannot be written, or in which another process is at work.
     """
     # Against a second one in the same folder.
-    with lock.RunLock(out, "--out"), _Scripts(start) as scripts:
+    with run_folder.locked(out, "--out"), _Scripts(start) as scripts:
         for number, member in enumerate(members, 1):
             _train_and_evaluate(member, f"[{number}/{len(members)}] {member.label}", scripts)
             if scripts.stopped_by:
@@ -217,7 +218,7 @@ def _train_and_evaluate(member: Member, heading: str, scripts: _Scripts) -> None
 
 def _prepare(member: Member) -> None:
     """Writes a run's config.yml, for train.py and eval.py to read."""
-    with lock.RunLock(member.folder):
+    with run_folder.locked(member.folder):
         run_folder.check(
             member.config, member.folder, _OTHER_RUN
         )  # Again: now the folder is locked.

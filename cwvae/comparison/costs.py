@@ -8,11 +8,11 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from cwvae import whole_files
 from cwvae.comparison import formats, runs
 from cwvae.comparison.runs import Run
 from cwvae.comparison.tables import Cell, Row, Table
 from cwvae.errors import UserError
+from cwvae.run import files
 
 _COLUMNS = [
     ("Model", "Weights [millions]"),
@@ -41,15 +41,15 @@ def write(arguments: Sequence[str], out: str | pathlib.Path) -> tuple[str, list[
     """
     rows = [Row(run.label, _cells(run)) for run in runs.read(arguments)]
     table = Table("training", "What each model cost.", _COLUMNS, rows, [], _NOTES)
-    files = {
+    texts = {
         "training.md": formats.markdown(table),
         "training.csv": formats.csv_text(table),
         "training.tex": formats.latex_file([table]),
     }
-    paths = [pathlib.Path(out) / name for name in files]
+    paths = [pathlib.Path(out) / name for name in texts]
     for path in paths:
-        whole_files.write(path, files[path.name])
-    return files["training.md"], paths
+        files.write(path, texts[path.name])
+    return texts["training.md"], paths
 
 
 def read_seconds(folder: pathlib.Path) -> dict[str, float]:
@@ -76,7 +76,7 @@ def write_seconds(folder: pathlib.Path, part: str, seconds: float) -> None:
       OSError: They cannot be written; what was there before stays.
     """
     content = json.dumps(read_seconds(folder) | {part: round(seconds, 1)})
-    whole_files.write(folder / "seconds.json", f"{content}\n")
+    files.write(folder / "seconds.json", f"{content}\n")
 
 
 def duration(seconds: float) -> str:

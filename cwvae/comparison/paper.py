@@ -14,7 +14,7 @@ from cwvae.comparison.agreement import scored_settings
 from cwvae.comparison.runs import PAPER, Run, eval_command
 from cwvae.errors import UserError
 
-_PATH = pathlib.Path(__file__).parent.parent / "published" / "cwvae2021.yml"
+_PATH = pathlib.Path(__file__).with_name("cwvae2021.yml")
 
 _MOVING_MNIST = "moving_mnist_2digit"
 # What makes `moving_digits` the paper's Moving MNIST, but for the clips themselves. The paper does

@@ -24,8 +24,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cwvae import cache
 from cwvae.errors import MissingWeights, UserError, exit_on_user_error
+from cwvae.run import files
 
 PROTOCOL = "v0.1, AlexNet; predictions clipped to [0, 1], gray repeated to RGB, no resize"
 
@@ -206,7 +206,7 @@ def find(path: str | os.PathLike | None = None) -> pathlib.Path:
             origin = "" if path else f"${VARIABLE}: "
             raise UserError(f"{origin}{found}: no file of LPIPS weights there. {HOW_TO_GET}")
         return found
-    found = cache.folder() / NAME
+    found = files.cache_folder() / NAME
     if not found.is_file():
         raise MissingWeights(f"LPIPS needs weights, and there is no {found}. {HOW_TO_GET}")
     return found
@@ -291,7 +291,7 @@ def convert(
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         states.append({name: tensor.detach().numpy() for name, tensor in state.items()})
     arrays = from_state_dicts(*states)
-    out = cache.folder() / NAME if out is None else pathlib.Path(out).expanduser()
+    out = files.cache_folder() / NAME if out is None else pathlib.Path(out).expanduser()
     save(out, arrays, *hashes)
     return out
 

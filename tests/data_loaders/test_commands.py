@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from helpers.scripts import error_of, refused, run
 from PIL import Image
-from scripts import error_of, refused, run
 
 from cwvae.errors import UserError
 from data_loaders import __main__ as commands
-from data_loaders import store
+from data_loaders.store import store
 
 
 @pytest.fixture

@@ -6,14 +6,15 @@ import zipfile
 
 import numpy as np
 import pytest
-from http_server import serve
-from video_files import write_video
+from helpers.http_server import serve
+from helpers.video_files import write_video
 
 import data_loaders
 from cwvae.errors import UserError
-from data_loaders import builders, downloads, published, store
-from data_loaders.store import Store
-from data_loaders.tfds_directory import TfdsDirectory, TfdsStream
+from data_loaders.published import builders, downloads, sets
+from data_loaders.published.tfds_directory import TfdsDirectory, TfdsStream
+from data_loaders.store import store
+from data_loaders.store.store import Store
 
 RNG = np.random.default_rng(0)
 LENGTHS = {"train": [5, 12, 7], "test": [9]}
@@ -36,7 +37,7 @@ def archive(videos, tmp_path_factory):
         for split, part in videos.items():
             for number, frames in enumerate(part):
                 path = write_video(folder / f"{number}.mp4", frames)
-                where = published.FACTS["moving_mnist_2digit"].folders[split]
+                where = sets.FACTS["moving_mnist_2digit"].folders[split]
                 file.write(path, f"{where}/{number}.mp4")
     return folder / "moving_mnist_2digit.zip"
 
@@ -66,12 +67,12 @@ def test_from_the_web_into_a_store_with_a_transfer_that_is_cut(
     with serve() as server:
         server.files["/moving_mnist_2digit.zip"] = content
         server.cuts["/moving_mnist_2digit.zip"] = [len(content) // 2]
-        facts = published.FACTS["moving_mnist_2digit"]
+        facts = sets.FACTS["moving_mnist_2digit"]
         urls = {"moving_mnist_2digit.zip": (f"{server.url}/moving_mnist_2digit.zip",)}
         monkeypatch.setitem(
-            published.FACTS,
+            sets.FACTS,
             "moving_mnist_2digit",
-            published.dataclasses.replace(facts, files=urls),
+            sets.dataclasses.replace(facts, files=urls),
         )
         monkeypatch.setattr(downloads, "ARCHIVE_ORG", server.url)
         monkeypatch.setattr(downloads, "RETRY_SECONDS", (0.01, 0.01))

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from numbered import Numbers
+from helpers.numbered import Numbers
 
-from data_loaders import preparation
-from data_loaders.digits import load_digits
-from data_loaders.moving_digits import MovingDigits
-from data_loaders.procedural_mazes import ProceduralMazes, texture_paths
+from data_loaders.generated.digits import load_digits
+from data_loaders.generated.moving_digits import MovingDigits
+from data_loaders.generated.procedural_mazes import ProceduralMazes, texture_paths
 from data_loaders.readable import CLASSES, POINTS, Readable
-from data_loaders.store import Store
+from data_loaders.store import preparation
+from data_loaders.store.store import Store
 
 
 def about(readables):

@@ -11,13 +11,13 @@ import shutil
 
 import numpy as np
 import pytest
+from helpers.scripts import metrics_of, succeed
 from PIL import Image, ImageSequence
-from scripts import metrics_of, succeed
 from skimage.transform import resize_local_mean
 
 import data_loaders
-from data_loaders import preparation
-from data_loaders.store import Store, verify
+from data_loaders.store import preparation
+from data_loaders.store.store import Store, verify
 
 NAVIGATE = "navigate*.gif"
 

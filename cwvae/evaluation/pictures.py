@@ -1,0 +1,290 @@
+"""Pictures of a model's predictions: samples.gif and .png, levels.png, boundaries.png, animations.
+
+They are the one thing that keeps frames, no more than a person looks at: memory depends on neither
+the horizon nor the number of videos.
+
+Where a model knows segments, a truth shows where the posterior begins them, a prediction where the
+posterior does in the context and the prior after it.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cwvae import visualize
+from cwvae.evaluation import rollouts
+from cwvae.video_model import Rollout, VideoModel
+
+# Clips, and predictions of each, that are shown.
+_CLIPS, _SAMPLES = 4, 3
+# Animations begin at most so many frames before the first prediction, and have so many in all.
+_CONTEXT, _FRAMES = 50, 300
+# Pixels to which frames are enlarged, about: in samples.gif, in report.html.
+_SIZE, _CELL = 96, 64
+_COLUMNS = 12  # of a film strip
+# boundaries.png has lines of so many frames: at most one line of context, and three of prediction.
+_LINE = 16
+# Frames of a true clip that a model sees before and after those of which it says the boundaries.
+_MARGIN = 16
+
+
+class Samples(NamedTuple):
+    """Predictions of some clips.
+
+    Attributes:
+      clips: An animated AVIF per clip: a grid of two rows, truth and predictions above, nothing
+        and their absolute errors below.
+      count: Predictions per clip.
+      frames: Which of the clip's frames the animations show.
+      strip: What samples.png holds.
+      segments: Whether all these show where segments begin.
+    """
+
+    clips: tuple[bytes, ...]
+    count: int
+    frames: range
+    strip: bytes
+    segments: bool = False
+
+
+class Levels(NamedTuple):
+    """Predictions with each level in turn left to its prior (Figure 7 of the paper).
+
+    Attributes:
+      video: Animated AVIF: a grid with a row per entry of `rows`.
+      rows: What the rows show, top to bottom.
+      frames: Which of the clip's frames the animation shows.
+      strip: What levels.png holds.
+    """
+
+    video: bytes
+    rows: tuple[str, ...]
+    frames: range
+    strip: bytes
+
+
+class Segments(NamedTuple):
+    """Where a model begins segments, in consecutive frames of a clip and of a prediction.
+
+    Attributes:
+      frames: Which of the clip's.
+      strip: What boundaries.png holds.
+    """
+
+    frames: range
+    strip: bytes
+
+
+def write_samples(folder: pathlib.Path, options, model: VideoModel, data) -> Samples:
+    """Writes samples.gif, truth above predictions, and samples.png, one clip to the last frame.
+
+    Args:
+      folder: Where to.
+      options: The section `evaluation` of a configuration.
+      model: The trained model.
+      data: Held-out clips, the first of which are shown.
+
+    Returns:
+      The same predictions, as report.html shows them.
+    """
+    videos = range(min(_CLIPS, options.num_videos))
+    context = _seen(model, rollouts.clips(data, videos, 0, options.context), options)
+    shown, times = _shown(options), strip_times(options.context, options.horizon)
+    rows = [_truth(model, data, videos, shown, options)]
+    stills = [_truth(model, data, range(1), range(time, time + 1), options) for time in times]
+    strips = [_joined(stills)]
+    for sample in range(_SAMPLES):
+        row, strip = _predict(model, context, options, sample, [np.array(shown), times])
+        rows.append(row)
+        strips.append(strip)
+    labels = ["truth", *(f"sample {i + 1}" for i in range(_SAMPLES))]
+    scale = max(1, _SIZE // context.frames.shape[2])
+    seen = options.context - shown.start
+    cells = visualize.mark_segments([row.frames for row in rows], [row.boundaries for row in rows])
+    grid = visualize.mark_context(visualize.grid(cells, scale=scale), seen)
+    visualize.save_gif(folder / "samples.gif", visualize.label_rows(grid, labels))
+    picture = _filmstrip(strips, times, labels, options.context)
+    visualize.save_png(folder / "samples.png", picture)
+    clips = tuple(_with_errors(rows, clip, seen) for clip in videos)
+    strip = (folder / "samples.png").read_bytes()
+    return Samples(clips, _SAMPLES, shown, strip, segments=context.boundaries is not None)
+
+
+def write_levels(folder: pathlib.Path, options, model: VideoModel, data) -> Levels | None:
+    """Writes levels.png: the first clip, a prediction, and predictions with a level unobserved.
+
+    A level left to its prior draws what it holds from what it saw in training: what then differs
+    from the truth is what that level stores (Section 3.6 of the paper).
+
+    Args:
+      folder: Where to.
+      options: The section `evaluation` of a configuration: the first prediction is made by its
+        `observe_levels`. In the others one level in turn, the slowest first, is left to its prior.
+      model: The trained model.
+      data: Held-out clips.
+
+    Returns:
+      The same predictions, as report.html shows them. None, and no file, for a model that has not
+      several levels: there is nothing to tell apart.
+    """
+    count = getattr(model, "levels", 1)
+    if count < 2:
+        return None
+    shown, times = _shown(options), strip_times(options.context, options.horizon)
+    truth = data.clip(0, shown.start, len(shown))
+    strips = [np.concatenate([data.clip(0, int(time), 1) for time in times])]
+    # The samples are the rows of one batch: each row has latents of its own.
+    context = Rollout(np.repeat(rollouts.clips(data, range(1), 0, options.context), _SAMPLES, 0))
+    wanted = [np.array(shown), times]
+
+    chosen = "" if options.observe_levels is None else f" ({options.observe_levels})"
+    predicted, strip = _predict(model, context, options, 0, wanted)
+    rows = {f"truth, then predictions{chosen}": [truth, *predicted.frames[:-1]]}
+    strips.append(strip.frames[0])
+    labels = ["truth", f"prediction{chosen}"]
+    for level in reversed(range(count)):
+        name = f"level {level}{_speed(level, count)} from its prior"
+        observed = tuple(other != level for other in range(count))
+        predicted, strip = _predict(model, context, options, 0, wanted, observed)
+        rows[name] = list(predicted.frames)
+        strips += list(strip.frames)
+        labels += [f"{name}, sample {i + 1}" for i in range(_SAMPLES)]
+    picture = visualize.filmstrip(strips, times.tolist(), labels, options.context)
+    visualize.save_png(folder / "levels.png", picture)
+    video = _animation(list(rows.values()), options.context - shown.start)
+    return Levels(video, tuple(rows), shown, (folder / "levels.png").read_bytes())
+
+
+def write_boundaries(folder: pathlib.Path, options, model: VideoModel, data) -> Segments | None:
+    """Writes boundaries.png: consecutive frames of the first clip around the end of the context.
+
+    Each line shows the truth above a prediction.
+
+    Args:
+      folder: Where to.
+      options: The section `evaluation` of a configuration.
+      model: The trained model.
+      data: Held-out clips.
+
+    Returns:
+      The same picture, as report.html shows it. None, and no file, for a model that knows no
+      segments.
+    """
+    # As many clips as samples.gif shows: the same prediction, and batch statistics need several.
+    videos = range(min(_CLIPS, options.num_videos))
+    context = _seen(model, rollouts.clips(data, videos, 0, options.context), options)
+    if context.boundaries is None:
+        return None
+    near = dataclasses.replace(options, horizon=min(options.horizon, 3 * _LINE))
+    frames = range(max(0, options.context - _LINE), options.context + near.horizon)
+    truth = _truth(model, data, range(1), frames, options)
+    (predicted,) = _predict(model, context, near, 0, [np.array(frames)])
+    lines = []
+    for start in range(frames.start, frames.stop, _LINE):
+        times = np.array(range(start, min(start + _LINE, frames.stop)))
+        rows = [_at(row, frames.start, times) for row in (truth, predicted)]
+        scale = max(1, _CELL // context.frames.shape[2])
+        lines.append(_filmstrip(rows, times, ["truth", "prediction"], options.context, scale))
+    visualize.save_png(folder / "boundaries.png", visualize.stacked(lines))
+    return Segments(frames, (folder / "boundaries.png").read_bytes())
+
+
+def strip_times(context: int, horizon: int) -> np.ndarray:
+    """Which frames a film strip shows: the context's, then ever longer strides to the last.
+
+    Args:
+      context: Frames seen.
+      horizon: Frames predicted.
+
+    Returns:
+      Frames counted from 0 at the first one seen, rising, at most 12.
+    """
+    seen = np.linspace(0, context - 1, min(3, context))
+    predicted = context - 1 + np.geomspace(1, horizon, min(_COLUMNS - 3, horizon))
+    return np.unique(np.rint(np.concatenate([seen, predicted])).astype(int))
+
+
+def _shown(options) -> range:
+    """The frames of a clip that animations show."""
+    begin = max(0, options.context - _CONTEXT)
+    return range(begin, min(options.context + options.horizon, begin + _FRAMES))
+
+
+def _seen(model: VideoModel, videos: np.ndarray, options) -> Rollout:
+    """Clips, and where the posterior begins segments in them; clip by clip, to take less memory."""
+    boundaries = [model.boundaries(video[None], options.seed) for video in videos]
+    return Rollout(videos, None if boundaries[0] is None else np.concatenate(boundaries))
+
+
+def _truth(model: VideoModel, data, videos: range, frames: range, options) -> Rollout:
+    """Some frames of true clips, of which the model sees more: they are not cut where it ends."""
+    end = options.context + options.horizon
+    length = min(len(frames) + 2 * _MARGIN, end)  # as long wherever the frames are
+    first = min(max(0, frames.start - _MARGIN), end - length)
+    clips = rollouts.clips(data, videos, first, length)
+    return _at(_seen(model, clips, options), first, np.array(frames))
+
+
+def _predict(
+    model: VideoModel,
+    context: Rollout,
+    options,
+    sample: int,
+    wanted: Sequence[np.ndarray],
+    observe_levels: tuple[bool, ...] | None = None,
+) -> list[Rollout]:
+    """Predicts a batch, and keeps those frames whose numbers in the clip are wanted, as uint8.
+
+    Context is among them. Returns as many as `wanted` has arrays.
+    """
+    kept = [[_at(context, 0, times)] for times in wanted]
+    predicted = rollouts.predict(model, context.frames, options, sample, 0, observe_levels)
+    for start, rollout in predicted:
+        rollout = rollout._replace(frames=visualize.to_uint8(rollout.frames))
+        for parts, times in zip(kept, wanted, strict=True):
+            parts.append(_at(rollout, options.context + start, times))
+    return [_joined(parts) for parts in kept]
+
+
+def _at(rollout: Rollout, first: int, times: np.ndarray) -> Rollout:
+    """Copies those of some frames that are in a stretch, which begins with frame `first`."""
+    places = times - first
+    places = places[(places >= 0) & (places < rollout.frames.shape[1])]
+    frames, boundaries = rollout
+    return Rollout(frames[:, places], None if boundaries is None else boundaries[:, places])
+
+
+def _joined(parts: Sequence[Rollout]) -> Rollout:
+    frames, boundaries = zip(*parts, strict=True)
+    frames = np.concatenate(frames, 1)
+    return Rollout(frames, None if boundaries[0] is None else np.concatenate(boundaries, 1))
+
+
+def _filmstrip(rows: Sequence[Rollout], times, labels, context, scale=None) -> np.ndarray:
+    """A film strip of each row's first clip."""
+    flags = [None if row.boundaries is None else row.boundaries[0] for row in rows]
+    clips = [row.frames[0] for row in rows]
+    return visualize.filmstrip(clips, times.tolist(), labels, context, scale, boundaries=flags)
+
+
+def _with_errors(rows: Sequence[Rollout], clip: int, seen: int) -> bytes:
+    """An animation of one clip of a batch: the truth, which is the first row, and the others."""
+    truth, *predictions = [row.frames[clip] for row in rows]
+    errors = [visualize.error_frames(truth, prediction) for prediction in predictions]
+    nothing = np.broadcast_to(np.array(visualize.GAP_COLOR, np.uint8), (*truth.shape[:3], 3))
+    cells = [[truth, *predictions], [nothing, *errors]]
+    if rows[0].boundaries is not None:
+        cells = visualize.mark_segments(cells, [[row.boundaries[clip] for row in rows], None])
+    return _animation(cells, seen)
+
+
+def _animation(rows, seen: int) -> bytes:
+    grid = visualize.grid(rows, scale=max(1, _CELL // rows[0][0].shape[2]))
+    return visualize.avif_bytes(visualize.time_bar(visualize.mark_context(grid, seen), seen))
+
+
+def _speed(level: int, count: int) -> str:
+    return {0: " (fastest)", count - 1: " (slowest)"}.get(level, "")

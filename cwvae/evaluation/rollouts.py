@@ -1,0 +1,85 @@
+"""Held-out clips, and a model's open-loop predictions of them, stretch by stretch.
+
+Symbols: B clips, T predicted frames.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from cwvae.config import EvaluationConfig, level_flags
+from cwvae.errors import UserError
+from cwvae.video_model import Rollout, VideoModel, as_seed
+
+
+def held_out(options: EvaluationConfig, data):
+    """Returns the clips that are evaluated: the first ones that are long enough, in file order.
+
+    Args:
+      options: How many, and how long they have to be.
+      data: A data set.
+
+    Raises:
+      UserError: Clips too short or too few.
+    """
+    needed = options.context + options.horizon
+    if data.clips.longest < needed:
+        raise UserError(
+            f"evaluation.context + evaluation.horizon = {needed} frames, but the held-out clips"
+            f" have {data.clips.longest} at most."
+        )
+    chosen = data.at_least(needed)[: options.num_videos]
+    if len(chosen) < options.num_videos:
+        raise UserError(
+            f"evaluation.num_videos = {options.num_videos}, but there are {len(chosen)} held-out"
+            f" clips of at least evaluation.context + evaluation.horizon = {needed} frames, out of"
+            f" {len(data)}: --set evaluation.num_videos={len(chosen)} takes these."
+        )
+    return data.select(chosen)
+
+
+def clips(data, videos: range, start: int, length: int) -> np.ndarray:
+    """Returns frames `start` to `start + length` of some clips, uint8 [B, length, H, W, C]."""
+    return np.stack([data.clip(i, start, length) for i in videos])
+
+
+def predict(
+    model: VideoModel,
+    context: np.ndarray,
+    options: EvaluationConfig,
+    sample: int,
+    first: int,
+    observe_levels: tuple[bool, ...] | None = None,
+) -> Iterator[tuple[int, Rollout]]:
+    """Predicts `options.horizon` frames of the clips from number `first` on.
+
+    Args:
+      model: The model.
+      context: What it sees of the clips, [B, context, H, W, C].
+      options: Horizon, seed, and which levels see the context.
+      sample: Number of the sample: each has latents of its own.
+      first: Number of the first clip: each batch has latents of its own.
+      observe_levels: A bool per level, instead of `options.observe_levels`.
+
+    Yields:
+      The number of a stretch's first predicted frame, from 0, and the stretch, of NumPy arrays;
+      frames are float32 in the units of [0, 1], not clipped.
+    """
+    seed = tf.random.fold_in(tf.random.fold_in(as_seed(options.seed), sample), first)
+    chosen = observed_levels(options)
+    if options.batch_statistics:
+        chosen["batch_statistics"] = True
+    if observe_levels is not None:
+        chosen["observe_levels"] = observe_levels
+    start = 0
+    for frames, boundaries in model.predict_chunks(context, options.horizon, seed, **chosen):
+        yield start, Rollout(frames.numpy(), None if boundaries is None else boundaries.numpy())
+        start += frames.shape[1]
+
+
+def observed_levels(options: EvaluationConfig) -> dict:
+    """Returns `observe_levels` for a model, where it is asked for: only some understand it."""
+    if options.observe_levels is None:
+        return {}
+    return {"observe_levels": level_flags(options.observe_levels)}

@@ -1,0 +1,282 @@
+"""FVD of predictions, as evaluation needs it: stretch by stretch, and in memory that does not grow.
+
+Besides the distance over the whole horizon there are two curves: growing prefixes (Figure E.1 of
+the paper) and windows of 16 frames, whose values compare with each other.
+
+Features lie on the disk; what is in memory depends on neither the number of videos nor that of
+curves' points, but a batch of predicted videos is held as bytes until its horizon is reached.
+
+N: videos, B: of a batch, T: frames, H, W: height and width, C: channels, D: features, P: pieces.
+"""
+
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import tqdm
+
+from cwvae.metrics import frechet, fvd
+from cwvae.metrics.features import Features, Piece
+from cwvae.run import files
+from cwvae.visualize import to_uint8
+
+# Frames of a window, and of the shortest prefix.
+WINDOW = 16
+
+_BATCH = 16  # true videos at a time
+
+# Frames of one video, uint8 [T, H, W, C], by the video's number.
+Source = Callable[[int], np.ndarray]
+
+
+def too_short(horizon: int) -> str | None:
+    """Returns why there is no FVD of so few predicted frames, None if there is one."""
+    if horizon >= fvd.MIN_FRAMES:
+        return None
+    return (
+        f"FVD needs at least {fvd.MIN_FRAMES} predicted frames, and evaluation.horizon = {horizon}."
+    )
+
+
+def too_few(num_videos: int) -> str | None:
+    """Returns why there is no FVD of so few videos, None if there is one."""
+    if num_videos >= 2:
+        return None
+    return f"FVD needs at least 2 videos, and evaluation.num_videos = {num_videos}."
+
+
+def prefixes(horizon: int) -> list[Piece]:
+    """Returns the first 16, 32, 64 and so on frames, and last the whole horizon."""
+    stops = []
+    stop = WINDOW
+    while stop < horizon:
+        stops.append(stop)
+        stop *= 2
+    return [(0, stop) for stop in [*stops, horizon]]
+
+
+def windows(horizon: int) -> list[Piece]:
+    """Returns windows of 16 frames, end to end; where one does not fit, it ends at the horizon."""
+    starts = list(range(0, horizon - WINDOW + 1, WINDOW))
+    if starts and starts[-1] + WINDOW < horizon:
+        starts.append(horizon - WINDOW)
+    return [(start, start + WINDOW) for start in starts]
+
+
+class VideoDistances:
+    """Collects predictions, and measures how far each predictor's lie from the truth."""
+
+    def __init__(
+        self,
+        i3d,
+        *,
+        horizon: int,
+        num_videos: int,
+        truth: Source,
+        other_real: Source | None,
+        other_source: str,
+        seed: int,
+    ):
+        """Checks what is asked for; reads one true video.
+
+        Args:
+          i3d: `fvd.I3D`, or what has its `features`, `size` and `digest`.
+          horizon: Predicted frames, T.
+          num_videos: N.
+          truth: What follows the context of video n, uint8 [T, H, W, C].
+          other_real: As many other real videos of the same shape: their distance from the true ones
+            is the floor, what two sets of this size have between them. None if there are none.
+          other_source: Where these come from, or why there are none.
+          seed: Of the bootstrap.
+
+        Raises:
+          ValueError: `too_short` or `too_few` says so, or a true video is not as said.
+        """
+        if why := too_short(horizon) or too_few(num_videos):
+            raise ValueError(why)
+        self._i3d, self._seed = i3d, seed
+        self._horizon, self._count = horizon, num_videos
+        self._truth, self._other_real, self._other_source = truth, other_real, other_source
+        first = truth(0)
+        self._frame = np.shape(first)[1:]
+        self._checked(first, 0)
+        self._whole = (0, horizon)
+        # The first of the windows is a prefix, too.
+        self._pieces = sorted({*prefixes(horizon), *windows(horizon)})
+        self._predictors: dict[str, _Predictor] = {}
+
+    def add(self, predictor: str, start: int, frames: np.ndarray) -> None:
+        """Takes a stretch of a batch's predictions.
+
+        Batches come in the order of the videos, stretches of a batch in order of time. Predictors
+        may take turns.
+
+        Args:
+          predictor: Its name.
+          start: Number of the stretch's first predicted frame, from 0.
+          frames: Floats [B, stretch, H, W, C], clipped to [0, 1] and rounded to 8 bits here, as a
+            saved video would be.
+
+        Raises:
+          ValueError: They are out of order, not finite, or of another shape than the truth.
+        """
+        if predictor not in self._predictors:
+            features = Features.temporary(self._pieces, self._count, self._i3d.size)
+            self._predictors[predictor] = _Predictor(features)
+        state = self._predictors[predictor]
+        frames = np.asarray(frames)
+        self._check_stretch(predictor, state, start, frames)
+        stop = start + frames.shape[1]
+        if state.batch is None:
+            state.batch = np.empty((len(frames), self._horizon, *self._frame), np.uint8)
+        state.batch[:, start:stop] = to_uint8(frames)
+        state.filled = stop
+        if stop == self._horizon:
+            self._extract(state.batch, state.features)
+            state.batch, state.filled = None, 0
+
+    def _check_stretch(self, name: str, state: "_Predictor", start: int, frames: np.ndarray):
+        left = self._count - state.features.written
+        videos = f"1 to {left}" if state.batch is None else len(state.batch)
+        if (
+            start != state.filled
+            or frames.ndim != 5
+            or frames.shape[2:] != self._frame
+            or not 0 < frames.shape[1] <= self._horizon - start
+            or not (0 < len(frames) <= left if state.batch is None else len(frames) == videos)
+        ):
+            raise ValueError(
+                f"{name}: expected frames [{videos}, 1 to {self._horizon - state.filled},"
+                f" {', '.join(map(str, self._frame))}] from number {state.filled} on, got"
+                f" {list(frames.shape)} from {start} on."
+            )
+        if not np.isfinite(frames).all():
+            raise ValueError(f"{name}: predictions hold a NaN or an infinity.")
+
+    def results(self) -> dict:
+        """Returns what metrics.json holds under "fvd".
+
+        Raises:
+          ValueError: A predictor did not predict all videos to the end, or a true video is not as
+            said.
+        """
+        for name, state in self._predictors.items():
+            if state.features.written < self._count or state.batch is not None:
+                raise ValueError(
+                    f"{name}: {state.features.written} whole videos out of {self._count}."
+                )
+        truth = self._real_features(self._truth, self._pieces, "true videos")
+        return {
+            "frames": self._horizon,
+            "num_videos": self._count,
+            "module": self._i3d.digest[:12],
+            "protocol": _protocol(self._horizon, self._count),
+            "warnings": _warnings(self._count),
+            "scores": self._scores(truth),
+            "floor": {"value": self._floor(truth), "source": self._other_source},
+        }
+
+    def _scores(self, truth: Features) -> dict:
+        predicted = {name: state.features for name, state in self._predictors.items()}
+        distances = {name: {} for name in predicted}
+        for piece in self._pieces:
+            real = self._moments(truth, piece)
+            for name, features in predicted.items():
+                moments = self._moments(features, piece)
+                distances[name][piece] = frechet.frechet_distance(real, moments)
+        intervals = frechet.bootstrap_intervals(
+            {name: of_pieces[self._whole] for name, of_pieces in distances.items()},
+            functools.partial(truth.chunks, self._whole),
+            {name: functools.partial(f.chunks, self._whole) for name, f in predicted.items()},
+            self._count,
+            self._i3d.size,
+            self._seed,
+        )
+        return {
+            name: {
+                "value": of_pieces[self._whole],
+                "interval": intervals[name],
+                "prefixes": [[piece[1], of_pieces[piece]] for piece in prefixes(self._horizon)],
+                "windows": [[piece[0], of_pieces[piece]] for piece in windows(self._horizon)],
+            }
+            for name, of_pieces in distances.items()
+        }
+
+    def _floor(self, truth: Features) -> float | None:
+        if self._other_real is None:
+            return None
+        other = self._real_features(self._other_real, [self._whole], "other real videos")
+        moments = [self._moments(features, self._whole) for features in (truth, other)]
+        return frechet.frechet_distance(*moments)
+
+    def _moments(self, features: Features, piece: Piece) -> frechet.Moments:
+        return frechet.moments(features.chunks(piece), self._i3d.size)
+
+    def _extract(self, videos: np.ndarray, features: Features) -> None:
+        features.append([self._i3d.features(videos[:, a:b]) for a, b in features.pieces])
+
+    def _checked(self, video: np.ndarray, number: int) -> np.ndarray:
+        if video.dtype != np.uint8 or video.shape != (self._horizon, *self._frame):
+            raise ValueError(
+                f"real video {number}: expected uint8 {[self._horizon, *self._frame]}, got"
+                f" {video.dtype} {list(video.shape)}."
+            )
+        return video
+
+    def _real_features(self, source: Source, pieces: list[Piece], what: str) -> Features:
+        """Features of real videos, from the cache where they were computed before."""
+        path = self._cached(source, pieces)
+        if features := Features.read(path, pieces, self._count, self._i3d.size):
+            return features
+        features = Features.temporary(pieces, self._count, self._i3d.size)
+        with tqdm.tqdm(total=self._count, unit="video", desc=f"FVD, {what}") as progress:
+            for first in range(0, self._count, _BATCH):
+                numbers = range(first, min(first + _BATCH, self._count))
+                self._extract(np.stack([self._checked(source(n), n) for n in numbers]), features)
+                progress.update(len(numbers))
+        features.keep(path)
+        return features
+
+    def _cached(self, source: Source, pieces: list[Piece]) -> pathlib.Path:
+        """The file for the features of just these pixels, network, preprocessing and pieces."""
+        key = [fvd.PREPROCESSING, self._i3d.digest, pieces, self._count, self._frame]
+        digest = hashlib.sha256(json.dumps(key).encode())
+        for number in range(self._count):
+            digest.update(self._checked(source(number), number).tobytes())
+        return files.cache_folder() / "fvd" / f"{digest.hexdigest()}.features"
+
+
+class _Predictor:
+    """Features of a predictor's videos so far, and the batch of which the horizon is not reached.
+
+    Attributes:
+      batch: uint8 [B, T, H, W, C], of which the first `filled` frames are there; None in between.
+    """
+
+    def __init__(self, features: Features):
+        self.features = features
+        self.batch: np.ndarray | None = None
+        self.filled = 0
+
+
+def _protocol(horizon: int, num_videos: int) -> str:
+    return (
+        f"I3D logits (Kinetics-400) of 8-bit RGB, {fvd.PREPROCESSING.partition(': ')[2]}; Frechet"
+        f" distance of {num_videos} videos of {horizon} frames, of each the first sample,"
+        " unbiased covariances, float64;"
+        f" interval: {frechet.CONFIDENCE:.0%}, {frechet.REPLICATES} bootstrap draws of clips with"
+        " their predictions, centred on the value, at this number of videos"
+    )
+
+
+def _warnings(num_videos: int) -> list[str]:
+    if num_videos >= fvd.FULL_RANK:
+        return []
+    return [
+        f"FVD of {num_videos} videos, fewer than {fvd.FULL_RANK}: covariances of {fvd.FULL_RANK}"
+        " features have no full rank then, and the numbers are far too high. They compare at the"
+        " same number of videos alone."
+    ]

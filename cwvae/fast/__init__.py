@@ -1,0 +1,1 @@
+"""Faster implementations of the model's functions, from the same layers' weights."""

@@ -1,0 +1,1 @@
+"""A run's files on disk: folder, checkpoints, logs, versions."""

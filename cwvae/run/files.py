@@ -1,0 +1,131 @@
+"""Files on disk: written whole or not at all, locked against other processes, cached.
+
+Nothing here knows what is in the files. `data_loaders` uses this module, too.
+"""
+
+import contextlib
+import datetime
+import errno
+import json
+import os
+import pathlib
+import secrets
+import socket
+import sys
+from collections.abc import Iterator
+
+import filelock
+
+from cwvae.errors import UserError
+
+# What flock reports on a file system without locks.
+_UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL)
+
+
+@contextlib.contextmanager
+def whole(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+    """Makes a file appear under its name only when it is complete and on the disk.
+
+    Args:
+      path: The file. Its folder must exist.
+
+    Yields:
+      A temporary name in the same folder to write to. It is renamed to `path` when the block
+      succeeds. When the block fails it is removed, and an existing file stays as it was.
+
+    Raises:
+      OSError: The file cannot be written; `filename` is `path`.
+    """
+    path = pathlib.Path(path)
+    # Unique, so that two processes that write the same file do not mix their halves.
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield aside
+        sync(aside)
+        os.replace(aside, path)
+        sync(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(aside)):
+            error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write(path: str | pathlib.Path, content: str | bytes) -> None:
+    """Writes a file as `whole` does; text as UTF-8."""
+    with whole(path) as aside:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sync(path: str | pathlib.Path) -> None:
+    """Waits until a file's content, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: str | pathlib.Path, doing: str, advice: str | None = None) -> Iterator[None]:
+    """Holds a lock file within a `with` block.
+
+    The lock ends with the process, even if it is killed. The file names the holder and stays:
+    removing it would let two other processes in at once. A file system without locks gives a
+    warning.
+
+    Args:
+      path: The lock file. Its folder must exist.
+      doing: What the holder does, for the message, as in "preparing gqn_mazes".
+      advice: What a user can do if another process holds the lock. None: wait for it.
+
+    Raises:
+      UserError: Another process holds the lock, and there is `advice`.
+      OSError: The lock file cannot be written.
+    """
+    path = pathlib.Path(path)
+    lock = filelock.FileLock(path, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        if advice is not None:
+            raise UserError(f"{path.parent}: {_holder(path)} is {doing}. {advice}") from None
+        print(f"Waiting: {_holder(path)} is {doing}.", file=sys.stderr, flush=True)
+        lock.acquire(timeout=-1)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        print(
+            f"warning: {path.parent}: this file system has no locks ({error.strerror}). Make sure"
+            f" yourself that no other process is {doing}.",
+            file=sys.stderr,
+        )
+    try:
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+        path.write_text(json.dumps(holder))
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(path: pathlib.Path) -> str:
+    """Returns who holds a lock file, in words."""
+    try:
+        return "process {pid} on {host}, since {since},".format(**json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError):  # It has not written its name yet.
+        return "another process"
+
+
+def cache_folder() -> pathlib.Path:
+    """Returns the folder for files kept between runs, which need not exist.
+
+    It is $CWVAE_CACHE, or `cwvae` in $XDG_CACHE_HOME or ~/.cache. It holds the weights of metrics,
+    their statistics, and trained readouts.
+    """
+    given = os.environ.get("CWVAE_CACHE")
+    if given:
+        return pathlib.Path(given).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return pathlib.Path(base).expanduser() / "cwvae"

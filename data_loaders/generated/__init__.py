@@ -1,0 +1,1 @@
+"""Videos that are generated: moving digits and walks through procedural mazes."""

@@ -1,0 +1,220 @@
+"""Digits that drift across the frame and bounce off its edges, made on the fly.
+
+The Moving MNIST of the paper, as a function: frame t of clip i of a split can be computed without
+any other frame. Digit n moves on a straight line from p0 at v pixels a frame, and the line is
+folded back into the frame, which is what elastic reflection amounts to:
+
+  p(t) = fold(p0 + v t),  fold(x) = S - |x mod 2S - S|,  S = frame_size - digit_size.
+
+B, T, H, W and C are as in `pipeline.py`; N is the number of digits.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cwvae.errors import UserError, unknown_name
+from data_loaders.generated import digits as digit_images
+from data_loaders.options import check_channels, check_whole_number
+from data_loaders.pipeline import Dataset
+from data_loaders.readable import CLASSES, POINTS, Readable
+from data_loaders.sources import SPLITS
+from data_loaders.windows import EqualClips
+
+OVERLAPS = ("sum", "max")
+
+# Clips cost nothing until they are drawn. There are as many as a signed 32-bit index can name,
+# more than any run will see.
+NUM_CLIPS = 2**31 - 1
+
+
+class _Motion(NamedTuple):
+    """What clip i is made from: image numbers [N], p0 [N, 2] and v [N, 2], as (row, column)."""
+
+    indices: np.ndarray
+    origin: np.ndarray
+    velocity: np.ndarray
+
+
+class MovingDigits(Dataset):
+    """Clips of moving digits; clip i is a pure function of (seed, split, i) and the options."""
+
+    def __init__(
+        self,
+        split: str,
+        *,
+        frame_size: int = 64,
+        channels: int = 1,
+        seed: int = 0,
+        num_digits: int = 2,
+        digit_size: int = 28,
+        speed: Sequence[float] = (2.0, 6.0),
+        overlap: str = "sum",
+        digits: str = "sklearn",
+        digits_dir: str | None = None,
+        data_dir: str | None = None,
+        train_length: int = 100,
+        test_length: int = 1000,
+    ):
+        """Loads the digit images of a split.
+
+        Args:
+          split: 'train' or 'test': different digits, and different motions for the same seed.
+          frame_size: H and W, in pixels.
+          channels: C: 1, or 3 for the same gray picture three times.
+          seed: Chooses the clips, not negative.
+          num_digits: Digits in each clip, N.
+          digit_size: Height and width of a digit image, in pixels; less than `frame_size`.
+          speed: (lowest, highest), in pixels a frame. Each digit keeps its speed, drawn uniformly.
+          overlap: What digits do where they cross: 'sum', clipped at 255, or 'max'.
+          digits: Where digit images come from; see `digits.load_digits`, as for the next two.
+          digits_dir: A folder of MNIST's IDX files, in place of `digits`.
+          data_dir: The folder of `tensorflow_datasets`, for digits='mnist'.
+          train_length: Frames per clip of the train split.
+          test_length: Frames per clip of the test split.
+
+        Raises:
+          UserError: an option out of range, or digits that are missing or damaged.
+        """
+        for name, value, least in (
+            ("model.frame_size", frame_size, 2),
+            ("data.digit_size", digit_size, 1),
+            ("data.num_digits", num_digits, 1),
+            ("data.train_length", train_length, 1),
+            ("data.test_length", test_length, 1),
+            ("data.seed", seed, 0),
+        ):
+            check_whole_number(name, value, least)
+        if digit_size >= frame_size:
+            raise UserError(
+                f"digits of {digit_size} pixels (data.digit_size) have no room to move in frames "
+                f"of {frame_size} pixels (model.frame_size). Make the digits smaller."
+            )
+        check_channels(channels)
+        if overlap not in OVERLAPS:
+            raise UserError(unknown_name("data.overlap", overlap, OVERLAPS))
+        self._speed = _checked_speed(speed)
+        self._images, self._labels = digit_images.load_digits(
+            split, digit_size, digits, digits_dir, data_dir
+        )
+        self._split = split
+        self._seed = seed
+        self._num_digits = num_digits
+        self._digit_size = digit_size
+        self._overlap = overlap
+        self._room = frame_size - digit_size  # S
+        clips = EqualClips(NUM_CLIPS, train_length if split == "train" else test_length)
+        super().__init__(clips, (frame_size, frame_size, channels))
+
+    def clip(self, i: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        """As in `Dataset`. Only the frames asked for are drawn, digits at whole pixels."""
+        length = self._window_length(i, start, length)
+        motion = self._motion(i)
+        positions, _ = self._trajectory(motion, start, length)
+        corners = _corners(positions).astype(int)  # [T, N, 2]
+        frames = self._draw(motion.indices[0], corners[:, 0])
+        for n in range(1, self._num_digits):
+            _merge(frames, self._draw(motion.indices[n], corners[:, n]), self._overlap)
+        return np.repeat(frames[..., None], self.frame_shape[-1], axis=-1)
+
+    def attributes(
+        self, i: int, start: int = 0, length: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """Returns what `clip(i, start, length)` shows.
+
+        Args:
+          i: The clip.
+          start: The first frame.
+          length: Frames, T; without it, to the end of the clip.
+
+        Returns:
+          digits: int64 [N], the class of each digit, 0 to 9.
+          indices: int64 [N], the number of its image in `load_digits` of this split.
+          positions: float32 [T, N, 2], row and column of its image's top left corner, in pixels;
+            the clip shows it at the nearest whole pixel.
+          velocities: float32 [T, N, 2], rows and columns per frame, at the moment of the frame.
+        """
+        length = self._window_length(i, start, length)
+        motion = self._motion(i)
+        positions, velocities = self._trajectory(motion, start, length)
+        return {
+            "digits": self._labels[motion.indices],
+            "indices": motion.indices,
+            "positions": positions,
+            "velocities": velocities,
+        }
+
+    def readable(self) -> tuple[Readable, ...]:
+        """Returns the digits, and where the centers of their images are drawn, at whole pixels."""
+        count = self._num_digits
+
+        def digits(known: dict[str, np.ndarray]) -> np.ndarray:
+            return np.tile(known["digits"], (len(known["positions"]), 1))
+
+        def centers(known: dict[str, np.ndarray]) -> np.ndarray:
+            return _corners(known["positions"]) + np.float32(self._digit_size / 2)
+
+        return (
+            Readable("digits", "digits right", CLASSES, count, digits, 10, "positions"),
+            Readable("positions", "position error", POINTS, count, centers),
+        )
+
+    def _motion(self, i: int) -> _Motion:
+        self._check_index(i)
+        # The spawn key keeps (split, i) apart from every seed, however large.
+        key = (SPLITS.index(self._split), int(i))
+        rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
+        indices = rng.integers(len(self._images), size=self._num_digits)
+        origin = rng.uniform(0, self._room, (self._num_digits, 2))
+        angle = rng.uniform(0, 2 * np.pi, self._num_digits)
+        speed = rng.uniform(*self._speed, self._num_digits)
+        velocity = speed[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+        return _Motion(indices, origin, velocity)
+
+    def _trajectory(
+        self, motion: _Motion, start: int, length: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns positions and velocities, both float32 [T, N, 2]."""
+        t = np.arange(start, start + length)[:, None, None]
+        phase = np.mod(motion.origin + motion.velocity * t, 2 * self._room)
+        positions = self._room - np.abs(phase - self._room)
+        # In the second half of its period a digit is on its way back.
+        velocities = np.where(phase < self._room, motion.velocity, -motion.velocity)
+        return positions.astype(np.float32), velocities.astype(np.float32)
+
+    def _draw(self, index: int, corners: np.ndarray) -> np.ndarray:
+        """Draws one digit with its top left corner at `corners` [T, 2], as uint8 [T, H, W]."""
+        # The digit lies in the middle of a black canvas; the part of the canvas that is seen
+        # through a frame-sized window moves opposite to the digit. One copy draws all frames.
+        canvas = np.pad(self._images[index], self._room)
+        windows = np.lib.stride_tricks.sliding_window_view(canvas, self.frame_shape[:2])
+        offsets = self._room - corners
+        return windows[offsets[:, 0], offsets[:, 1]]
+
+
+def _corners(positions: np.ndarray) -> np.ndarray:
+    """Returns where digits at these positions are drawn."""
+    return np.rint(positions)
+
+
+def _checked_speed(speed: Sequence[float]) -> tuple[float, float]:
+    try:
+        low, high = (float(value) for value in speed)
+    except (TypeError, ValueError):
+        low, high = np.nan, np.nan
+    if not 0 <= low <= high < np.inf:
+        raise UserError(
+            f"data.speed is {speed!r}; expected the lowest and the highest speed in pixels a "
+            "frame, such as [2, 6]."
+        )
+    return low, high
+
+
+def _merge(frames: np.ndarray, other: np.ndarray, overlap: str) -> None:
+    """Puts the digit of `other` into `frames`, in place; both uint8 [T, H, W], `other` is spent."""
+    if overlap == "max":
+        np.maximum(frames, other, out=frames)
+    else:
+        np.minimum(other, 255 - frames, out=other)  # What is left up to white: no overflow below.
+        frames += other

@@ -1,0 +1,257 @@
+"""First-person walks through random mazes of two rooms: a stand-in for GQN Mazes.
+
+The floor plans and the pictures on walls, floors and sky come from the package `labmaze`, a part of
+DeepMind Lab, which drew the mazes of GQN (Eslami et al., 2018). Each room has a wall and a floor
+texture of its own; the passage between them is dressed as the room that is nearer.
+
+A clip is a pure function of (seed, split, number), and its beginning does not depend on its length.
+T is a video's length; H, W and C are as in `sources.py`.
+"""
+
+import functools
+import importlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from cwvae.errors import UserError
+from data_loaders.generated.maze_walks import Maze, random_maze, walk
+from data_loaders.generated.raycaster import TEXTURE_SIZE, Raycaster, texture_pyramid
+from data_loaders.options import check_channels, check_split, check_whole_number
+from data_loaders.readable import CLASSES, NOT_READABLE, Readable
+from data_loaders.sources import SPLITS, Source
+from data_loaders.video.frames import FrameFormat
+
+# Raised whenever the same options come to give other frames.
+VERSION = 1
+
+BLOCK = 100  # Frames per block that `read` yields.
+
+
+class _Clip(NamedTuple):
+    """What clip i is made of, as in `ProceduralMazes.attributes`."""
+
+    maze: Maze
+    walls: np.ndarray
+    floors: np.ndarray
+    sky: int
+    pose: np.ndarray
+
+
+class ProceduralMazes(Source):
+    """Walks through mazes; video i is a pure function of (seed, split, i) and the options."""
+
+    def __init__(
+        self,
+        *,
+        frame_size: int = 64,
+        channels: int = 3,
+        seed: int = 0,
+        train_videos: int = 1000,
+        test_videos: int = 100,
+        train_length: int = 300,
+        test_length: int = 300,
+    ):
+        """Checks the options; nothing is made yet.
+
+        Args:
+          frame_size: H and W, in pixels.
+          channels: C: 3, or 1 for the luma of the same pictures.
+          seed: Chooses the videos, not negative.
+          train_videos: Videos of the train split.
+          test_videos: Videos of the test split, in other mazes.
+          train_length: Frames per video of the train split.
+          test_length: Frames per video of the test split.
+
+        Raises:
+          UserError: an option out of range.
+        """
+        for name, value, least in (
+            ("model.frame_size", frame_size, 2),
+            ("data.seed", seed, 0),
+            ("data.train_videos", train_videos, 1),
+            ("data.test_videos", test_videos, 1),
+            ("data.train_length", train_length, 1),
+            ("data.test_length", test_length, 1),
+        ):
+            check_whole_number(name, value, least)
+        check_channels(channels)
+        super().__init__("procedural_mazes", int(frame_size), int(channels))
+        self._format = FrameFormat(frame_size, channels)
+        self._seed = int(seed)
+        self._videos = dict(zip(SPLITS, (int(train_videos), int(test_videos)), strict=True))
+        self._lengths = dict(zip(SPLITS, (int(train_length), int(test_length)), strict=True))
+
+    def describe(self) -> dict[str, object]:
+        """As in `Source`."""
+        return {
+            "version": VERSION,
+            "frame_size": self.frame_shape[0],
+            "channels": self.frame_shape[2],
+            "seed": self._seed,
+            **{f"{split}_videos": number for split, number in self._videos.items()},
+            **{f"{split}_length": length for split, length in self._lengths.items()},
+        }
+
+    def fetch(self) -> None:
+        """Makes sure that the package `labmaze` is there.
+
+        Raises:
+          UserError: It is not.
+        """
+        _labmaze()
+
+    def items(self, split: str) -> list[str]:
+        """Returns the videos' numbers, from 000000."""
+        check_split(split)
+        return [f"{i:06d}" for i in range(self._videos[split])]
+
+    def expected_frames(self) -> int:
+        """Returns how many frames both splits have together, exactly."""
+        return sum(self._videos[split] * self._lengths[split] for split in SPLITS)
+
+    def read(self, split: str, item: str) -> Iterator[np.ndarray]:
+        """As in `Source`.
+
+        Raises:
+          UserError: the package `labmaze` is missing.
+        """
+        clip = self._clip(split, item)
+        raycaster = Raycaster(
+            clip.maze.solid,
+            clip.maze.zone,
+            [_texture("wall", number) for number in clip.walls],
+            [_texture("floor", number) for number in clip.floors],
+            _sky(clip.sky),
+            self.frame_shape[0],
+        )
+        for start in range(0, len(clip.pose), BLOCK):
+            frames = raycaster.render(clip.pose[start : start + BLOCK])
+            yield self._format.convert(frames)
+
+    def attributes(self, split: str, item: str) -> dict[str, np.ndarray]:
+        """Returns what a video shows, without drawing it.
+
+        Args:
+          split: 'train' or 'test'.
+          item: The video, one of `items(split)`.
+
+        Returns:
+          pose: float32 [T, 3]: x and y in cells of the floor plan, to the right and down, and the
+            heading in radians, which grows clockwise from 0, along x, without jumps at full turns.
+          room: int64 [T]: 0 or 1, or -1 in the passage between the rooms.
+          wall_textures: int64 [2], of each room, in the order of `texture_paths('wall')`.
+          floor_textures: int64 [2], of each room, in the order of `texture_paths('floor')`.
+          sky: int64 [], in the order of `labmaze.assets.SKY_STYLES`.
+
+        Raises:
+          UserError: the package `labmaze` is missing.
+        """
+        clip = self._clip(split, item)
+        column, row = clip.pose[:, :2].astype(int).T
+        return {
+            "pose": clip.pose,
+            "room": clip.maze.room[row, column],
+            "wall_textures": clip.walls,
+            "floor_textures": clip.floors,
+            "sky": np.array(clip.sky),
+        }
+
+    def readable(self) -> tuple[Readable, ...]:
+        """Returns the wall and floor texture of the room that the camera is in, if it is in one.
+
+        The sky is left out: many frames show none of it.
+
+        Raises:
+          UserError: the package `labmaze` is missing.
+        """
+        return tuple(
+            Readable(
+                f"{kind}_texture",
+                f"{kind} texture right",
+                CLASSES,
+                1,
+                functools.partial(_of_the_room, f"{kind}_textures"),
+                len(texture_paths(kind)),
+            )
+            for kind in ("wall", "floor")
+        )
+
+    def _clip(self, split: str, item: str) -> _Clip:
+        check_split(split)
+        # The spawn key keeps (split, i) apart from every seed, however large.
+        key = (SPLITS.index(split), int(item))
+        rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
+        maze = random_maze(_labmaze(), rng, SPLITS.index(split))
+        walls = rng.choice(len(texture_paths("wall")), 2, replace=False)
+        floors = rng.choice(len(texture_paths("floor")), 2, replace=False)
+        sky = int(rng.integers(len(_labmaze().assets.SKY_STYLES)))
+        pose = walk(maze, rng, self._lengths[split])
+        return _Clip(maze, walls, floors, sky, pose.astype(np.float32))
+
+
+def _of_the_room(name: str, known: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns which of an attribute's two values is that of the room, int64 [T, 1]."""
+    room = known["room"][:, None]
+    return np.where(room < 0, NOT_READABLE, known[name][room])
+
+
+def _labmaze() -> ModuleType:
+    """Returns the package `labmaze` with its module `assets`.
+
+    Raises:
+      UserError: It is missing.
+    """
+    try:
+        labmaze = importlib.import_module("labmaze")
+        importlib.import_module("labmaze.assets")
+        return labmaze
+    except ImportError as error:
+        message = (
+            f"data.name procedural_mazes needs the package labmaze ({error}): "
+            "pip install labmaze==1.0.6"
+        )
+        if sys.version_info >= (3, 13):
+            message += (
+                "\nIt has wheels for Python up to 3.12; this is Python "
+                f"{sys.version_info[0]}.{sys.version_info[1]}."
+            )
+        raise UserError(message) from error
+
+
+@functools.cache
+def texture_paths(kind: str) -> list[str]:
+    """Returns the images of all textures of a kind; their order gives them numbers.
+
+    Args:
+      kind: 'wall' or 'floor'.
+
+    Raises:
+      UserError: the package `labmaze` is missing.
+    """
+    assets = _labmaze().assets
+    of_style = assets.get_wall_texture_paths if kind == "wall" else assets.get_floor_texture_paths
+    return [path for style in assets.MAZE_STYLES for path in of_style(style).values()]
+
+
+def _image(path: str) -> np.ndarray:
+    with Image.open(path) as image:
+        # By way of RGBA: Pillow warns of palettes with transparency otherwise.
+        image = image.convert("RGBA").convert("RGB")
+        return np.asarray(image.resize((TEXTURE_SIZE, TEXTURE_SIZE), Image.Resampling.BOX))
+
+
+@functools.cache
+def _texture(kind: str, number: int) -> np.ndarray:
+    return texture_pyramid(_image(texture_paths(kind)[number]))
+
+
+@functools.cache
+def _sky(number: int) -> list[np.ndarray]:
+    assets = _labmaze().assets
+    sides = assets.get_sky_texture_paths(assets.SKY_STYLES[number])
+    return [_image(path) for path in (sides.front, sides.right, sides.back, sides.left)]

@@ -1,0 +1,1 @@
+"""Published data sets: downloads, archives and the directories of tensorflow-datasets."""

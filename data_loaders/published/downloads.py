@@ -1,0 +1,362 @@
+"""Files from the web: resumed where they were cut, and checked before anyone reads them.
+
+While a file comes it is called `NAME.part`, and `NAME.part.json` says which version of the file it
+is a part of. Only what is whole and has the checksum that was asked for gets the name itself.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import requests
+import tqdm
+
+from cwvae.errors import UserError
+from cwvae.run.files import locked
+
+ARCHIVE_ORG = "https://archive.org"
+
+CONNECT_SECONDS = 5.0  # Without a network, the refusal comes at once.
+STALL_SECONDS = 60.0
+RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # Waits after connections that were cut.
+
+_CHUNK = 2**14  # Bytes; less than one chunk comes twice where a connection is cut.
+
+
+class Checksum(NamedTuple):
+    """What a file is known by; `algorithm` is 'md5', 'sha1' or 'sha256', `size` counts bytes."""
+
+    algorithm: str
+    digest: str
+    size: int | None = None
+
+
+class _Failed(Exception):
+    """A request that did not give the file; the message says why."""
+
+    def __init__(self, reason: str, passing: bool = False):
+        """Keeps the reason, and whether the same request may do better a little later."""
+        super().__init__(reason)
+        self.passing = passing
+
+
+def default_data_dir() -> pathlib.Path:
+    """Returns the folder that `tensorflow_datasets` uses where none is named."""
+    return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def data_folder(data_dir: str | None) -> pathlib.Path:
+    """Returns the folder where data sets are kept.
+
+    Args:
+      data_dir: The option of that name; None for the folder of tensorflow-datasets.
+
+    Raises:
+      UserError: A folder that was named is not there: rather a slip than a wish for a new one.
+    """
+    if data_dir is None:
+        return default_data_dir()
+    folder = pathlib.Path(data_dir).expanduser()
+    if not folder.is_dir():
+        make = "" if folder.exists() else f", or make it: mkdir -p {folder}"
+        raise UserError(f"data.data_dir: {data_dir} is not a folder. Correct it{make}.")
+    return folder
+
+
+def archive_org_checksum(item: str, file_name: str) -> Checksum | None:
+    """Asks archive.org for the checksum of a file.
+
+    Args:
+      item: The archive.org item that has the file.
+      file_name: The file's name in that item.
+
+    Returns:
+      The checksum, with the size; None, after a note on stderr, where it cannot be had.
+    """
+    url = f"{ARCHIVE_ORG}/metadata/{item}/files"
+    try:
+        response = requests.get(url, timeout=(CONNECT_SECONDS, STALL_SECONDS))
+        response.raise_for_status()
+        entry = {entry["name"]: entry for entry in response.json()["result"]}[file_name]
+        algorithm = "sha1" if "sha1" in entry else "md5"
+        return Checksum(algorithm, entry[algorithm].lower(), int(entry["size"]))
+    except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
+        answered = not isinstance(error, requests.RequestException) or isinstance(error, ValueError)
+        reason = f"not the expected answer: {error!r}" if answered else _reason(error)
+        print(
+            f"Note: no checksum for {file_name} ({url}: {reason}). Only the archive's own"
+            " checksums of its members will be checked.",
+            file=sys.stderr,
+        )
+        return None
+
+
+def download(urls: Sequence[str], path: pathlib.Path, checksum: Checksum | None = None) -> None:
+    """Downloads a file, unless it is there; goes on where an earlier download was cut.
+
+    Of two processes that want one file, one downloads it and the other waits.
+
+    Args:
+      urls: Where the file can be had, http or https; each is tried after the ones before it.
+      path: Where it goes; folders are made where they are missing.
+      checksum: What the file must have.
+
+    Raises:
+      UserError: No URL gives the file, it is not the file that was asked for, or the disk is full
+        or cannot be written. What has come is kept, and continued by the next call.
+    """
+    if path.is_file():
+        return
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        with _disk_errors(path):
+            lock = locked(path.with_name(f"{path.name}.lock"), f"downloading {path.name}")
+            stack.enter_context(lock)
+            if path.is_file():
+                return
+            part = stack.enter_context(_Part(path))
+        failures = []
+        for url in urls:
+            try:
+                _fetch(url, part, checksum)
+                part.finish(checksum)
+                return
+            except _Failed as failure:
+                failures.append(f"{url}: {failure}")
+        kept = f", and goes on after the {_size(part.size)} that are here" if part.size else ""
+        raise UserError(
+            f"{path.name} could not be downloaded. {'; '.join(failures)}. The same command tries"
+            f" again{kept}. Or get the file by other means, and put it at {path}."
+        )
+
+
+def _fetch(url: str, part: "_Part", checksum: Checksum | None) -> None:
+    """Completes a part from one URL, over as many connections as that takes."""
+    waits, longest, began = iter(RETRY_SECONDS), part.size, False
+    while not part.is_whole():
+        try:
+            _request(url, part, checksum)
+        except _Failed as failure:
+            # Bytes that came before do not count: a server that cannot resume, and is cut at the
+            # same place each time, would be asked for ever.
+            if part.size > longest:
+                waits, longest, began = iter(RETRY_SECONDS), part.size, True
+            # Where nothing came at all there is no network, or no such server.
+            wait = next(waits, None) if failure.passing and began else None
+            if wait is None:
+                raise
+            print(f"{part.path.name}: {failure}. Trying again in {wait:g} s.", file=sys.stderr)
+            time.sleep(wait)
+        else:
+            return
+
+
+def _request(url: str, part: "_Part", checksum: Checksum | None) -> None:
+    """Appends what one connection gives, which is all that is missing, or fails."""
+    headers = {"Accept-Encoding": "identity"}  # Or a length would count packed bytes.
+    if part.size and part.validator:
+        headers |= {"Range": f"bytes={part.size}-", "If-Range": part.validator}
+    try:
+        with requests.get(
+            url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, STALL_SECONDS)
+        ) as response:
+            _accept(response, part, checksum)
+            with tqdm.tqdm(
+                desc=part.path.name,
+                total=part.total,
+                initial=part.size,
+                unit="B",
+                unit_scale=True,
+                dynamic_ncols=True,
+            ) as progress:
+                for chunk in response.iter_content(_CHUNK):
+                    part.append(chunk)
+                    progress.update(len(chunk))
+    except requests.RequestException as error:
+        raise _Failed(_reason(error), passing=True) from None
+    if part.total is not None and part.size != part.total:
+        raise _Failed(f"cut after {_size(part.size)} of {_size(part.total)}", passing=True)
+
+
+def _accept(response: requests.Response, part: "_Part", checksum: Checksum | None) -> None:
+    """Looks at an answer before its content is read: makes the part ready for it, or fails."""
+    status = response.status_code
+    if status == 206:
+        sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        if not sent or (int(sent[1]), int(sent[2])) != (part.size, part.total):
+            part.begin(None, None)
+            raise _Failed("the server sent another part than it was asked for", passing=True)
+    elif status == 200:
+        length = response.headers.get("Content-Length", "")
+        total = int(length) if length.isdecimal() else None
+        if checksum and checksum.size and total and total != checksum.size:
+            raise _Failed(f"has {total} bytes, where {checksum.size} were expected")
+        validator = response.headers.get("ETag")
+        if validator is None or validator.startswith("W/"):  # Weak: does not promise equal bytes.
+            validator = response.headers.get("Last-Modified")
+        part.begin(validator, total)
+    else:
+        if status == 416:  # What is here is no beginning of what is there.
+            part.begin(None, None)
+        passing = status in (408, 429) or status >= 500
+        raise _Failed(f"HTTP {status} {response.reason or ''}".rstrip(), passing)
+    part.check_room()
+
+
+class _Part(contextlib.AbstractContextManager):
+    """The beginning of a file, on the disk."""
+
+    def __init__(self, path: pathlib.Path):
+        """Opens what is there of the file that will be at `path`."""
+        self.path = path
+        self._part = path.with_name(f"{path.name}.part")
+        self._state = path.with_name(f"{path.name}.part.json")
+        # Unbuffered: what came before a full disk, a kill or Ctrl-C is there the next time.
+        self._file = open(self._part, "ab", buffering=0)  # noqa: SIM115
+        self.validator, self.total = self._read_state()
+
+    def __exit__(self, *_) -> None:
+        """Closes it; an empty part is removed."""
+        self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            if self._part.stat().st_size == 0:
+                self._forget()
+
+    @property
+    def size(self) -> int:
+        """Bytes that are there."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def is_whole(self) -> bool:
+        """Whether nothing is missing, as where a process was killed right at the end."""
+        return self.total is not None and self.size == self.total
+
+    def begin(self, validator: str | None, total: int | None) -> None:
+        """Starts anew, for a file of `total` bytes that the server calls `validator`."""
+        with _disk_errors(self.path):
+            self._file.truncate(0)
+            # Before the first byte: no part is ever taken for one of another version.
+            self._state.write_text(json.dumps({"validator": validator, "total": total}))
+        self.validator, self.total = self._read_state()
+
+    def append(self, data: bytes) -> None:
+        """Adds bytes to the end."""
+        with _disk_errors(self.path):
+            while data:
+                data = data[self._file.write(data) :]
+
+    def check_room(self) -> None:
+        """Raises a UserError where the disk has no room for the rest."""
+        if self.total is None:
+            return
+        need = self.total - self.size
+        free = shutil.disk_usage(self.path.parent).free
+        if need > free:
+            raise UserError(
+                f"{self.path.name} needs {_size(need)} more in {self.path.parent}, where"
+                f" {_size(free)} are free. Make room, or set data.data_dir to a folder on a larger"
+                " disk."
+            )
+
+    def finish(self, checksum: Checksum | None) -> None:
+        """Gives a whole file its name, or sets a damaged one aside and raises a UserError."""
+        with _disk_errors(self.path):
+            if checksum:
+                self._check(checksum)
+            os.fsync(self._file.fileno())
+            os.replace(self._part, self.path)
+            self._forget()
+
+    def _check(self, checksum: Checksum) -> None:
+        algorithm, expected, size = checksum
+        found = _digest(self._part, algorithm)
+        if found == expected and size in (None, self.size):
+            return
+        damaged = self.path.with_name(f"{self.path.name}.damaged")
+        sizes = f"{self.size} bytes" + (f" in place of {size}" if size else "")
+        os.replace(self._part, damaged)
+        self._forget()
+        raise UserError(
+            f"{self.path.name} is not the file that was to be downloaded: its {algorithm} is"
+            f" {found}, expected {expected}; it has {sizes}. It was set aside as {damaged}, which"
+            " can be deleted. The same command downloads it anew, from its beginning."
+        )
+
+    def _forget(self) -> None:
+        self._part.unlink(missing_ok=True)
+        self._state.unlink(missing_ok=True)
+
+    def _read_state(self) -> tuple[str | None, int | None]:
+        """Returns (validator, total); without a total a part is not continued."""
+        try:
+            state = json.loads(self._state.read_text())
+            validator, total = state["validator"], state["total"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None, None
+        known = isinstance(validator, str) and isinstance(total, int) and self.size <= total
+        return (validator, total) if known else (None, None)
+
+
+@contextlib.contextmanager
+def _disk_errors(path: pathlib.Path) -> Iterator[None]:
+    """Tells what a disk refuses as a UserError about the download of `path`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "Make room" if full else "See to it that the folder can be written"
+        raise UserError(
+            f"{path.name} cannot be kept in {path.parent} ({error.strerror}). {advice}, or set"
+            " data.data_dir to another folder. What has come is kept: the same command goes on"
+            " from there."
+        ) from None
+
+
+def _digest(path: pathlib.Path, algorithm: str) -> str:
+    digest, size = hashlib.new(algorithm), path.stat().st_size
+    with (
+        open(path, "rb") as file,
+        tqdm.tqdm(
+            desc=f"checking {path.stem}",
+            total=size,
+            unit="B",
+            unit_scale=True,
+            delay=1,
+            leave=False,
+        ) as progress,
+    ):
+        while block := file.read(2**20):
+            digest.update(block)
+            progress.update(len(block))
+    return digest.hexdigest()
+
+
+def _reason(error: requests.RequestException) -> str:
+    """Says in a few words what went wrong with a request."""
+    if isinstance(error, requests.HTTPError):
+        return f"HTTP {error.response.status_code} {error.response.reason or ''}".rstrip()
+    if isinstance(error, requests.ConnectTimeout):
+        return f"no connection within {CONNECT_SECONDS:g} s"
+    # Libraries wrap the cause several times, each time with a longer message.
+    cause = error
+    while cause.__cause__ or cause.__context__:
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, TimeoutError) and cause.errno is None:
+        return f"nothing came for {STALL_SECONDS:g} s"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection was cut"
+    return getattr(cause, "strerror", None) or str(cause)
+
+
+def _size(count: int) -> str:
+    return tqdm.tqdm.format_sizeof(count, "B")

@@ -1,0 +1,272 @@
+"""KTH Actions: 25 persons who walk, jog, run, box, wave and clap, in four scenarios each.
+
+One archive for each action, of avi files such as `person01_boxing_d1_uncomp.avi`; persons are what
+the splits are made of. The data set's own `00sequences.txt` says in which frames the person is in
+the picture, in up to a few ranges of frames for each video.
+"""
+
+import contextlib
+import pathlib
+import re
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from cwvae.errors import UserError, unknown_name
+from data_loaders.options import check_split
+from data_loaders.published import archives
+from data_loaders.published.sets import ArchivedVideos, Facts, natural_order
+from data_loaders.sources import SPLITS, BadVideo
+
+ACTIONS = ("walking", "jogging", "running", "boxing", "handwaving", "handclapping")
+SEQUENCES = "00sequences.txt"
+
+# The persons of each split, by who drew the line: SVG and most papers since, or MCnet.
+PERSONS = {
+    "svg": {"train": range(1, 21), "test": range(21, 26)},
+    "mcnet": {"train": range(1, 17), "test": range(17, 26)},
+}
+
+ABSENT = "person13_handclapping_d3"  # The one video of 600 that was never published.
+
+_SITES = ("http://www.nada.kth.se/cvap/actions", "https://www.csc.kth.se/cvap/actions")
+_ARCHIVES = [f"{action}.zip" for action in ACTIONS]
+
+FACTS = Facts(
+    description="25 persons who walk, jog, run, box, wave and clap; gray, 25 frames a second.",
+    homepage="https://www.csc.kth.se/cvap/actions/",
+    licence="not stated by the source; see https://www.csc.kth.se/cvap/actions/",
+    citation="""\
+@inproceedings{schuldt2004recognizing,
+  title = {Recognizing Human Actions: A Local {SVM} Approach},
+  author = {Schuldt, Christian and Laptev, Ivan and Caputo, Barbara},
+  booktitle = {International Conference on Pattern Recognition},
+  year = {2004}
+}
+""",
+    files={file: tuple(f"{site}/{file}" for site in _SITES) for file in [*_ARCHIVES, SEQUENCES]},
+    frame_shape=(120, 160, 1),
+    frames_per_video={"train": 500, "test": 500},
+    num_frames=290_000,
+)
+
+_VIDEO = re.compile(
+    r"(?P<key>person(?P<person>0[1-9]|1[0-9]|2[0-5])"
+    rf"_(?P<action>{'|'.join(ACTIONS)})_d[1-4])(_uncomp)?\.avi"
+)
+_LINE = re.compile(r"(?P<key>person\d+_\w+_d\d+)(\s+(?P<rest>.*))?")
+
+
+class KthActions(ArchivedVideos):
+    """Whole videos, or the ranges of frames with a person in them.
+
+    An item is called as the video in its archive, or `<video>#1-95` for a range, from 1 and
+    inclusive. Files in an archive that are not called like a video of its action are left out,
+    and counted.
+    """
+
+    def __init__(
+        self,
+        *,
+        frame_size: int = 64,
+        channels: int | None = None,
+        data_dir: str | None = None,
+        archives_dir: str | None = None,
+        fit: str = "crop",
+        resize: str = "area",
+        kth_split: str = "svg",
+        kth_sequences: bool = False,
+    ):
+        """Keeps the options; those of `ArchivedVideos`, and two of its own.
+
+        Args:
+          frame_size: H and W, in pixels.
+          channels: C: 1 or 3; None for 1.
+          data_dir: The folder of data sets; None for that of `tensorflow_datasets`.
+          archives_dir: A folder that has the archives.
+          fit: How frames become squares: 'crop' or 'squeeze'.
+          resize: How they are resized: 'area' or 'bilinear'.
+          kth_split: 'svg', persons 1 to 20 and 21 to 25, or 'mcnet', 1 to 16 and 17 to 25.
+          kth_sequences: Whether an item is a range of frames, in place of a whole video.
+
+        Raises:
+          UserError: An option out of range.
+        """
+        super().__init__(
+            "kth_actions",
+            FACTS,
+            frame_size=frame_size,
+            channels=channels,
+            data_dir=data_dir,
+            archives_dir=archives_dir,
+            fit=fit,
+            resize=resize,
+        )
+        if kth_split not in PERSONS:
+            raise UserError(unknown_name("data.kth_split", kth_split, PERSONS))
+        self._kth_split, self._ranges = kth_split, bool(kth_sequences)
+        if not self._ranges:
+            del self._files[SEQUENCES]
+        # What the builder for tensorflow-datasets makes, and nothing else.
+        made = (kth_split, self._ranges, fit, resize, frame_size)
+        self.in_tfds = made == ("svg", False, "squeeze", "area", 64)
+
+    def describe(self) -> dict[str, object]:
+        """As in `Source`."""
+        own = {"kth_split": self._kth_split, "kth_sequences": self._ranges}
+        return super().describe() | own
+
+    def fetch(self) -> None:
+        """As in `Source`; tells what is left out, and which videos are not there."""
+        super().fetch()
+        videos, others = self._videos()
+        published = {
+            f"person{person:02}_{action}_d{scenario}"
+            for person in range(1, 26)
+            for action in ACTIONS
+            for scenario in range(1, 5)
+        }
+        keys = {key for key, _ in videos.values()}
+        self._note(others, "files are left out, not called like videos of their archive")
+        self._note(published - keys - {ABSENT}, "videos are not in the archives")
+        if self._ranges:
+            unlisted = keys - set(self._sequences())
+            self._note(unlisted, f"videos are left out, of which {SEQUENCES} has no frames")
+
+    def items(self, split: str) -> list[str]:
+        """As in `Source`, in natural order."""
+        check_split(split)
+        persons = PERSONS[self._kth_split][split]
+        videos, _ = self._videos()
+        keys = {video: key for video, (key, person) in videos.items() if person in persons}
+        found = sorted(keys, key=natural_order)
+        if self._ranges:
+            ranges = self._sequences()
+            found = [
+                f"{video}#{first}-{last}"
+                for video in found
+                for first, last in ranges.get(keys[video], ())
+            ]
+        if not found:
+            raise UserError(
+                f"{self._folder()}: the archives of kth_actions have no videos of the persons"
+                f" {persons[0]} to {persons[-1]}, the {split} split of data.kth_split="
+                f"{self._kth_split}. Delete them to have them downloaded, or replace them by those"
+                f" of {FACTS.homepage}."
+            )
+        return found
+
+    def expected_frames(self) -> int:
+        """As in `Source`: what was published, until the archives are there."""
+        if self._missing():
+            return self.facts.num_frames
+        items = [(split, item) for split in SPLITS for item in self.items(split)]
+        if not self._ranges:
+            return sum(self.facts.frames_per_video[split] for split, _ in items)
+        return sum(last - first + 1 for first, last in (_range_of(item) for _, item in items))
+
+    def read(self, split: str, item: str) -> Iterator[np.ndarray]:
+        """As in `Source`. Of a video that breaks off, the ranges before that can be read."""
+        frames = super().read(split, item)
+        yield from _cut(frames, *_range_of(item)) if self._ranges else frames
+
+    def _member(self, item: str) -> tuple[str, str]:
+        video = item.rpartition("#")[0] if self._ranges else item
+        match = _VIDEO.fullmatch(pathlib.PurePosixPath(video).name)
+        if match is None:
+            raise BadVideo("is not called like a video of kth_actions")
+        return f"{match['action']}.zip", video
+
+    def _videos(self) -> tuple[dict[str, tuple[str, int]], list[str]]:
+        """Returns (key, person) of each video by its name in its archive, and other files."""
+        videos, others = {}, []
+        for action in ACTIONS:
+            for name in archives.members(self._folder() / f"{action}.zip", (".avi",)):
+                match = _VIDEO.fullmatch(pathlib.PurePosixPath(name).name)
+                if match and match["action"] == action:
+                    videos[name] = match["key"], int(match["person"])
+                else:
+                    others.append(name)
+        return videos, others
+
+    def _sequences(self) -> dict[str, list[tuple[int, int]]]:
+        return read_sequences(self._folder() / SEQUENCES)
+
+    def _note(self, names: set[str] | list[str], what: str) -> None:
+        if names:
+            some = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+            print(f"Note: {self.name}: {len(names)} {what}: {some}.", file=sys.stderr)
+
+
+def read_sequences(path: pathlib.Path) -> dict[str, list[tuple[int, int]]]:
+    """Reads the data set's `00sequences.txt`, of lines such as `person01_boxing_d1 frames 1-95`.
+
+    Args:
+      path: The file. Lines that do not begin with the name of a video are prose.
+
+    Returns:
+      By video, as in 'person01_boxing_d1', its ranges (first, last), from 1 and inclusive, in the
+      file's order and without repetitions; none for a video that the file says is missing.
+
+    Raises:
+      UserError: The file cannot be read, a line is malformed, or there are none.
+    """
+    try:
+        text = path.read_text(errors="replace")
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}). Get it from {FACTS.files[SEQUENCES][-1]}."
+        ) from None
+    advice = (
+        "Delete the file and run the same command again, or get it from"
+        f" {FACTS.files[SEQUENCES][-1]}."
+    )
+    found = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
+            continue
+        ranges = _parse_ranges(match["rest"] or "")
+        if ranges is None:
+            raise UserError(
+                f"{path}, line {number}: {line.strip()!r} is malformed; expected ranges of frames,"
+                f" as in 'person01_boxing_d1 frames 1-95, 96-185'. {advice}"
+            )
+        found[match["key"]] = list(dict.fromkeys(found.get(match["key"], []) + ranges))
+    if not found:
+        raise UserError(f"{path}: lists no videos. {advice}")
+    return found
+
+
+def _parse_ranges(text: str) -> list[tuple[int, int]] | None:
+    """Returns the ranges of a line; None where it is malformed."""
+    if "missing" in text:
+        return []
+    if not text.startswith("frames"):
+        return None
+    text = re.sub(r"\s*-\s*", "-", text.removeprefix("frames"))
+    ranges = [re.fullmatch(r"(\d+)-(\d+)", part) for part in re.split(r"[,\s]+", text) if part]
+    if not ranges or None in ranges:
+        return None
+    ranges = [(int(match[1]), int(match[2])) for match in ranges]
+    return ranges if all(1 <= first <= last for first, last in ranges) else None
+
+
+def _range_of(item: str) -> tuple[int, int]:
+    first, last = item.rpartition("#")[2].split("-")
+    return int(first), int(last)
+
+
+def _cut(blocks: Iterator[np.ndarray], first: int, last: int) -> Iterator[np.ndarray]:
+    """Yields the frames `first` to `last` of a video, from 1 and inclusive; reads no further."""
+    done = 0
+    with contextlib.closing(blocks):
+        for block in blocks:
+            piece = block[max(0, first - 1 - done) : last - done]
+            if len(piece):
+                yield piece
+            done += len(block)
+            if done >= last:
+                return
+    raise BadVideo(f"has {done} frames, but {SEQUENCES} lists {first}-{last}")

@@ -1,0 +1,357 @@
+"""Data sets that are published as zip archives of videos, and what is known of each.
+
+`ArchivedVideos` fetches archives and reads videos out of them; `Published` are the data sets of
+archive.org, which have a folder for each split.
+"""
+
+import abc
+import dataclasses
+import hashlib
+import io
+import pathlib
+import re
+import sys
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from cwvae.errors import UserError, unknown_name
+from data_loaders.options import check_channels, check_split
+from data_loaders.published import archives
+from data_loaders.published.downloads import archive_org_checksum, data_folder, download
+from data_loaders.sources import SPLITS, Source
+from data_loaders.video.frames import FrameFormat, read_video
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is known of a published data set.
+
+    Attributes:
+      description: What the videos show, in one line.
+      homepage: Where to read more.
+      licence: Its terms, as far as the source states them.
+      citation: BibTeX entries.
+      files: Where each file can be had: URLs by file name.
+      frame_shape: (height, width, channels) of the original frames.
+      frames_per_video: About how many, by split.
+      num_frames: About how many frames both splits have together.
+      item: The item of archive.org that has the files, and knows their checksums.
+      folders: The folder in the archive that holds a split, by split.
+    """
+
+    description: str
+    homepage: str
+    licence: str
+    citation: str
+    files: Mapping[str, tuple[str, ...]]
+    frame_shape: tuple[int, int, int]
+    frames_per_video: Mapping[str, int]
+    num_frames: int
+    item: str | None = None
+    folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+_ALIKE = 0.5  # Published numbers are rounded, and some are guesses; less than this is another set.
+_MEANWHILE = (
+    "To try meanwhile, without a download: configs/quickstart.yml and configs/procedural_mazes.yml."
+)
+
+_CLOCKWORK = """\
+@article{saxena2021clockwork,
+  title = {Clockwork Variational Autoencoders},
+  author = {Saxena, Vaibhav and Ba, Jimmy and Hafner, Danijar},
+  journal = {arXiv preprint arXiv:2102.09532},
+  year = {2021}
+}
+"""
+
+_MINERL = """\
+@inproceedings{guss2019minerl,
+  title = {{MineRL}: A Large-Scale Dataset of {Minecraft} Demonstrations},
+  author = {Guss, William H. and Houghton, Brandon and Topin, Nicholay and Wang, Phillip and
+            Codel, Cayden and Veloso, Manuela and Salakhutdinov, Ruslan},
+  booktitle = {International Joint Conference on Artificial Intelligence},
+  year = {2019}
+}
+"""
+
+_GQN = """\
+@article{eslami2018gqn,
+  title = {Neural scene representation and rendering},
+  author = {Eslami, S. M. Ali and others},
+  journal = {Science},
+  volume = {360},
+  number = {6394},
+  pages = {1204--1210},
+  year = {2018},
+  doi = {10.1126/science.aar6170}
+}
+"""
+
+_MOVING_MNIST = """\
+@inproceedings{srivastava2015unsupervised,
+  title = {Unsupervised Learning of Video Representations using {LSTMs}},
+  author = {Srivastava, Nitish and Mansimov, Elman and Salakhutdinov, Ruslan},
+  booktitle = {International Conference on Machine Learning},
+  year = {2015}
+}
+"""
+
+_ARCHIVE_ORG = "https://archive.org/download"
+
+FACTS = {
+    "minerl_navigate": Facts(
+        description="People who walk through the worlds of Minecraft.",
+        homepage="https://archive.org/details/minerl_navigate",
+        licence="CC BY-NC-SA 4.0 (stated by https://github.com/vaibhavsaxena11/minerl_navigate)",
+        citation=_CLOCKWORK + _MINERL,
+        files={"minerl_navigate.zip": (f"{_ARCHIVE_ORG}/minerl_navigate/minerl_navigate.zip",)},
+        frame_shape=(64, 64, 3),
+        frames_per_video={"train": 500, "test": 500},
+        num_frames=608_000,
+        item="minerl_navigate",
+        folders={"train": "train", "test": "test"},
+    ),
+    "gqn_mazes": Facts(
+        description="Walks through pairs of rooms with random textures.",
+        homepage="https://archive.org/details/gqn_mazes",
+        licence="not stated by the source; see https://archive.org/details/gqn_mazes",
+        citation=_CLOCKWORK + _GQN,
+        files={"gqn_mazes.zip": (f"{_ARCHIVE_ORG}/gqn_mazes/gqn_mazes.zip",)},
+        frame_shape=(64, 64, 3),
+        frames_per_video={"train": 300, "test": 300},
+        num_frames=9_000_000,
+        item="gqn_mazes",
+        folders={"train": "train", "test": "test"},
+    ),
+    "moving_mnist_2digit": Facts(
+        description="Two handwritten digits that drift and bounce off the edges.",
+        homepage="https://archive.org/details/moving_mnist",
+        licence="not stated by the source; see https://archive.org/details/moving_mnist",
+        citation=_CLOCKWORK + _MOVING_MNIST,
+        files={
+            "moving_mnist_2digit.zip": (f"{_ARCHIVE_ORG}/moving_mnist/moving_mnist_2digit.zip",)
+        },
+        frame_shape=(64, 64, 1),
+        frames_per_video={"train": 100, "test": 1000},
+        num_frames=2_000_000,
+        item="moving_mnist",
+        folders={"train": "train-seq100", "test": "test-seq1000"},
+    ),
+}
+
+
+class ArchivedVideos(Source):
+    """Videos that are read out of archives; a subclass knows how the archives are laid out."""
+
+    version = "1.0.0"
+
+    def __init__(
+        self,
+        name: str,
+        facts: Facts,
+        *,
+        frame_size: int,
+        channels: int | None,
+        data_dir: str | None,
+        archives_dir: str | None,
+        fit: str,
+        resize: str,
+    ):
+        """Keeps the options; nothing is looked for yet.
+
+        Args:
+          name: The data set's name.
+          facts: What is known of it.
+          frame_size: H and W, in pixels.
+          channels: C: 1 or 3; None for those of the original.
+          data_dir: The folder of data sets, which has or will have a folder `downloads`; None for
+            that of `tensorflow_datasets`.
+          archives_dir: A folder that has the archives, in place of `downloads`.
+          fit: How frames become squares: 'crop' or 'squeeze'.
+          resize: How they are resized: 'area' or 'bilinear'.
+
+        Raises:
+          UserError: An option out of range.
+        """
+        if channels is None:
+            channels = facts.frame_shape[-1]
+        check_channels(channels)
+        super().__init__(name, frame_size, channels)
+        self.facts = facts
+        self._format = FrameFormat(frame_size, channels, fit, resize)
+        self._data_dir, self._archives_dir = data_dir, archives_dir
+        self._files = dict(facts.files)
+
+    def describe(self) -> dict[str, object]:
+        """As in `Source`; not where the archives are."""
+        options = {"frame_size": self._format.size, "channels": self._format.channels}
+        if self.facts.frame_shape[:2] != self.frame_shape[:2]:  # Else frames fit as they are.
+            options |= {"fit": self._format.fit, "resize": self._format.resize}
+        return {"name": self.name, "version": self.version, **options}
+
+    def fetch(self) -> None:
+        """Downloads the archives that are missing, after saying what they are, and lists them.
+
+        Raises:
+          UserError: A folder that was named is not there, archives are missing from
+            `archives_dir` or cannot be downloaded, or they are damaged.
+        """
+        missing = self._missing()
+        if missing:
+            self._download(self._folder(), missing)
+        for split in SPLITS:
+            self.items(split)
+        expected, published = self.expected_frames(), self.facts.num_frames
+        if not _ALIKE * published <= expected <= published / _ALIKE:
+            print(
+                f"Note: the archives in {self._folder()} hold about {expected:,} frames of"
+                f" {self.name}, of which {published:,} were published.",
+                file=sys.stderr,
+            )
+
+    def origin(self) -> dict[str, list[int]]:
+        """As in `Source`: size in bytes and time of change in ns of the archives."""
+        stats = {file: (self._folder() / file).stat() for file in self._files}
+        return {file: [stat.st_size, stat.st_mtime_ns] for file, stat in stats.items()}
+
+    def digest(self, split: str, item: str) -> str:
+        """As in `Source`."""
+        return hashlib.sha256(self._content(item)).hexdigest()
+
+    def read(self, split: str, item: str) -> Iterator[np.ndarray]:
+        """As in `Source`. Frames of another size than the original's are none of this data set."""
+        file, name = io.BytesIO(self._content(item)), self._member(item)[1]
+        size = self.facts.frame_shape[:2]
+        yield from read_video(file, name, self._format, exact_size=size)
+
+    @abc.abstractmethod
+    def _member(self, item: str) -> tuple[str, str]:
+        """Returns the archive's file name, and the name in the archive, of the video of an item."""
+
+    def _content(self, item: str) -> bytes:
+        archive, member = self._member(item)
+        return archives.read_member(self._folder() / archive, member)
+
+    def _folder(self) -> pathlib.Path:
+        """Returns where the archives are, or will be."""
+        if self._archives_dir is not None:
+            return pathlib.Path(self._archives_dir).expanduser()
+        return data_folder(self._data_dir) / "downloads"
+
+    def _missing(self) -> list[str]:
+        """Returns the archives that are to be downloaded, after looking for those that are not."""
+        folder = self._folder()
+        missing = [file for file in self._files if not (folder / file).is_file()]
+        if self._archives_dir is None or not missing:
+            return missing
+        if not folder.is_dir():
+            raise UserError(f"data.archives_dir: {folder} is not a folder. Correct the setting.")
+        where = "; ".join(f"{file} from {self._files[file][0]}" for file in missing)
+        raise UserError(
+            f"{self.name}: data.archives_dir {folder} has no {', no '.join(missing)}. Get {where};"
+            " or leave data.archives_dir out, and what is needed is downloaded."
+        )
+
+    def _download(self, folder: pathlib.Path, files: list[str]) -> None:
+        facts = self.facts
+        print(
+            f"{self.name}: {facts.description} About {facts.num_frames:,} frames.\n"
+            f"  homepage: {facts.homepage}\n"
+            f"  licence: {facts.licence}",
+            file=sys.stderr,
+        )
+        for file in files:
+            checksum = archive_org_checksum(facts.item, file) if facts.item else None
+            size = f" ({checksum.size / 1e9:.2f} GB)" if checksum else ""
+            print(f"Downloading {file}{size} to {folder}.", file=sys.stderr, flush=True)
+            try:
+                download(self._files[file], folder / file, checksum)
+            except UserError as error:
+                raise UserError(f"{error} {_MEANWHILE}") from None
+
+
+class Published(ArchivedVideos):
+    """A data set of `FACTS`: one archive, with a folder of mp4 files for each split."""
+
+    in_tfds = True
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        frame_size: int = 64,
+        channels: int | None = None,
+        data_dir: str | None = None,
+        archives_dir: str | None = None,
+        fit: str = "crop",
+        resize: str = "area",
+    ):
+        """Keeps the options; nothing is looked for yet.
+
+        Args:
+          name: A name in `FACTS`.
+          frame_size: H and W, in pixels.
+          channels: C: 1 or 3; None for those of the original.
+          data_dir: The folder of data sets; None for that of `tensorflow_datasets`.
+          archives_dir: A folder that has the archive.
+          fit: How frames become squares, where they are not: 'crop' or 'squeeze'.
+          resize: How they are resized: 'area' or 'bilinear'.
+
+        Raises:
+          UserError: An unknown name, or an option out of range.
+        """
+        if name not in FACTS:
+            raise UserError(unknown_name("data set", name, FACTS))
+        super().__init__(
+            name,
+            FACTS[name],
+            frame_size=frame_size,
+            channels=channels,
+            data_dir=data_dir,
+            archives_dir=archives_dir,
+            fit=fit,
+            resize=resize,
+        )
+
+    def items(self, split: str) -> list[str]:
+        """As in `Source`: the names in the archive, 2.mp4 before 10.mp4.
+
+        A split's folder is at the archive's root, or in one other folder there.
+        """
+        check_split(split)
+        path, folder = self._path(), self.facts.folders[split]
+        videos = archives.members(path, (".mp4",))
+        found = [video for video in videos if _is_in(folder, video)]
+        if not found:
+            raise UserError(
+                f"{path}: has no mp4 files in a folder {folder}/, where the {split} split of"
+                f" {self.name} should be. It is not the archive of {self.facts.homepage}: replace"
+                " it, or delete it to have it downloaded."
+            )
+        return sorted(found, key=natural_order)
+
+    def expected_frames(self) -> int:
+        """As in `Source`: what was published, until the archive is there."""
+        if self._missing():
+            return self.facts.num_frames
+        return sum(len(self.items(split)) * self.facts.frames_per_video[split] for split in SPLITS)
+
+    def _path(self) -> pathlib.Path:
+        return self._folder() / next(iter(self._files))
+
+    def _member(self, item: str) -> tuple[str, str]:
+        return next(iter(self._files)), item
+
+
+def _is_in(folder: str, video: str) -> bool:
+    """Whether a video lies in a folder at the archive's root, or one level below."""
+    parts = video.split("/")
+    return len(parts) <= 3 and parts[-2:-1] == [folder]
+
+
+def natural_order(name: str) -> tuple:
+    """Returns a key that sorts names as people do: numbers in them by their values."""
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name

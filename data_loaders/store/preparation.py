@@ -1,0 +1,344 @@
+"""Makes a store of a source: in several processes, with a progress bar, resumable after a kill.
+
+The store grows in a folder `NAME.partial` beside where it is to be: frames are appended video by
+video, in order, and a line of the index is written once its frames are on the disk. What a kill
+leaves is cut back to the last such line, and preparing goes on behind it.
+"""
+
+import contextlib
+import datetime
+import errno
+import hashlib
+import json
+import math
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+
+from cwvae.errors import UserError
+from cwvae.run.files import locked
+from data_loaders.sources import SPLITS, Source
+from data_loaders.store import store
+from data_loaders.store.readers import Readers, open_readers
+
+_SECONDS_BETWEEN_SYNCS = 2.0  # At most so much work is lost with a kill.
+_SHOWN_REASONS = 5  # Why videos were left out; all of them are in a file.
+_PIECE = 2**20  # Bytes copied at a time.
+_OR_STREAM = (
+    ", or, if tensorflow-datasets holds the data already, set data.store=false to read them from"
+    " there, slower"
+)
+_ROOM = 2**26  # Bytes left free on a disk: index, and videos under way.
+
+
+def prepare(
+    source: Source,
+    data_dir: pathlib.Path,
+    recipe: dict | None = None,
+    processes: int | None = None,
+    again: bool = False,
+) -> pathlib.Path:
+    """Makes the store of a source, if it is not there yet.
+
+    Args:
+      source: The videos.
+      data_dir: The folder that has, or will have, a folder `stores`.
+      recipe: The arguments of `data_loaders.open_source` that give `source` in another process;
+        without them this process does all the work.
+      processes: How many read videos; by default as many as there are cores.
+      again: Whether to make it anew although it is there.
+
+    Returns:
+      The store's folder.
+
+    Raises:
+      UserError: The videos cannot be had, none of them can be used, the disk is too small, or files
+        are not those that the store was made of.
+    """
+    folder = store.folder_of(source, data_dir)
+    if store.is_complete(folder) and not again:
+        store.check_unchanged(source, folder)
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_name(folder.name + ".lock"), f"preparing {source.name}"):
+            if again or not store.is_complete(folder):  # Another process may have made it.
+                _prepare(source, folder, recipe, processes)
+    except OSError as error:
+        raise _disk_error(error, folder) from None
+    return folder
+
+
+def _prepare(
+    source: Source, folder: pathlib.Path, recipe: dict | None, processes: int | None
+) -> None:
+    began = time.monotonic()
+    partial = folder.with_name(folder.name + ".partial")
+    there = sum(path.stat().st_size for path in partial.glob("*.frames"))
+    _check_disk(source, folder, there)  # Before anything is downloaded in vain.
+    source.fetch()
+    items = {split: source.items(split) for split in SPLITS}
+    # Taken before the first video is read: one that is changed meanwhile will be found to differ.
+    stamps, origin = source.stamps(), source.origin()
+    plan = {"description": source.describe(), "items": items, "stamps": stamps, "origin": origin}
+    _begin(partial, plan)
+    kept = {split: _Writer(partial, split, items[split], source) for split in SPLITS}
+    room = _check_disk(source, folder, sum(writer.bytes for writer in kept.values()))
+    counts = " and ".join(f"{len(names)} {split}" for split, names in items.items())
+    print(f"Preparing {source.name}, once: {counts} videos, {room}.", file=sys.stderr, flush=True)
+    count = sum(map(len, items.values()))
+    with (
+        open_readers(source, recipe, min(processes or _cores(), count)) as readers,
+        _progress(source.name, kept, count) as progress,
+    ):
+        for writer in kept.values():
+            writer.run(readers, progress)
+    _finish(source, folder, partial, kept, stamps)
+    _tell(source, folder, kept, time.monotonic() - began)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin(partial: pathlib.Path, plan: dict) -> None:
+    """Makes the folder, or keeps what a killed process left there of the same videos."""
+    path, text = partial / "plan.json", json.dumps(plan, sort_keys=True)
+    if path.is_file() and path.read_text() == text:
+        print(f"Going on with what {partial} holds.", file=sys.stderr)
+        for scratch in partial.glob("*.tmp"):
+            scratch.unlink()
+        return
+    if path.is_file():
+        print(f"{partial}: was begun with other videos, and is begun anew.", file=sys.stderr)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    path.write_text(text)
+
+
+def _check_disk(source: Source, folder: pathlib.Path, there: int = 0) -> str:
+    """Refuses a disk that is too small; returns what is needed, in words.
+
+    Args:
+      source: The videos.
+      folder: The store, in a folder that exists.
+      there: Bytes of the store that are on the disk already.
+    """
+    size = source.expected_frames() * math.prod(source.frame_shape)
+    free = shutil.disk_usage(folder.parent).free
+    if max(0, size - there) + _ROOM > free:
+        raise UserError(
+            f"{source.name}: the prepared videos take about {size_text(size)} in {folder.parent},"
+            f" where {size_text(free)} are free. Make room, or set data.data_dir to a folder on a"
+            f" larger disk{_OR_STREAM if source.in_tfds else ''}."
+        )
+    return f"about {size_text(size)} in {folder} ({size_text(free)} free)"
+
+
+@contextlib.contextmanager
+def _progress(name: str, kept: dict[str, "_Writer"], count: int) -> Iterator:
+    import tqdm
+
+    done = sum(len(writer.lines) for writer in kept.values())
+    with tqdm.tqdm(total=count, initial=done, unit="video", desc=name, dynamic_ncols=True) as bar:
+        yield bar
+
+
+class _Writer:
+    """The frames and the index of one split, as they grow."""
+
+    def __init__(self, partial: pathlib.Path, split: str, items: list[str], source: Source):
+        """Opens the files, cut back to the last video that is whole."""
+        self.split, self.items, self._partial = split, items, partial
+        self._frame_bytes = math.prod(source.frame_shape)
+        self._frames_path = store.frames_file(partial, split)
+        self._index_path = store.index_file(partial, split)
+        for path in (self._frames_path, self._index_path):
+            path.touch()
+        self.lines = _whole_lines(self._index_path)
+        self.bytes = sum(line.get("frames", 0) for line in self.lines) * self._frame_bytes
+        if self._frames_path.stat().st_size < self.bytes:  # Not the disk that it was written to.
+            self.lines, self.bytes = [], 0
+        os.truncate(self._frames_path, self.bytes)
+        os.truncate(self._index_path, sum(len(_line(line)) for line in self.lines))
+        self._pending = []
+        self._synced = time.monotonic()
+
+    def run(self, readers: Readers, progress) -> None:
+        """Reads all videos that are still to come."""
+        with (
+            open(self._frames_path, "ab", buffering=0) as frames,
+            open(self._index_path, "ab") as index,
+        ):
+            try:
+                left = self.items[len(self.lines) :]
+                with contextlib.closing(readers.read(self.split, left, self._partial)) as answers:
+                    for answer, path in answers:
+                        self._append(frames, answer, path)
+                        if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
+                            self._sync(frames, index)
+                        progress.update()
+            except BaseException:
+                # Room for the index, where it is the disk that was full.
+                for scratch in self._partial.glob("*.tmp"):
+                    scratch.unlink()
+                frames.truncate(self.bytes)
+                raise
+            finally:
+                self._sync(frames, index)
+
+    def _append(self, frames, answer: dict, path: pathlib.Path) -> None:
+        if "skipped" not in answer:
+            size = answer["frames"] * self._frame_bytes
+            if path.stat().st_size != size:
+                raise RuntimeError(f"{path}: has {path.stat().st_size} bytes, not {size}.")
+            with open(path, "rb") as file:
+                while piece := file.read(_PIECE):
+                    while piece:  # A disk that fills up takes a part, and then refuses.
+                        piece = piece[frames.write(piece) :]
+            self.bytes += size
+        path.unlink(missing_ok=True)
+        self.lines.append(answer)
+        self._pending.append(answer)
+
+    def _sync(self, frames, index) -> None:
+        os.fsync(frames.fileno())
+        index.write(b"".join(_line(line) for line in self._pending))
+        index.flush()
+        os.fsync(index.fileno())
+        self._pending, self._synced = [], time.monotonic()
+
+
+def _line(answer: dict) -> bytes:
+    return (json.dumps(answer) + "\n").encode()
+
+
+def _whole_lines(path: pathlib.Path) -> list[dict]:
+    """Returns an index's lines up to the first one that is not whole."""
+    lines = []
+    for text in path.read_bytes().splitlines(keepends=True):
+        if not text.endswith(b"\n"):
+            break
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def _finish(
+    source: Source,
+    folder: pathlib.Path,
+    partial: pathlib.Path,
+    kept: dict[str, _Writer],
+    stamps: dict[str, str] | None,
+) -> None:
+    """Writes what describes the store, and gives it its name."""
+    skipped = [f"{name}: {reason}\n" for name, reason in _skipped(kept)]
+    # Names of files may be no UTF-8.
+    (partial / "skipped.txt").write_text("".join(skipped), errors="backslashreplace")
+    for split, writer in kept.items():
+        if writer.bytes == 0:
+            (partial / "plan.json").unlink()  # There is nothing to go on with.
+            raise UserError(
+                f"{source.name}: none of the {len(writer.items)} {split} videos can be used; the"
+                f" reasons are in {partial / 'skipped.txt'}. The first: {''.join(skipped[:1])}"
+            )
+    content = {
+        "name": source.name,
+        "description": source.describe(),
+        "frame_shape": source.frame_shape,
+        "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "splits": {split: _statistics(partial, writer) for split, writer in kept.items()},
+        "stamps": stamps,
+    }
+    store.write_summary(partial, content)
+    # Killed at any place from here on, the next one finds nothing left to read, or the store.
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():  # Asked for anew; whoever has it open keeps its files.
+        folder.rename(old)
+    partial.rename(folder)
+    (folder / "plan.json").unlink()
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _skipped(kept: dict[str, _Writer]) -> list[tuple[str, str]]:
+    """Returns the videos that were left out, and why."""
+    return [
+        (store.label(split, line["name"]), line["skipped"])
+        for split, writer in kept.items()
+        for line in writer.lines
+        if "skipped" in line
+    ]
+
+
+def _statistics(partial: pathlib.Path, writer: _Writer) -> dict:
+    """Returns a split's counts, the mean and standard deviation by channel, and a checksum."""
+    lines = [line for line in writer.lines if "skipped" not in line]
+    frames = [line["frames"] for line in lines]
+    values = writer.bytes / len(lines[0]["sum"])  # Per channel.
+    means = [sum(column) / values for column in zip(*(line["sum"] for line in lines), strict=True)]
+    squares = [
+        sum(column) / values for column in zip(*(line["squares"] for line in lines), strict=True)
+    ]
+    index = store.index_file(partial, writer.split).read_bytes()
+    return {
+        "clips": len(lines),
+        "skipped": len(writer.lines) - len(lines),
+        "frames": sum(frames),
+        "shortest": min(frames),
+        "longest": max(frames),
+        "mean": [round(mean, 4) for mean in means],
+        "stddev": [
+            round(max(0.0, square - mean**2) ** 0.5, 4)
+            for mean, square in zip(means, squares, strict=True)
+        ],
+        "index_sha256": hashlib.sha256(index).hexdigest(),
+    }
+
+
+def _tell(source: Source, folder: pathlib.Path, kept: dict[str, _Writer], seconds: float) -> None:
+    splits = store.summary(folder)["splits"]
+    counts = " and ".join(f"{splits[split]['clips']} {split}" for split in kept)
+    size = size_text(sum(writer.bytes for writer in kept.values()))
+    print(f"Prepared {source.name}: {counts} videos, {size}, {seconds:.0f} s.", file=sys.stderr)
+    skipped = {}
+    for name, reason in _skipped(kept):
+        skipped.setdefault(reason, []).append(name)
+    if skipped:
+        left_out, total = sum(map(len, skipped.values())), sum(len(w.items) for w in kept.values())
+        shown = [
+            f"\n  {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {reason}"
+            for reason, names in list(skipped.items())[:_SHOWN_REASONS]
+        ]
+        more = "\n  ..." if len(skipped) > _SHOWN_REASONS else ""
+        print(
+            f"warning: {left_out} of {total} videos cannot be used and were left out, see"
+            f" {folder / 'skipped.txt'}:{''.join(shown)}{more}",
+            file=sys.stderr,
+        )
+
+
+def size_text(count: float) -> str:
+    """Returns a number of bytes for people to read."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"
+
+
+def _disk_error(error: OSError, folder: pathlib.Path) -> UserError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"{folder.parent}: the disk is full. What was prepared so far is kept: make room, and"
+            " the same command goes on; or set data.data_dir to a folder on a larger disk."
+        )
+    return UserError(
+        f"{error.filename or folder.parent}: {error.strerror or error}. The prepared videos are"
+        " written there; set data.data_dir to a folder that can be written."
+    )

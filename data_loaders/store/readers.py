@@ -1,0 +1,219 @@
+"""Reads the videos of a source into files of frames: here, or in several processes.
+
+The other processes are programs (`worker.py`) that are asked by lines of JSON. So no pickle is
+needed, nor that the program which prepares a store can be imported again: it may be a notebook. A
+decoder that crashes takes its process with it and nothing else, and none is left behind by a kill.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import queue
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from cwvae.errors import UserError
+from data_loaders.sources import BadVideo, Source
+
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+# How a decoder ends that met a file it was not made for.
+_CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
+
+
+def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[str, object]:
+    """Reads one video into a file.
+
+    Args:
+      source: Where it comes from.
+      split: 'train' or 'test'.
+      item: Its name.
+      path: The file to write: uint8 [frames, H, W, C].
+
+    Returns:
+      Of a good video `name`, `frames`, `sha256` of the file, `source_sha256`, and by channel `sum`
+      and `squares`, the sums of the values and of their squares. Of another `name`,
+      `source_sha256` and `skipped`, which says why; what is in the file then means nothing.
+
+    Raises:
+      UserError: No video of this source can be read.
+    """
+    channels = source.frame_shape[-1]
+    digest, frames = hashlib.sha256(), 0
+    total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+    source_digest = None
+    try:
+        source_digest = source.digest(split, item)
+        with open(path, "wb") as file:
+            for block in source.read(split, item):
+                block = np.ascontiguousarray(block)
+                file.write(block)
+                digest.update(block)
+                values = block.reshape(-1, channels)
+                total += values.sum(0, dtype=np.int64)
+                squares += np.square(values, dtype=np.uint16).sum(0, dtype=np.int64)
+                frames += len(block)
+        if frames == 0:
+            raise BadVideo("has no frames")
+    except BadVideo as error:
+        return {"name": item, "skipped": str(error), "source_sha256": source_digest}
+    return {
+        "name": item,
+        "frames": frames,
+        "sha256": digest.hexdigest(),
+        "source_sha256": source_digest,
+        "sum": total.tolist(),
+        "squares": squares.tolist(),
+    }
+
+
+class Readers:
+    """Reads videos ahead of where they are written, and gives them back in order."""
+
+    def __init__(
+        self,
+        read: Callable[[str, str, pathlib.Path], dict],
+        count: int = 1,
+        abort: Callable[[], None] = lambda: None,
+    ):
+        """Takes what reads one video, to be called from `count` threads, and what breaks it off."""
+        self._read, self._count, self._abort = read, count, abort
+
+    def read(
+        self, split: str, items: list[str], folder: pathlib.Path
+    ) -> Iterator[tuple[dict, pathlib.Path]]:
+        """Yields what `read_one` returns for each item, and a file in `folder` with its frames."""
+        # With this process' number: a worker that outlives another one writes elsewhere.
+        paths = (folder / f"{split}-{number}.{os.getpid()}.tmp" for number in range(len(items)))
+        if self._count == 1:
+            for item, path in zip(items, paths, strict=True):
+                yield self._read(split, item, path), path
+            return
+        waiting = collections.deque()
+        with concurrent.futures.ThreadPoolExecutor(self._count) as threads:
+            try:
+                for item, path in zip(items, paths, strict=True):
+                    waiting.append((threads.submit(self._read, split, item, path), path))
+                    if len(waiting) > 2 * self._count:
+                        future, path = waiting.popleft()
+                        yield future.result(), path
+                while waiting:
+                    future, path = waiting.popleft()
+                    yield future.result(), path
+            except BaseException:  # Nobody waits for the rest: a long video takes minutes.
+                for future, _ in waiting:
+                    future.cancel()
+                self._abort()
+                raise
+
+
+@contextlib.contextmanager
+def open_readers(source: Source, recipe: dict | None, count: int) -> Iterator[Readers]:
+    """Gives what reads videos: this process, or several others.
+
+    Args:
+      source: The videos.
+      recipe: The arguments of `data_loaders.open_source` that give `source` in another process;
+        None for no other process.
+      count: How many processes.
+    """
+    if recipe is None or count <= 1:
+        yield Readers(lambda split, item, path: read_one(source, split, item, path))
+        return
+    workers = [_Worker(recipe) for _ in range(count)]
+    idle = queue.SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
+
+    def read(split: str, item: str, path: pathlib.Path) -> dict:
+        worker = idle.get()
+        try:
+            return worker.read(split, item, path)
+        finally:
+            idle.put(worker)
+
+    def close() -> None:
+        for worker in workers:
+            worker.close()
+
+    try:
+        yield Readers(read, count, close)
+    finally:
+        close()
+
+
+class _Worker:
+    """A process that reads videos: `data_loaders/worker.py`."""
+
+    def __init__(self, recipe: dict):
+        """Starts it at the first video; `recipe` is what it opens the source with."""
+        self._recipe, self._process = recipe, None
+
+    def read(self, split: str, item: str, path: pathlib.Path) -> dict:
+        """Returns what `read_one` returns; a video that ends the process is one to be skipped."""
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        try:
+            self._send([split, item, str(path)])
+            text = self._process.stdout.readline()
+        except BrokenPipeError:
+            text = ""
+        if not text:
+            return self._crashed(item)
+        answer = json.loads(text)
+        if "error" in answer:
+            raise UserError(answer["error"])
+        if "errno" in answer:
+            raise OSError(answer["errno"], answer["problem"])
+        return answer
+
+    def close(self) -> None:
+        """Ends the process, whatever it is doing; to be called from any thread."""
+        process = self._process
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def _start(self) -> None:
+        root = pathlib.Path(__file__).parent.parent.parent
+        paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "data_loaders.store.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Ctrl-C is for the process that prepares the store, which ends this one.
+            start_new_session=True,
+            # One thread each: there are as many processes as cores.
+            env=os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(paths)},
+        )
+        self._send(self._recipe)
+
+    def _send(self, request) -> None:
+        self._process.stdin.write(json.dumps(request, default=_plain) + "\n")
+        self._process.stdin.flush()
+
+    def _crashed(self, item: str) -> dict:
+        code = self._process.wait()
+        reason = signal.Signals(-code).name if code < 0 else None
+        if reason not in _CRASHES:
+            raise UserError(
+                f"{self._recipe['name']}, {item}: the process that read it ended with"
+                f" {reason or f'exit code {code}'}, which is not the video's fault as far as can be"
+                " told. What was prepared is kept: the same command goes on. If memory ran out:"
+                f" python -m data_loaders prepare {self._recipe['name']} --processes 1"
+            )
+        return {"name": item, "skipped": f"ends the decoder with {reason}"}
+
+
+def _plain(value: object) -> object:
+    """Returns what JSON writes in place of NumPy's numbers and of paths."""
+    return value.item() if isinstance(value, np.generic) else str(value)

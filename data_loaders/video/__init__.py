@@ -1,0 +1,1 @@
+"""Video files: decoding, frame size and rate, arrays, folders of videos."""

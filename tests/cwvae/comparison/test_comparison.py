@@ -1,0 +1,629 @@
+"""Comparisons of runs: tables, ranks, figures, and what is refused."""
+
+import csv
+import io
+import json
+import re
+import shlex
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from helpers import results
+from helpers.scripts import ROOT, refused, run
+from PIL import Image
+
+from cwvae import comparison
+from cwvae.comparison import figures, formats, ranks
+from cwvae.comparison.tables import Cell, Row, Table
+from cwvae.errors import UserError
+
+MODELS = ("CW-VAE", "VTA", "RSSM", "SVG", "NoTmpAbs")
+
+
+def rows_of(folder, name="table.csv"):
+    """Returns {model: {column: text}} of a table."""
+    with open(folder / name, newline="") as file:
+        return {row.pop("model"): row for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Writes a run of a name; changes as for `results.make`."""
+
+    def write(name, **changes):
+        return results.write(tmp_path / name, **changes)
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def drawn(monkeypatch, request):
+    """Figures are kept here and not written, which takes seconds, but where a test wants them."""
+    figures_drawn = {}
+
+    def keep(name, figure):
+        figures_drawn[name] = figure
+        return {}
+
+    if "written_figures" not in request.fixturenames:
+        monkeypatch.setattr(figures, "_saved", keep)
+    return figures_drawn
+
+
+@pytest.fixture
+def written_figures():
+    """Has figures written."""
+
+
+def compare(out, *arguments, **options):
+    text, files = comparison.compare(list(map(str, arguments)), out, **options)
+    assert {path.name for path in files} == {path.name for path in out.iterdir()}
+    return text
+
+
+def fail(tmp_path, *arguments, **options):
+    """Returns why a comparison is refused; nothing is written."""
+    with pytest.raises(UserError) as caught:
+        compare(tmp_path / "out", *arguments, **options)
+    assert not (tmp_path / "out").exists()
+    return str(caught.value)
+
+
+# Ranks and what is bold.
+
+
+def decimals(text):
+    return [None if word == "-" else Decimal(word) for word in text.split()]
+
+
+@pytest.mark.parametrize(
+    ("values", "better", "want"),
+    [
+        ("3 1 2", "higher", [1, 3, 2]),
+        ("3 1 2", "lower", [3, 1, 2]),
+        ("0.5 0.7 0.5 0.1", "higher", [2, 1, 2, 4]),
+        ("7 7 7", "lower", [1, 1, 1]),
+        ("-1 0.00 -2", "higher", [2, 1, 3]),
+    ],
+)
+def test_equal_values_share_the_better_rank(values, better, want):
+    assert ranks.competition_ranks(decimals(values), better) == want
+
+
+@pytest.mark.parametrize(
+    ("values", "better", "want"),
+    [
+        ("0.60 0.57 0.56", "higher", "TTF"),  # 0.95 * 0.60 in binary is above 0.57
+        ("0.20 0.21 0.22", "lower", "TTF"),
+        ("- 20 19.00 18.99", "higher", "FTTF"),
+        ("-0.10 -0.11 -0.105", "higher", "TFT"),
+        ("- -", "higher", "FF"),
+    ],
+)
+def test_bold_is_the_best_and_what_is_within_5_percent(values, better, want):
+    assert "".join("FT"[b] for b in ranks.highlighted(decimals(values), better)) == want
+
+
+def test_columns_in_which_anybody_is_missing_count_for_nobody():
+    columns = [(decimals("1 2"), "higher"), (decimals("1 -"), "higher"), (decimals("1 2"), "lower")]
+    assert ranks.mean_ranks(columns) == ([Fraction(3, 2), Fraction(3, 2)], 2)
+    assert ranks.mean_ranks(columns[1:2]) == ([], 0)
+
+
+def test_numbers_are_rounded_before_they_are_compared():
+    assert ranks.printed(0.654999, 2) == ranks.printed(0.645001, 2) == Decimal("0.65")
+    assert str(ranks.printed(-0.001, 2)) == "0.00"
+    assert str(ranks.printed(2611.7, 0)) == "2612"
+    assert ranks.printed(None, 2) is None
+
+
+# The paper's own numbers.
+
+# Column by column of Table 1, from its caption: the best, and those within 5% of it.
+BOLD = {
+    "CW-VAE": "TTTT TTFF FTFF TTTT",
+    "VTA": "FFFF FFFT TTTF FFFF",
+    "RSSM": "TTTT TTTF FTFF FTFT",
+    "SVG": "FFTT FFFT TTTT FFFF",
+    "NoTmpAbs": "FFFT TTFF FTTF TTTT",
+}
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory):
+    """The command line alone, without runs, and where TensorFlow would end it."""
+    out = tmp_path_factory.mktemp("paper") / "out"
+    result = run("compare.py", "--paper", "--out", out)
+    assert result.returncode == 0, result.stderr
+    return out, result
+
+
+def test_the_papers_table_gives_the_papers_ranks(paper):
+    rows = rows_of(paper[0])
+    assert {name.removesuffix(" (paper)"): row["Mean Rank"] for name, row in rows.items()} == {
+        "CW-VAE": "2.25",
+        "VTA": "3.62",
+        "RSSM": "2.75",
+        "SVG": "3.31",
+        "NoTmpAbs": "2.62",
+    }
+    # The file holds no ranks that could have been copied.
+    assert "2.25" not in (ROOT / "cwvae" / "published" / "cwvae2021.yml").read_text()
+
+
+def test_the_papers_rows_stand_as_printed(paper):
+    rows = rows_of(paper[0])
+    line = "0.65 23.23 0.31 2612 0.85 26.52 0.25 2316 0.44 13.71 0.43 1276 0.68 13.11 0.26 593 2.25"
+    assert " ".join(rows["CW-VAE (paper)"].values()) == line
+    assert " ".join(rows["SVG (paper)"].values()).startswith("0.56 17.22 0.32 2666 0.75 ")
+    columns = list(rows["SVG (paper)"])
+    assert columns[:5] == [f"MineRL Navigate {m}" for m in ("SSIM", "PSNR", "LPIPS", "FVD")] + [
+        "KTH Action SSIM"
+    ]
+    assert columns[-2:] == ["Moving MNIST FVD", "Mean Rank"]
+
+
+def test_the_papers_best_are_bold(paper):
+    for file, pattern in (
+        ("table.md", r"\| (\S+) \(paper\) \| (.*) \|"),
+        ("table.tex", r"^(\S+) \(paper\) & (.*) \\\\"),
+    ):
+        lines = re.findall(pattern, (paper[0] / file).read_text(), re.MULTILINE)
+        found = {name: re.split(r" [|&] ", cells)[:-1] for name, cells in lines if name in MODELS}
+        bold = {n: "".join("FT"[not c[0].isdigit()] for c in cells) for n, cells in found.items()}
+        assert bold == {name: flags.replace(" ", "") for name, flags in BOLD.items()}
+
+
+def test_the_papers_table_2(paper):
+    rows = rows_of(paper[0], "kl.csv")
+    assert " ".join(rows["4-level CW-VAE (paper)"].values()) == "397.10 41.20 2.66 0.0001 100"
+    assert list(rows["1-level CW-VAE (paper)"].values()) == ["440.50", "", "", "", "100"]
+
+
+def test_the_command_prints_the_table_and_names_the_files(paper):
+    out, result = paper
+    assert (out / "table.md").read_text() in result.stdout
+    (line,) = re.findall(r"Written to (.*): (.*)\.$", result.stdout, re.MULTILINE)
+    assert line[0] == str(out)
+    assert set(line[1].split(", ")) == {path.name for path in out.iterdir()}
+    assert "arXiv:2102.09532" in result.stdout
+
+
+# Tables of runs.
+
+
+def test_a_row_is_a_label_and_a_column_a_data_set(tmp_path, runs):
+    ours = runs("a", quality=0.9), runs("b", quality=0.7, data="kth_actions", horizon=40)
+    other = runs("RSSM", quality=0.3)
+    text = compare(tmp_path / "out", f"CW-VAE={ours[0]}", f"CW-VAE={ours[1]}", other)
+    rows = rows_of(tmp_path / "out")
+    assert list(rows) == ["CW-VAE", "RSSM", *results.BASELINES]
+    assert list(rows["RSSM"])[::4] == ["KTH Action SSIM", "moving_digits SSIM", "Mean Rank"]
+    want = results.make(quality=0.9)["scores"]["cwvae"]
+    assert rows["CW-VAE"]["moving_digits PSNR"] == f"{want['psnr']['mean']:.2f}"
+    assert rows["CW-VAE"]["moving_digits FVD"] == "1100"
+    assert rows["RSSM"]["KTH Action SSIM"] == ""
+    assert [rows[n]["Mean Rank"] for n in ("CW-VAE", "RSSM", *results.BASELINES)] == [
+        *("1.00", "2.00"),
+        *("",) * 3,
+    ]
+    assert "over 4 of 8 columns" in text
+    assert "for want of a score of RSSM: SSIM, PSNR, LPIPS, FVD on KTH Action." in text
+    assert "KTH Action (kth_actions): 36 context frames, 40 predicted, 100 videos" in text
+
+
+def test_missing_scores_are_dashes_and_told(tmp_path, runs, drawn):
+    a = runs("a", metrics=("psnr", "ssim"), fvd=False, protocols=["standard"])
+    text = compare(tmp_path / "out", a, runs("b", fvd=False))
+    rows = rows_of(tmp_path / "out")
+    assert rows["a"]["moving_digits LPIPS"] == rows["b"]["moving_digits FVD"] == ""
+    assert re.search(r"^\| a \| .* \| – \| – \| \d", text, re.MULTILINE)  # noqa: RUF001
+    tex = (tmp_path / "out" / "table.tex").read_text()
+    assert re.search(r"^a & .* & -- & -- & \d", tex, re.MULTILINE)
+    assert "over 2 of 4 columns" in text
+    assert "FVD not computed for a on moving_digits, b on moving_digits: there are no" in text
+    assert "LPIPS not computed for a on moving_digits: there are no weights. Get them." in text
+    assert "Further measures" not in text
+    assert list(drawn) == ["psnr", "ssim", "lpips", "ranks"]
+
+
+def test_the_text_says_how_fvd_came_about(tmp_path, runs):
+    text = compare(tmp_path / "out", runs("a"), runs("b"))
+    for words in (
+        "FVD on moving_digits: I3D logits; 100 videos of 30 frames; I3D module 1a2b3c4d; between"
+        " real videos 210 (two halves of the test videos).",
+        "moving_digits: FVD of 100 videos, fewer than 400, is too high.",
+    ):
+        assert text.count(words) == 1
+
+
+def test_baselines_and_best_samples_have_no_rank_and_are_not_bold(tmp_path, runs):
+    text = compare(tmp_path / "out", *(runs(n, samples=5, quality=0.1) for n in "ab"))
+    lines = [line.split(" | ") for line in text.split("Further")[0].splitlines() if line[:1] == "|"]
+    names = [line[0].strip("|* ") for line in lines[3:]]
+    assert names == ["a", "a, best of 5", "b", "b, best of 5", *results.BASELINES]
+    by_name = dict(zip(names, lines[3:], strict=True))
+    for name in ("a, best of 5", "copy last frame"):
+        assert "**" not in "".join(by_name[name])
+        assert by_name[name][-1].strip(" |") == ""
+    # The baseline is better than the models, and they are bold all the same.
+    assert float(by_name["copy last frame"][2]) > float(by_name["a"][2].strip("*"))
+    assert "**" in by_name["a"][2]
+
+
+def test_the_other_protocol_and_readouts_are_a_table_of_their_own(tmp_path, runs):
+    a, b = (runs(name, metrics=tuple(results.CURVES)) for name in "ab")
+    compare(tmp_path / "one", a, b)
+    rows = rows_of(tmp_path / "one", "measures.csv")
+    ceiling = rows["true frames"]
+    assert ceiling.pop("moving_digits digits right [%]") == "98.00"
+    assert ceiling.pop("moving_digits position error [pixels]") == "0.50"
+    assert set(ceiling.values()) == {""}
+    assert "true frames" not in rows_of(tmp_path / "one")
+    compare(tmp_path / "two", a, b, protocol="cwvae2021")
+    first, second = (rows_of(tmp_path / out)["a"] for out in ("one", "two"))
+    measures = rows_of(tmp_path / "two", "measures.csv")["a"]
+    assert measures["moving_digits PSNR [dB]"] == first["moving_digits PSNR"]
+    assert rows["a"]["moving_digits PSNR (cwvae2021) [dB]"] == second["moving_digits PSNR"]
+    assert first["moving_digits LPIPS"] == second["moving_digits LPIPS"]
+
+
+def test_kl_by_level_states_its_window(tmp_path, runs):
+    elbo = {"frames": 32, "nll_per_frame": 1.0, "kl_names": ["level0"], "kl_sum": [12.345]}
+    other = elbo | {"kl_names": ["boundary"]}
+    text = compare(tmp_path / "out", runs("a"), runs("b", elbo=elbo), runs("c", elbo=other))
+    rows = rows_of(tmp_path / "out", "kl.csv")
+    assert "c" not in rows
+    assert "c on moving_digits has no levels: boundary 12.35 over 32 frames." in text
+    assert list(rows["a"].values()) == ["300.00", "17.00", "100"]
+    assert list(rows["b"].values()) == ["12.35", "", "32"]
+    assert "windows of different lengths (Frames) do not compare" in text
+
+
+def test_latex_prints_names_as_they_are():
+    table = Table("t", "A 5% #1", [("g_1", "x ↑")], [Row("[a]_b&{c}", [Cell("1", True)])], [], [])
+    text = formats.latex(table)
+    assert r"\caption{A 5\% \#1}" in text
+    assert r"\multicolumn{1}{c}{g\_1}" in text
+    assert r"{}[a]\_b\&\{c\} & \textbf{1} \\" in text
+    assert r"x $\uparrow$" in text
+    assert formats.escaped("\\~^<>") == (
+        r"\textbackslash{}\textasciitilde{}\textasciicircum{}\textless{}\textgreater{}"
+    )
+
+
+def test_latex_is_whole(tmp_path, runs):
+    compare(tmp_path / "out", runs("a_1", samples=2), runs("b", samples=2))
+    text = (tmp_path / "out" / "table.tex").read_text()
+    body = re.sub(r"^%.*", "", text, flags=re.MULTILINE).replace(r"\{", "").replace(r"\}", "")
+    assert body.count("{") == body.count("}")
+    assert sorted(re.findall(r"\\begin{(\w+\*?)}", text)) == sorted(
+        re.findall(r"\\end{(\w+\*?)}", text)
+    )
+    for tabular in re.findall(r"\\begin{tabular}.*?\\end{tabular}", text, re.DOTALL):
+        columns = len(re.match(r"\\begin{tabular}{([lr ]+)}", tabular)[1].replace(" ", ""))
+        lines = re.findall(r"^(.*&.*)\\\\$", tabular, re.MULTILINE)
+        assert len(lines) > 2
+        for line in lines[1:]:
+            assert line.count("&") == columns - 1
+    assert not re.search(r"[^\\][_%#]", text.replace("% Needs", ""))
+
+
+def test_markdown_and_csv_have_a_cell_for_every_column(tmp_path, runs):
+    text = compare(tmp_path / "out", runs("a|b"), runs("c"))
+    for block in text.split("\n\n"):
+        counts = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert not block.startswith("|") or len(counts) == 1
+    assert "| a\\|b |" in text
+    table = (tmp_path / "out" / "table.csv").read_text()
+    assert len({len(row) for row in csv.reader(io.StringIO(table))}) == 1
+
+
+# Figures.
+
+
+def test_figures_are_written_as_png_and_pdf(tmp_path, runs, written_figures):
+    names = [runs(f"run {i}", quality=i / 9, metrics=("psnr", "readout_digits")) for i in range(8)]
+    compare(tmp_path / "out", *names)
+    stems = {"psnr", "readout_digits", "fvd_prefixes", "fvd_windows", "ranks"}
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    tables = {"table.md", "table.csv", "table.tex", "measures.csv", "kl.csv"}
+    assert written - tables == {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")}
+    for stem in stems:
+        assert (tmp_path / "out" / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
+        with Image.open(tmp_path / "out" / f"{stem}.png") as picture:
+            assert picture.width > 600
+            assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
+
+
+def test_every_curve_is_in_its_panel(tmp_path, runs, drawn):
+    options = {"metrics": ("psnr", "psnr_cwvae2021"), "quality": 0.7}
+    a, b = runs("a", **options), runs("b", data="gqn_mazes", fvd=False, **options)
+    compare(tmp_path / "out", a, b, protocol="cwvae2021")
+    assert list(drawn) == ["psnr", "fvd_prefixes", "fvd_windows"]  # nobody has a rank
+    panels = drawn["psnr"].axes
+    assert [panel.get_title() for panel in panels] == ["GQN Mazes", "moving_digits"]
+    assert panels[0].get_ylabel() == "PSNR (cwvae2021) [dB] ↑"
+    want = results.make(**options)
+    for panel in panels:
+        for line, name in zip(panel.lines, ["cwvae", *results.BASELINES], strict=True):
+            assert list(line.get_xdata()) == list(range(1, 31))
+            assert list(line.get_ydata()) == want["scores"][name]["psnr_cwvae2021"]["per_frame"]
+    (panel,) = drawn["fvd_prefixes"].axes
+    assert panel.get_title() == "moving_digits"
+    for line, name in zip(panel.lines, ["cwvae", "copy last frame"], strict=True):
+        points = zip(line.get_xdata(), line.get_ydata(), strict=True)
+        assert [list(point) for point in points] == want["fvd"]["scores"][name]["prefixes"]
+    legend = [text.get_text() for text in drawn["psnr"].legends[0].get_texts()]
+    assert legend == ["a", "b", *results.BASELINES]
+
+
+def test_a_model_has_one_colour_and_baselines_are_gray(tmp_path, runs, drawn):
+    names = [runs(f"run {i}") for i in range(7)]
+    compare(tmp_path / "out", *names, f"run 6={runs('other', data='gqn_mazes', fvd=False)}")
+    assert list(rows_of(tmp_path / "out"))[:7] == [f"run {i}" for i in range(7)]
+    first, *_, last = drawn["psnr"].axes[1].lines[:7]
+    assert first.get_color() == last.get_color()  # There are six, told apart by the line's style.
+    assert first.get_linestyle() != last.get_linestyle()
+    colors = {line.get_color() for line in drawn["psnr"].axes[1].lines[7:]}
+    assert all(color[1:3] == color[3:5] == color[5:7] for color in colors)
+    own = drawn["psnr"].axes[0].lines[0]
+    assert (own.get_color(), own.get_linestyle()) == (last.get_color(), last.get_linestyle())
+
+
+def test_one_window_alone_is_a_point(tmp_path, runs, drawn):
+    compare(tmp_path / "out", runs("a", horizon=16))
+    assert drawn["fvd_windows"].axes[0].lines[0].get_marker() == "o"
+
+
+def test_ranks_are_bars_from_1(tmp_path, drawn):
+    compare(tmp_path / "out", with_paper=True)
+    (panel,) = drawn["ranks"].axes
+    bars = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in panel.patches]
+    assert bars == [(1, 3.625), (1, 3.3125), (1, 2.75), (1, 2.625), (1, 2.25)]
+    names = [label.get_text() for label in panel.get_yticklabels()]
+    assert names[-1] == "CW-VAE (paper)"
+    assert panel.get_xlim()[0] == 1
+
+
+# What is refused.
+
+
+def test_what_is_scored_must_agree_and_the_command_makes_it_so(tmp_path, runs):
+    a = runs("a", horizon=30, settings__data__speed=[2.0, 6.0])
+    b = runs("b", horizon=50, context=20, settings__data__speed=[3.0, 4.0])
+    message = fail(tmp_path, a, b)
+    assert "both on moving_digits" in message
+    assert f"evaluation.horizon: 30 in {a}, 50 in {b}" in message
+    assert f"evaluation.context: 36 in {a}, 20 in {b}" in message
+    assert f"data.speed: [2.0, 6.0] in {a}, [3.0, 4.0] in {b}" in message
+    command = shlex.split(message.splitlines()[-1].partition("python eval.py ")[2])
+    settings = dict(word.split("=") for word in command[3::2])
+    assert command[:2] == ["--logdir", str(b)]
+    assert {key: json.loads(value) for key, value in settings.items()} == {
+        "evaluation.context": 36,
+        "evaluation.horizon": 30,
+        "data.speed": [2.0, 6.0],
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_videos": 99}, "evaluation.num_videos: 100 in"),
+        ({"samples": 2}, "evaluation.num_samples: 1 in"),
+        ({"observe_levels": "TTF"}, "evaluation.observe_levels: null in"),
+        ({"settings__data__seed": 1}, "data.seed: 0 in"),
+        ({"frames": "32x32x1, values in [0, 1]"}, "frames: 64x64x1"),
+        ({"metrics__ssim__protocol": "another"}, "protocol of SSIM: standard"),
+        ({"fvd__module": "ffff"}, "I3D module of FVD: 1a2b3c4d in"),
+        ({"fvd__num_videos": 50}, "videos of FVD: 100 in"),
+        ({"settings__data__digits_dir": "/mnist"}, "--set data.digits_dir=null"),
+    ],
+)
+def test_runs_that_were_not_scored_alike_are_refused(tmp_path, runs, changes, words):
+    a, b = runs("a"), runs("b", **changes)
+    message = fail(tmp_path, a, b)
+    assert words in message
+    assert str(a) in message
+    assert str(b) in message
+    # On another data set all of this may differ.
+    runs("b", data="gqn_mazes", **changes)
+    compare(tmp_path / "fine", a, b)
+
+
+def test_what_changes_no_frame_may_differ(tmp_path, runs):
+    changes = {
+        "settings__data__data_dir": "/elsewhere",
+        "settings__data__windows": "chunks",
+        "settings__data__train_length": 300,
+        "settings__training__seq_len": 50,
+        "settings__evaluation__seed": 3,
+        "settings__evaluation__batch_size": 7,
+        "step": 99,
+        "observe_levels": "TTT",
+    }
+    compare(tmp_path / "out", runs("a"), runs("b", **changes))
+    a = runs("a", settings__data__digits="mnist")
+    compare(tmp_path / "out", a, runs("b", settings__data__digits_dir="/mnist"))
+
+
+def test_baselines_that_differ_betray_other_videos(tmp_path, runs):
+    a = runs("a")
+    copied, averaged = (
+        "scores__copy last frame__ssim__mean",
+        "scores__mean training frame__ssim__mean",
+    )
+    message = fail(tmp_path, a, runs("b", **{copied: 0.5}))
+    assert "SSIM of 'copy last frame' is 0.58 in" in message
+    assert "the videos differ" in message
+    assert "SSIM of 'mean training frame'" in fail(tmp_path, a, runs("b", **{averaged: 0.5}))
+    compare(tmp_path / "rounded", a, runs("b", **{copied: 0.5801}))
+    # Training windows of another length have another mean frame, which is no reason to refuse.
+    longer = runs("b", **{averaged: 0.5}, settings__training__seq_len=50)
+    text = compare(tmp_path / "fine", a, longer)
+    assert "SSIM of 'mean training frame' is 0.54 in" in text
+    assert rows_of(tmp_path / "fine")["mean training frame"]["moving_digits SSIM"] == "0.54"
+
+
+def test_a_protocol_that_was_not_evaluated(tmp_path, runs):
+    a = runs("a", metrics=("psnr", "ssim"), protocols=["standard"])
+    message = fail(tmp_path, a, protocol="cwvae2021")
+    assert f"{a}: not evaluated with --protocol cwvae2021, but with standard" in message
+    assert message.endswith(f"--logdir {a} --set evaluation.protocol=both")
+
+
+def test_names(tmp_path, runs):
+    a = runs("one/run")
+    b = runs("two/run")
+    message = fail(tmp_path, a, b)
+    assert "are both called 'run', on moving_digits" in message
+    assert message.endswith(f"name one of them: NAME={b}")
+    compare(tmp_path / "named", a, f"other={b}")
+    assert list(rows_of(tmp_path / "named"))[:2] == ["run", "other"]
+    compare(tmp_path / "equals", runs("lr=0.1"))
+    assert next(iter(rows_of(tmp_path / "equals"))) == "lr=0.1"
+    assert "write NAME=RUN" in fail(tmp_path, f"={a}")
+    assert "write NAME=RUN" in fail(tmp_path, "CW-VAE=")
+    message = fail(tmp_path, f"CW-VAE={a}x")
+    assert message.startswith(f"{a}x (from CW-VAE={a}x): no such folder")
+    assert "the paper's own rows" in fail(tmp_path, f"CW-VAE (paper)={a}")
+
+
+def test_a_run_that_was_not_evaluated(tmp_path):
+    (tmp_path / "my run").mkdir()
+    message = fail(tmp_path, tmp_path / "my run")
+    assert message.startswith(f"{tmp_path / 'my run'}: not evaluated yet")
+    assert message.endswith(f"python eval.py --logdir '{tmp_path / 'my run'}'")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "damaged (Expecting value"),
+        ('{"format": 3, "st', "damaged (Unterminated string"),
+        (b"\xff\xfe", "damaged ("),
+        ("[1, 2]", "damaged ("),
+        ('{"format": 3, "step": NaN}', "damaged (NaN among the scores)"),
+        ('{"step": 3}', "(format 1, not 3)"),
+        ('{"format": 4}', "(format 4, not 3)"),
+        ('{"format": 3}', "damaged (there is no 'model')"),
+    ],
+)
+def test_a_damaged_or_older_file(tmp_path, runs, content, words):
+    file = runs("a") / "eval" / "metrics.json"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    message = fail(tmp_path, tmp_path / "a")
+    assert message.startswith(str(file))
+    assert words in message
+    assert message.endswith(f"evaluate again: python eval.py --logdir {tmp_path / 'a'}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"horizon": 30, "scores__cwvae__psnr__per_frame": [1.0]},
+        {"scores__cwvae__psnr__mean": "high"},
+        {"scores": {}},
+        {"context": None},
+        {"settings": {}},
+        {"fvd__scores__cwvae__windows": [[1]]},
+        {"elbo": None},
+        {"metrics__psnr__better": "brighter"},
+        {"scores__cwvae": 3},
+    ],
+)
+def test_a_file_that_is_not_as_eval_writes_it(tmp_path, runs, changes):
+    assert "metrics.json: damaged (" in fail(tmp_path, runs("a", **changes))
+
+
+def test_an_out_that_cannot_be_written(tmp_path, runs):
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=r"--out .*cannot write there \(.*give another folder"):
+            compare(out, runs("a"))
+
+
+# Beside the paper.
+
+
+def test_the_papers_rows_beside_a_run(tmp_path, runs):
+    options = {"data": "moving_mnist_2digit", "horizon": 964}
+    text = compare(tmp_path / "out", runs("mine", **options), with_paper=True)
+    rows = rows_of(tmp_path / "out")
+    assert list(rows)[:3] == ["mine", "CW-VAE (paper)", "VTA (paper)"]
+    assert len(rows["mine"]) == 4 + 1
+    assert rows["RSSM (paper)"]["Moving MNIST PSNR"] == "12.79"
+    assert "The paper does not say with which window, value range" in text
+    assert "3-level CW-VAE (paper)" in rows_of(tmp_path / "out", "kl.csv")
+
+
+def test_the_paper_has_its_own_context_horizon_and_frames(tmp_path, runs):
+    options = {"data": "minerl_navigate", "context": 5, "horizon": 30}
+    message = fail(tmp_path, runs("a", **options), with_paper=True)
+    assert "evaluation.context 36, not 5 and evaluation.horizon 464, not 30" in message
+    assert "--set evaluation.context=36 --set evaluation.horizon=464" in message
+    small = runs("a", data="kth_actions", frames="32x32x1, values in [0, 1]")
+    assert "the paper's frames are 64x64" in fail(tmp_path, small, with_paper=True)
+    # The paper does not state how far it predicts here.
+    compare(tmp_path / "out", runs("a", data="kth_actions", horizon=17), with_paper=True)
+
+
+def test_moving_digits_are_moving_mnist_where_they_are_made_alike(tmp_path, runs):
+    message = fail(tmp_path, runs("a", horizon=964), with_paper=True)
+    assert "no run is on a data set of the paper's Table 1" in message
+    assert 'data.digits is "sklearn"' in message
+    alike = {"horizon": 964, "settings__data__digits": "mnist"}
+    text = compare(tmp_path / "out", runs("a", **alike), with_paper=True)
+    assert rows_of(tmp_path / "out")["VTA (paper)"]["moving_digits FVD"] == "1274"
+    assert "moving_digits stands for the paper's Moving MNIST" in text
+    published = runs("b", data="moving_mnist_2digit", horizon=964)
+    compare(tmp_path / "two", runs("a", **alike), published, with_paper=True)
+    row = rows_of(tmp_path / "two")["VTA (paper)"]
+    assert (row["moving_digits FVD"], row["Moving MNIST FVD"]) == ("", "1274")
+
+
+# The command line.
+
+
+def test_a_mistake_is_one_message_and_starts_no_tensorflow(tmp_path, runs, no_tensorflow):
+    runs("a")
+    command = ("compare.py", tmp_path / "a", "--out", tmp_path / "out", f"b={tmp_path / 'gone'}")
+    message = refused(run(*command, env=no_tensorflow))
+    assert message.startswith(f"{tmp_path / 'gone'} (from b=")
+    result = run("compare.py", "--out", tmp_path / "out", env=no_tensorflow)
+    assert result.returncode == 2
+    assert "give the folder of an evaluated run, --train FILE" in result.stderr
+    assert "--out" in run("compare.py", "--paper", env=no_tensorflow).stderr
+
+
+def test_weights_of_runs_after_the_first_are_compared_too(tmp_path, runs):
+    a = runs("a", metrics=("psnr", "ssim"), fvd=False)
+    b, c = runs("b"), runs("c", metrics__lpips__protocol="other weights")
+    for order in ((a, b, c), (b, a, c), (c, b, a)):
+        assert "protocol of LPIPS" in fail(tmp_path, *order)
+
+
+def test_frames_that_were_not_read_are_no_damage(tmp_path, runs):
+    curve = [50.0, None, 40.0] + [None] * 17
+    changes = {"scores__cwvae__readout_digits__per_frame": curve, "horizon": 20}
+    run = runs("a", metrics=("psnr", "ssim", "readout_digits"), **changes)
+    assert "digits right" in compare(tmp_path / "out", run)
+
+
+def test_files_of_an_earlier_comparison_go_and_others_stay(tmp_path, runs, written_figures):
+    out = tmp_path / "out"
+    compare(out, runs("a"))
+    (out / "notes.md").write_text("mine")
+    assert (out / "lpips.png").exists()
+    comparison.compare([str(runs("b", metrics=("psnr", "ssim")))], out)
+    assert not (out / "lpips.png").exists()
+    assert (out / "notes.md").read_text() == "mine"
+
+
+def test_both_sides_of_metrics_json_agree_on_names():
+    evaluation = pytest.importorskip("cwvae.evaluation")
+    assert evaluation.FORMAT == comparison.runs.FORMAT
+    assert comparison.agreement._OF_TEST_VIDEOS == evaluation.scoring.COPY
+    assert tuple(evaluation.measures.protocols("both")) == comparison.PROTOCOLS

@@ -1,0 +1,602 @@
+"""The configuration: which layer wins, what is refused and in which words, and what survives."""
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from ruamel.yaml import YAML
+
+from cwvae import config as configuration
+from cwvae.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[3]
+CONFIGS = sorted((ROOT / "configs").glob("*.yml"))
+CONFIGS = [path for path in CONFIGS if not path.name.startswith("comparison")]
+
+
+def names(path):
+    return path.name
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Returns a function that writes a configuration file and returns its path."""
+
+    def write(text, name="experiment.yml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def refusal(path=None, overrides=()):
+    """Returns the message of the UserError that loading gives."""
+    with pytest.raises(UserError) as caught:
+        configuration.load(path, overrides)
+    return str(caught.value)
+
+
+# Layers.
+
+
+def test_each_layer_overrides_the_one_before(write):
+    base = configuration.load()
+    file = write("model:\n  levels: 2\n  hidden_size: 13\n")
+    layered = configuration.load(file)
+    over = configuration.load(file, ["model.levels=4", "training.steps=7", "training.steps=8"])
+    assert (base.model.levels, layered.model.levels, over.model.levels) == (3, 2, 4)
+    assert (base.model.hidden_size, over.model.hidden_size) == (200, 13)
+    assert over.training.steps == 8  # the last of equal overrides
+    assert layered.training == base.training
+    assert layered.data == base.data
+    assert layered.evaluation == base.evaluation
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "---\n"])
+def test_an_empty_file_is_the_defaults(write, text):
+    assert configuration.load(write(text)) == configuration.load()
+
+
+def test_yaml_in_flow_style_is_taken_too(write):
+    assert configuration.load(write("{model: {levels: 2}}\n")).model.levels == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("training.learning_rate=1e-4", "training", "learning_rate", 1e-4),
+        ("training.learning_rate=1", "training", "learning_rate", 1.0),
+        ("model.kl_balance=0.8", "model", "kl_balance", 0.8),
+        ("model.kl_balance=null", "model", "kl_balance", None),
+        ("model.kl_balance=1", "model", "kl_balance", 1.0),
+        ("model.mean_only=true", "model", "mean_only", True),
+        ("model.factor=[5, 7]", "model", "factor", (5, 7)),
+        ("model.beta=[1, 0.5, 2e-1]", "model", "beta", (1.0, 0.5, 0.2)),
+        ("model.beta=2", "model", "beta", 2.0),
+        ("data.speed=[0, 3]", "data", "speed", (0.0, 3.0)),
+        ("data.data_dir=~/data", "data", "data_dir", "~/data"),
+        ("data.data_dir=", "data", "data_dir", None),
+        ("evaluation.observe_levels=TTF", "evaluation", "observe_levels", "TTF"),
+        (" training.steps = 11", "training", "steps", 11),
+    ],
+)
+@pytest.mark.parametrize("way", ["--set", "file"])
+def test_values_become_the_declared_type(write, way, override, section, key, value):
+    if way == "file":
+        text = override.partition("=")[2]
+        loaded = configuration.load(write(f"{section}:\n  {key}: {text}\n"))
+    else:
+        loaded = configuration.load(overrides=[override])
+    got = getattr(getattr(loaded, section), key)
+    assert got == value
+    assert type(got) is type(value)
+    if isinstance(value, tuple):
+        assert [type(item) for item in got] == [type(item) for item in value]
+
+
+# Names that do not exist.
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.levles=2", ["unknown key in section 'model'", "'levles'", "mean 'levels'?"]),
+        ("training.learning_rat=1", ["'learning_rat'", "did you mean 'learning_rate'?"]),
+        ("modle.levels=2", ["unknown section 'modle'", "did you mean 'model'?", "evaluation"]),
+        ("training.levels=2", ["unknown key in section 'training'", "(model.levels exists.)"]),
+        ("model.horizon=2", ["'horizon'", "(evaluation.horizon exists.)"]),
+        ("model.=2", ["unknown key in section 'model'"]),
+        (".=2", ["unknown section ''"]),
+    ],
+)
+def test_unknown_names_are_refused_with_what_was_meant(write, override, words):
+    message = refusal(overrides=[override])
+    assert message.startswith(f"--set {override}: ")
+    for word in words:
+        assert word in message
+    name, _, value = override.partition("=")
+    section, _, key = name.partition(".")
+    in_file = refusal(write(f"# A comment.\n\n'{section}':\n  '{key}': {value}\n"))
+    for word in words:
+        assert word in in_file
+
+
+def test_a_name_that_is_like_no_other_gets_the_list_and_no_guess():
+    message = refusal(overrides=["evaluation.xyzzy=1"])
+    assert "did you mean" not in message
+    assert "Valid: protocol, seed, context, horizon," in message
+
+
+@pytest.mark.parametrize("override", ["training.steps", "steps=3", "=3", "model", "", "a=b.c"])
+def test_an_override_needs_a_dot_and_an_equals_sign(override):
+    message = refusal(overrides=[override])
+    assert message.startswith(f"--set {override}: ")
+    assert "section.key=value" in message
+
+
+@pytest.mark.parametrize("text", ["[1", "{a", "*name", "@x", "2020-13-45"])
+def test_an_override_that_is_no_yaml(text):
+    message = refusal(overrides=[f"data.data_dir={text}"])
+    assert f"{text!r} is not a YAML value" in message
+
+
+# Types.
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.steps=many", "a whole number, not 'many'"),
+        ("training.steps='3'", "a whole number, not '3'"),
+        ("training.steps=2.0", "a whole number, not 2.0"),
+        ("training.steps=1e3", "a whole number, not 1000.0"),
+        ("training.steps=true", "a whole number, not true"),
+        ("training.steps=null", "a whole number, not null"),
+        ("training.steps=", "a whole number, not null"),
+        ("training.steps=[3]", "a whole number, not [3]"),
+        ("training.learning_rate=fast", "a number, not 'fast'"),
+        ("training.learning_rate=true", "a number, not true"),
+        ("training.learning_rate=.nan", "a number, not nan"),
+        ("training.learning_rate=.inf", "a number, not inf"),
+        ("model.mean_only=1", "true or false, not 1"),
+        ("model.mean_only=yes", "true or false, not 'yes'"),
+        ("model.factor=2.5", "a whole number or a list of whole numbers, not 2.5"),
+        ("model.factor=[2, true]", "a whole number or a list of whole numbers, not [2, True]"),
+        ("model.factor=2,3", "a whole number or a list of whole numbers, not '2,3'"),
+        ("model.beta={a: 1}", "a number or a list of numbers, not {'a': 1}"),
+        ("model.kl_balance=half", "a number or null, not 'half'"),
+        ("training.precision=float16", "'float32' or 'bfloat16', not 'float16'"),
+        ("data.speed=2", "a list of 2 numbers, not 2"),
+        ("data.speed=[2]", "a list of 2 numbers, not [2]"),
+        ("data.speed=[1, 2, 3]", "a list of 2 numbers, not [1, 2, 3]"),
+        ("data.speed=[1, fast]", "a list of 2 numbers, not [1, 'fast']"),
+        ("data.name=null", "text, not null"),
+        ("data.data_dir=3", "text or null, not 3"),
+    ],
+)
+def test_wrong_types(override, expected):
+    name = override.partition("=")[0]
+    assert refusal(overrides=[override]) == f"--set {override}: {name} must be {expected}."
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_a_number_beyond_floats_is_refused(digits):
+    override = "training.learning_rate=1" + "0" * digits
+    assert refusal(overrides=[override]).startswith("--set training.learning_rate=1000")
+
+
+# Ranges.
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model.levels=0", "at least 1, not 0"),
+        ("model.factor=0", "at least 1, not 0"),
+        ("model.factor=[2, 0]", "at least 1, not 0"),
+        ("model.stochastic_size=0", "at least 1, not 0"),
+        ("model.channel_multiplier=0", "above 0, not 0.0"),
+        ("model.decoder_stddev=-0.1", "above 0, not -0.1"),
+        ("model.decoder_stddev=0", "above 0, not 0.0"),
+        ("model.min_stddev=-1e-3", "at least 0, not -0.001"),
+        ("model.beta=[1, -1, 1]", "at least 0, not -1.0"),
+        ("model.free_nats=-1", "at least 0, not -1.0"),
+        ("model.kl_balance=1.5", "at most 1, not 1.5"),
+        ("model.kl_balance=-0.5", "at least 0, not -0.5"),
+        ("data.num_digits=5", "at most 4, not 5"),
+        ("data.speed=[-1, 2]", "at least 0, not -1.0"),
+        ("training.seed=-1", "at least 0, not -1"),
+        ("training.seed=2147483648", "at most 2147483647, not 2147483648"),
+        ("training.steps=0", "at least 1, not 0"),
+        ("training.batch_size=0", "at least 1, not 0"),
+        ("training.learning_rate=0", "above 0, not 0.0"),
+        ("training.keep=0", "at least 1, not 0"),
+        ("evaluation.context=0", "at least 1, not 0"),
+        ("evaluation.num_samples=0", "at least 1, not 0"),
+    ],
+)
+def test_ranges(override, expected):
+    name = override.partition("=")[0]
+    assert refusal(overrides=[override]) == f"--set {override}: {name} must be {expected}."
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["model.kl_balance=0", "model.kl_balance=1", "model.min_stddev=0", "model.beta=0"],
+)
+def test_the_ends_of_a_range_belong_to_it(override):
+    section, _, key = override.partition("=")[0].partition(".")
+    loaded = configuration.load(overrides=[override])
+    assert getattr(getattr(loaded, section), key) == float(override.partition("=")[2])
+
+
+# Values that do not fit together. The defaults: levels 3, frames of 64 pixels, context 36 and
+# horizon 964 in test clips of 1000 frames, seq_len 100 in training clips of 100.
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.factor=[2, 3, 4]"], ["model.factor has 3 entries", "there are 2 levels above"]),
+        (["model.factor=[2]"], ["model.factor has 1 entries", "model.levels = 3"]),
+        (["model.factor=[]"], ["model.factor has 0 entries"]),
+        (["model.beta=[1, 1]"], ["model.beta has 2 entries", "3 KL terms", "fastest"]),
+        (["model.frame_size=48"], ["model.frame_size = 48", "32, 64, 128"]),
+        (["model.channels=2"], ["model.channels = 2", "1 (gray) or 3 (RGB)"]),
+        (["model.channel_multiplier=0.3"], ["model.channel_multiplier = 0.3", "whole number"]),
+        (["evaluation.observe_levels=TF"], ["'TF'", "model.levels = 3", "TTF"]),
+        (["evaluation.observe_levels=TTFT"], ["'TTFT'", "one letter per level"]),
+        (["evaluation.observe_levels=TXF"], ["'TXF'", "T where", "F where"]),
+        (["evaluation.observe_levels=ttf"], ["'ttf'"]),
+        (["evaluation.observe_levels=''"], ["''", "one letter per level"]),
+        (["training.video_length=36"], ["training.video_length = 36", "evaluation.context = 36"]),
+        (["training.seq_len=101"], ["training.seq_len = 101", "data.train_length = 100"]),
+        (["evaluation.horizon=965"], ["36 + 965", "data.test_length = 1000"]),
+        (
+            ["evaluation.context=100", "evaluation.horizon=1", "training.video_length=200"],
+            ["evaluation.context = 100", "train clips", "data.train_length = 100"],
+        ),
+        (
+            ["evaluation.context=20", "evaluation.horizon=1", "data.test_length=20"],
+            ["evaluation.context = 20", "test clips", "data.test_length = 20"],
+        ),
+        (["data.digit_size=64"], ["data.digit_size = 64", "model.frame_size = 64"]),
+        (["model.frame_size=32", "data.digit_size=33"], ["data.digit_size = 33"]),
+        (["data.speed=[6, 2]"], ["data.speed = [6.0, 2.0]", "[slowest, fastest]"]),
+    ],
+)
+def test_values_that_do_not_fit_together(overrides, words):
+    message = refusal(overrides=overrides)
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.factor=[2, 3]", "model.beta=[1, 2, 3]", "evaluation.observe_levels=FTF"],
+        ["model.levels=1", "model.factor=[]", "model.beta=[3]", "evaluation.observe_levels=F"],
+        ["training.seq_len=100", "evaluation.horizon=964", "data.digit_size=63"],
+        ["evaluation.context=99", "evaluation.horizon=901", "training.video_length=100"],
+        ["model.frame_size=128", "model.channels=3", "model.channel_multiplier=0.03125"],
+    ],
+)
+def test_values_that_just_fit(overrides):
+    loaded = configuration.load(overrides=overrides)
+    assert loaded != configuration.load()
+
+
+def test_clip_lengths_of_other_data_sets_are_left_to_them():
+    options = ["data.name=anything", "training.seq_len=5000", "data.digit_size=400"]
+    assert configuration.load(overrides=options).training.seq_len == 5000
+
+
+# Models.
+
+
+@pytest.mark.parametrize("name", ["svg", "vta"])
+def test_a_model_has_its_own_keys_and_defaults(name, tmp_path):
+    loaded = configuration.load(overrides=[f"model.name={name}", "model.frame_size=32"])
+    assert type(loaded.model) is configuration.MODELS[name]
+    assert loaded.model.frame_size == 32
+    configuration.save(loaded, tmp_path / "config.yml")
+    assert configuration.load(tmp_path / "config.yml") == loaded
+    # All that is its own stands, explained, in its file.
+    path = ROOT / "configs" / "models" / f"{name}.yml"
+    keys = {field.name for field in dataclasses.fields(loaded.model)}
+    assert set(YAML(typ="safe").load(path.read_text())["model"]) == keys - {
+        "name",
+        "frame_size",
+        "channels",
+    }
+
+
+def test_published_training_settings_come_with_the_model(write):
+    file = write("model:\n  name: vta\ntraining:\n  learning_rate: 0.1\n")
+    loaded, plain = configuration.load(file, ["training.steps=3"]), configuration.load()
+    assert (loaded.training.amsgrad, plain.training.amsgrad) == (True, False)
+    assert (loaded.training.clip_norm, loaded.training.learning_rate) == (10.0, 0.1)
+    assert loaded.training.keep == plain.training.keep
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.name=rnn"], ["unknown model 'rnn'", "cwvae, svg, vta"]),
+        (["model.name=vtaa"], ["did you mean 'vta'?"]),
+        (["model.name=[vta]"], ["unknown model ['vta']"]),
+        (
+            ["model.name=svg", "model.levels=2"],
+            ["model.levels is a setting of model.name = cwvae, but here model.name = svg"],
+        ),
+        (
+            ["model.state_size=2"],
+            ["model.state_size is a setting of model.name = vta", "here model.name = cwvae"],
+        ),
+        (["model.name=svg", "model.mse_beta=1e-4"], ["model.decoder_stddev = 0.45", "set one"]),
+        (["model.name=svg", "model.decoder_stddev=null"], ["set one"]),
+        (["model.name=svg", "model.network=resnet"], ["'dcgan' or 'vgg', not 'resnet'"]),
+        (["model.name=svg", "model.channel_multiplier=0.3"], ["64 times it"]),
+        (["model.name=vta", "model.beta=[1, 2]"], ["2 entries", "3 KL terms", "one for each"]),
+        (["model.name=vta", "evaluation.observe_levels=TF"], ["vta has no levels"]),
+        (["model.name=vta", "training.seq_len=10"], ["less than 11 frames"]),
+        (["model.name=svg", "training.seq_len=1"], ["less than 2 frames"]),
+        (
+            ["model.name=vta", "evaluation.context=3", "evaluation.horizon=7"],
+            ["= 10 frames", "less than 11"],
+        ),
+        (
+            ["model.name=svg", "training.gradient_checkpointing=9"],
+            ["batch normalization", "training.accumulate"],
+        ),
+        (["evaluation.batch_statistics=true"], ["cwvae has no batch normalization"]),
+        (
+            ["model.name=svg", "evaluation.batch_statistics=true", "evaluation.num_videos=11"],
+            ["two clips at a time", "one is left alone"],
+        ),
+    ],
+)
+def test_what_does_not_fit_a_model(overrides, words):
+    message = refusal(overrides=overrides)
+    for word in words:
+        assert word in message
+
+
+def test_the_differences_of_two_models():
+    lines = configuration.differences(
+        configuration.load(), configuration.load(overrides=["model.name=vta"])
+    )
+    assert "model.name: cwvae -> vta" in lines
+    assert "model.levels: 3 -> (not a setting)" in lines
+    assert "model.init_size: (not a setting) -> 5" in lines
+
+
+# Files.
+
+
+def test_a_missing_file_lists_those_there_are(tmp_path):
+    message = refusal(tmp_path / "quikstart.yml")
+    assert message.startswith(f"{tmp_path / 'quikstart.yml'}: no such configuration file")
+    for path in CONFIGS:
+        assert (path.name in message) == (path != configuration.BASE)
+    assert "configs/baselines/" in message
+    assert "no such configuration file" in refusal(tmp_path)  # a folder
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model:\n  levels: [2\n  factor: 3\n", ["not readable as YAML", "line 3"]),
+        ("model:\n\tlevels: 2\n", ["not readable as YAML", "line 2"]),
+        ("model:\n  levels: 2\n  factor: 3\n  levels: 3\n", ['duplicate key "levels"', "line 4"]),
+        ("model:\n  levels: 2\nmodel:\n  factor: 3\n", ['duplicate key "model"', "line 3"]),
+        ("model:\n  levels: *two\n", ["not readable as YAML", "line 2"]),
+        ("model: {}\n---\nmodel: {}\n", ["not readable as YAML", "another document"]),
+        ("data:\n  data_dir: 2020-13-45\n", ["not readable as YAML"]),
+        ("- model\n", ["must hold the sections model, data, training, evaluation"]),
+        ("levels\n", ["must hold the sections"]),
+        ("# Tiny.\nmodel:\n  - levels: 2\n", ["line 2", "the section 'model' must hold"]),
+        ("model:\ndata:\n  seed: 1\n", ["line 1", "the section 'model' must hold"]),
+        ("data:\n  seed: 1\nmodel: 3\n", ["line 3", "the section 'model' must hold"]),
+        ("levels: 2\n", ["line 1", "unknown section 'levels'"]),
+        ("3: 4\n", ["line 1", "unknown section 3"]),
+        ("model: &m\n  levels: 2\ndata:\n  <<: *m\n", ["line 4", "(model.levels exists.)"]),
+    ],
+)
+def test_broken_files(write, text, words):
+    path = write(text)
+    message = refusal(path)
+    assert message.startswith(f"{path}")
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_slip_in_a_files_name_is_told():
+    assert "Did you mean configs/quickstart.yml?" in refusal("configs/quikstart.yml")
+    message = refusal("configs/kth_actions_notmpab.yml")
+    assert "Did you mean configs/baselines/kth_actions_notmpabs.yml?" in message
+
+
+def test_a_section_may_be_merged_from_another_place(write):
+    text = "data: &d {seed: 3}\ntraining: {steps: 4}\n"
+    assert configuration.load(write(text + "evaluation:\n  seed: 5\n")).evaluation.seed == 5
+    path = write("shared:\n  <<: {model: {levels: 2}}\nruns:\n  A: &a {data: {seed: 3}}\n  B: *a\n")
+    configs = configuration.load_comparison(path)
+    assert [config.model.levels for config in configs.values()] == [2, 2]
+    assert configs["B"].data.seed == 3
+
+
+def test_the_file_of_a_comparison_says_what_takes_it():
+    message = refusal(ROOT / "configs" / "comparison_quick.yml")
+    assert "python compare.py --train" in message
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / "picture.yml"
+    path.write_bytes(b"\x89PNG\r\n\xff\xfe\x00")
+    assert "not readable as YAML" in refusal(path)
+
+
+def test_messages_name_the_line(write):
+    path = write("# Header.\n\nmodel:\n  levels: 2\n\n  factor: two\n\ntraining:\n  seeed: 0\n")
+    assert refusal(path).startswith(f"{path}, line 9: unknown key in section 'training': 'seeed'")
+    path = write("# Header.\n\nmodel:\n  levels: 2\n\n  factor: two\n")
+    assert refusal(path).startswith(f"{path}, line 6: model.factor must be a whole number")
+    # An override takes the blame from the file.
+    assert refusal(path, ["model.factor=x"]).startswith("--set model.factor=x: model.factor must")
+    assert configuration.load(path, ["model.factor=3"]).model.factor == 3
+
+
+def test_a_key_missing_from_the_defaults(write, monkeypatch):
+    path = write("model:\n  levels: 2\n", "base.yml")
+    monkeypatch.setattr(configuration, "BASE", path)
+    assert refusal() == f"{path}: model.name is missing; restore the file."
+
+
+# Saving, and the configuration of a run.
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=names)
+def test_saved_and_loaded_it_is_the_same(path, tmp_path):
+    config = configuration.load(path)
+    configuration.save(config, tmp_path / "config.yml")
+    assert configuration.load(tmp_path / "config.yml") == config
+    assert configuration.load_run(tmp_path) == config
+
+
+def test_every_key_survives_saving(tmp_path):
+    overrides = [
+        "model.factor=[2, 3]",
+        "model.beta=[1, 0.5, 1e-7]",
+        "model.kl_balance=0.8",
+        "model.mean_only=true",
+        "model.min_stddev=1e-12",
+        "data.data_dir='null'",
+        "data.digits_dir='~/a folder: with # signs'",
+        "evaluation.observe_levels=TFF",
+        "training.learning_rate=1.2345678901234567e-5",
+    ]
+    config = configuration.load(overrides=overrides)
+    configuration.save(config, tmp_path / "config.yml")
+    assert configuration.load(tmp_path / "config.yml") == config
+    # All of it is in the file: later changes of the defaults do not touch a run.
+    saved = YAML(typ="safe").load((tmp_path / "config.yml").read_text())
+    for section in dataclasses.fields(configuration.Config):
+        keys = [field.name for field in dataclasses.fields(getattr(config, section.name))]
+        assert list(saved[section.name]) == keys
+
+
+@pytest.mark.parametrize("folder", ["missing", "empty", "config_is_a_folder"])
+def test_load_run_without_a_run(tmp_path, folder):
+    logdir = tmp_path / folder
+    if folder != "missing":
+        logdir.mkdir()
+    if folder == "config_is_a_folder":
+        (logdir / "config.yml").mkdir()
+    with pytest.raises(UserError, match=r"no run here .*config\.yml") as caught:
+        configuration.load_run(logdir)
+    assert str(caught.value).startswith(f"{logdir}: ")
+    assert "python train.py --config" in str(caught.value)
+
+
+@pytest.fixture
+def run(tmp_path):
+    configuration.save(configuration.load(), tmp_path / "config.yml")
+    return tmp_path
+
+
+@pytest.mark.parametrize("override", ["model.levels=2", "training.batch_size=3", " model.factor=2"])
+def test_load_run_keeps_what_the_weights_were_trained_with(run, override):
+    with pytest.raises(UserError, match="keeps its model and training settings") as caught:
+        configuration.load_run(run, [override])
+    assert str(caught.value).startswith(f"--set {override}: ")
+
+
+def test_a_run_can_be_evaluated_with_a_context_longer_than_training_could_show(run):
+    overrides = ["evaluation.context=150", "evaluation.horizon=50", "data.test_length=200"]
+    config = configuration.load_run(run, overrides)
+    assert config.evaluation.context > config.training.video_length
+    assert config.evaluation.context > config.data.train_length
+
+
+def test_load_run_takes_other_data_and_another_evaluation(run):
+    overrides = ["data.test_length=500", "evaluation.horizon=464", "evaluation.observe_levels=TFT"]
+    config = configuration.load_run(run, iter(overrides))
+    assert config.data.test_length == 500
+    assert config.evaluation.horizon == 464
+    assert config.evaluation.observe_levels == "TFT"
+    with pytest.raises(UserError, match=r"data\.test_length = 1000"):
+        configuration.load_run(run, ["evaluation.horizon=1000"])
+
+
+def test_differences_are_told_key_by_key():
+    old = configuration.load()
+    new = configuration.load(overrides=["training.steps=7", "model.factor=[2, 3]"])
+    assert configuration.differences(old, old) == []
+    assert configuration.differences(old, new) == [
+        "model.factor: 6 -> (2, 3)",
+        "training.steps: 100000 -> 7",
+    ]
+
+
+# The rest.
+
+
+def test_per_level():
+    assert configuration.per_level(6, 2) == (6, 6)
+    assert configuration.per_level(0.5, 0) == ()
+    assert configuration.per_level((2, 3), 2) == (2, 3)
+
+
+def test_level_flags():
+    assert configuration.level_flags("TFF") == (True, False, False)
+
+
+def test_data_options_are_the_data_section_and_the_frames():
+    config = configuration.load(overrides=["model.channels=3", "model.frame_size=32"])
+    options = config.data_options()
+    keys = {field.name for field in dataclasses.fields(configuration.DataConfig)}
+    assert set(options) == keys | {"frame_size", "channels"}
+    assert (options["frame_size"], options["channels"], options["num_digits"]) == (32, 3, 2)
+
+
+def test_a_configuration_is_frozen():
+    config = configuration.load()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.model.levels = 5
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.model = None
+    assert hash(config) == hash(configuration.load())
+
+
+def test_reading_a_configuration_starts_no_tensorflow():
+    code = (
+        "import sys; from cwvae import config; config.load();"
+        "print([m for m in ('tensorflow', 'keras', 'tensorflow_probability') if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+# The files in configs/.
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=names)
+def test_every_configuration_loads(path):
+    assert isinstance(configuration.load(path), configuration.Config)
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if p != configuration.BASE], ids=names)
+def test_every_experiment_says_how_to_run_it(path):
+    lines = path.read_text().splitlines()
+    body = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    command = f"python train.py --config configs/{path.name}"
+    assert command in "\n".join(lines[:body]), (
+        f"{path.name} must begin with a comment that gives its command: {command}"
+    )

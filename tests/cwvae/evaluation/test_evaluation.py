@@ -1,0 +1,353 @@
+"""The evaluation, with a model whose predictions are known."""
+
+import csv
+import json
+import math
+import operator
+
+import numpy as np
+import pytest
+from helpers import i3d_module, tiny
+from helpers.oracle import Oracle
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from cwvae import evaluation
+from cwvae.errors import UserError
+from cwvae.evaluation import measures, scoring
+from cwvae.run import versions
+from data_loaders.readable import CLASSES, Readable
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch, tmp_path_factory):
+    """Whatever this machine has in its usual places."""
+    empty = tmp_path_factory.mktemp("empty")
+    for variable in ("CWVAE_CACHE", "TFHUB_CACHE_DIR"):
+        monkeypatch.setenv(variable, str(empty))
+    monkeypatch.delenv("CWVAE_LPIPS", raising=False)
+
+
+def evaluate(settings, errors, folder, **options):
+    data = tiny.Squares(40)
+    model = Oracle(data, errors)
+    results = evaluation.evaluate(settings, model, 12, tiny.Squares(20), data, folder, **options)
+    return model, results
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    settings = tiny.settings("evaluation.num_samples=2", "evaluation.horizon=30")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("CWVAE_CACHE", "TFHUB_CACHE_DIR"):
+            patch.setenv(variable, str(folder))
+        patch.delenv("CWVAE_LPIPS", raising=False)
+        return settings, *evaluate(settings, (0.1, 0.2, 0.3), folder), folder
+
+
+def test_scores_are_scikit_images_averaged_over_samples_and_videos(run):
+    settings, _, results, _ = run
+    data, context = tiny.Squares(40), settings.evaluation.context
+    want = {"psnr": np.zeros((3, 30)), "ssim": np.zeros((3, 30))}
+    for video in range(3):
+        truth = data.clip(video, context, 30)[..., 0].astype(np.float32) / 255
+        for t, frame in enumerate(truth):
+            for error in (0.1, 0.2):
+                shown = frame * np.float32(1 - error)
+                want["psnr"][video, t] += peak_signal_noise_ratio(frame, shown, data_range=1) / 2
+                want["ssim"][video, t] += (
+                    structural_similarity(
+                        frame,
+                        shown,
+                        data_range=1,
+                        gaussian_weights=True,
+                        sigma=1.5,
+                        use_sample_covariance=False,
+                    )
+                    / 2
+                )
+    for metric, values in want.items():
+        got = results["scores"]["cwvae"][metric]
+        np.testing.assert_allclose(got["per_frame"], values.mean(0), atol=1e-4)
+        np.testing.assert_allclose(got["mean"], values.mean(), atol=1e-4)
+        np.testing.assert_allclose(got["mean_soon"], values[:, :10].mean(), atol=1e-4)
+        error = values.mean(1).std(ddof=1) / np.sqrt(3)
+        np.testing.assert_allclose(got["standard_error"], error, atol=1e-4)
+
+
+def test_baselines_are_scored_against_the_same_truth(run):
+    settings, _, results, _ = run
+    data, context = tiny.Squares(40), settings.evaluation.context
+    mean = np.mean([tiny.Squares(20).clip(i, 0, 7) for i in range(10)], (0, 1)) / 255
+    want = {scoring.COPY: [], scoring.MEAN: []}
+    for video in range(3):
+        truth = data.clip(video, context, 30) / 255
+        copied = data.clip(video, context - 1, 1) / 255
+        for name, guess in ((scoring.COPY, copied), (scoring.MEAN, mean)):
+            error = np.maximum(np.mean((truth - guess) ** 2, (1, 2, 3)), 1e-10)
+            want[name].append(-10 * np.log10(error))
+    for name, values in want.items():
+        got = results["scores"][name]["psnr"]["per_frame"]
+        np.testing.assert_allclose(got, np.mean(values, 0), atol=1e-3)
+
+
+def test_random_training_frames_are_training_frames(run):
+    _, _, results, _ = run
+    assert np.ptp(results["scores"][scoring.RANDOM]["psnr"]["per_frame"]) > 0
+    train = tiny.Squares(20)
+    mean, pool = evaluation._training_frames(tiny.settings(), train)
+    frames = np.concatenate([train.clip(i) for i in range(10)]) / np.float32(255)
+    assert pool.shape == (10, 32, 32, 1)
+    for i, frame in enumerate(pool):
+        assert (frame == train.clip(i) / np.float32(255)).all((1, 2, 3)).any()
+    assert mean.shape == frames.shape[1:]
+
+
+def test_the_best_sample_stands_beside_the_mean(run):
+    _, _, results, _ = run
+    mean, best = (results["scores"][name] for name in ("cwvae", "cwvae, best of 2"))
+    for metric in results["metrics"]:
+        assert best[metric]["mean"] > mean[metric]["mean"]
+    # The first sample has the smaller error, in every clip.
+    np.testing.assert_allclose(np.mean(best["psnr"]["per_frame"]), best["psnr"]["mean"], atol=1e-4)
+
+
+def test_metrics_json_states_the_protocol_and_the_counts(run):
+    _, _, results, folder = run
+    written = json.loads((folder / "eval" / "metrics.json").read_text())
+    assert written == results
+    for key, value in {
+        "step": 12,
+        "format": 3,
+        "protocols": ["standard", "cwvae2021"],
+        "frames": "32x32x1, values in [0, 1]",
+        "data": "moving_digits",
+        "context": 5,
+        "horizon": 30,
+        "num_videos": 3,
+        "num_samples": 2,
+        "observe_levels": None,
+    }.items():
+        assert written[key] == value
+    assert written["elbo"] == {
+        "frames": 7,
+        "nll_per_frame": 2.0,
+        "kl_names": ["level0", "level1"],
+        "kl_per_step": [3.0, 1.0],
+        "kl_sum": [21.0, 3.0],
+    }
+
+
+def test_curves_csv_has_a_row_per_predicted_frame(run):
+    _, _, results, folder = run
+    with open(folder / "eval" / "curves.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["predicted_frame"]) for row in rows] == list(range(1, 31))
+    column = [float(row["psnr cwvae"]) for row in rows]
+    assert column == results["scores"]["cwvae"]["psnr"]["per_frame"]
+    assert len(rows[0]) == 1 + 4 * 5
+
+
+def test_pictures_open(run):
+    _, _, _, folder = run
+    gif = Image.open(folder / "eval" / "samples.gif")
+    assert gif.n_frames == 35
+    for name in ("samples.png", "curves.png"):
+        assert Image.open(folder / "eval" / name).size[0] > 300
+
+
+def test_the_table_names_every_predictor_and_level(run):
+    _, _, results, _ = run
+    text = evaluation.table(results)
+    for word in (*results["scores"], "level0", "level1", "PSNR [dB]", "SSIM (cwvae2021)"):
+        assert word in text
+    assert "lpips was not computed" in text
+    assert f"{results['scores']['cwvae']['psnr']['mean']:.3f}" in text
+
+
+def test_a_perfect_prediction_is_finite(tmp_path):
+    _, results = evaluate(tiny.settings(), (0.0,), tmp_path)
+    scores = results["scores"]["cwvae"]
+    np.testing.assert_allclose(scores["psnr"]["mean"], 100, atol=1e-3)
+    np.testing.assert_allclose(scores["ssim"]["mean"], 1, atol=1e-5)
+    assert "Infinity" not in (tmp_path / "eval" / "metrics.json").read_text()
+
+
+def test_unobserved_levels_reach_the_model(tmp_path):
+    model, results = evaluate(tiny.settings("evaluation.observe_levels=TF"), (0.0,), tmp_path)
+    assert model.observed == (True, False)
+    assert results["observe_levels"] == "TF"
+
+
+def test_metrics_json_holds_the_settings(tmp_path):
+    _, results = evaluate(tiny.settings("data.speed=[3, 4]"), (0.0,), tmp_path)
+    assert results["settings"]["data"]["speed"] == [3.0, 4.0]
+    assert results["settings"]["evaluation"]["num_videos"] == 3
+
+
+def test_one_video_has_no_standard_error(tmp_path):
+    _, results = evaluate(tiny.settings("evaluation.num_videos=1"), (0.1,), tmp_path)
+    assert results["scores"]["cwvae"]["psnr"]["standard_error"] is None
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    (tmp_path / "eval").write_text("a file in the way")
+    with pytest.raises(UserError, match="eval: cannot write there"):
+        evaluate(tiny.settings(), (0.0,), tmp_path)
+
+
+def test_a_prediction_that_is_not_finite_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"step 12: cannot be scored: .*[nN]a[nN]|finite"):
+        evaluate(tiny.settings(), (np.nan,), tmp_path)
+
+
+def test_too_few_or_too_short_clips_are_refused(tmp_path):
+    with pytest.raises(UserError, match="num_videos = 11, but there are 10"):
+        evaluate(tiny.settings("evaluation.num_videos=11"), (0.0,), tmp_path)
+    long = tiny.settings("data.test_length=100", "evaluation.horizon=60")
+    with pytest.raises(UserError, match=r"= 65 frames.*have 40"):
+        evaluate(long, (0.0,), tmp_path)
+
+
+def test_one_protocol_is_enough(tmp_path):
+    settings = tiny.settings("evaluation.protocol=cwvae2021")
+    _, results = evaluate(settings, (0.1,), tmp_path)
+    assert list(results["metrics"]) == ["psnr_cwvae2021", "ssim_cwvae2021"]
+    assert results["protocols"] == ["cwvae2021"]
+
+
+def test_without_weights_all_else_is_written_and_the_reason_said(run):
+    _, _, results, folder = run
+    assert set(results["not_computed"]) == {"lpips", "fvd"}
+    assert "cwvae.metrics.lpips convert" in results["not_computed"]["lpips"]
+    assert "--i3d" in results["not_computed"]["fvd"]
+    assert results["fvd"] is None
+    for name in ("metrics.json", "curves.csv", "curves.png", "samples.gif", "report.html"):
+        assert (folder / "eval" / name).stat().st_size > 0
+    report = (folder / "eval" / "report.html").read_text()
+    assert "cwvae.metrics.lpips convert" in report
+
+
+@pytest.mark.parametrize("name", ["lpips", "fvd"])
+def test_required_measures_that_cannot_be_computed_are_an_error(tmp_path, name):
+    with pytest.raises(UserError, match=f"--require {name}: "):
+        evaluate(tiny.settings(), (0.1,), tmp_path, required=[name])
+    assert not (tmp_path / "eval" / "metrics.json").exists()
+
+
+def test_weights_that_are_not_where_they_should_be_are_an_error(tmp_path):
+    for name in ("lpips", "fvd"):
+        with pytest.raises(UserError, match="nowhere"):
+            evaluate(tiny.settings(), (0.1,), tmp_path, weights={name: tmp_path / "nowhere"})
+
+
+def test_fvd_runs_through_a_module(tmp_path):
+    module = i3d_module.export(tmp_path / "module")
+    settings = tiny.settings("evaluation.horizon=18", "evaluation.num_videos=4")
+    _, results = evaluate(settings, (0.5,), tmp_path, weights={"fvd": module}, required=["fvd"])
+    distances = results["fvd"]
+    assert set(distances["scores"]) == {"cwvae", scoring.COPY}
+    scores = distances["scores"]["cwvae"]
+    assert scores["value"] > 0
+    assert [length for length, _ in scores["prefixes"]] == [16, 18]
+    assert scores["prefixes"][-1][1] == scores["value"]
+    assert distances["floor"]["source"] == "4 other held-out clips"
+    assert "fvd" not in results["not_computed"]
+    text = evaluation.table(results)
+    assert f"{scores['value']:.1f}" in text
+    assert "fewer than 400" in text
+
+
+def test_other_real_clips_are_never_those_that_are_evaluated():
+    def source(test, train, videos):
+        settings = tiny.settings(f"evaluation.num_videos={videos}").evaluation
+        return evaluation._other_real(settings, train, test)
+
+    test, train = tiny.Squares(40), tiny.Squares(20)  # ten clips each
+    clip, text = source(test, train, 3)
+    np.testing.assert_array_equal(clip(0), test.clip(3, 5, 9))
+    assert "held-out" in text
+    clip, text = source(test, train, 6)
+    np.testing.assert_array_equal(clip(5), train.clip(5, 5, 9))
+    assert "training" in text
+    clip, text = source(test, tiny.Squares(13), 6)  # too short
+    assert clip is None
+    assert "6 other real clips of 14 frames" in text
+
+
+def test_few_frames_or_videos_have_no_fvd(tmp_path):
+    for setting in ("evaluation.horizon=8", "evaluation.num_videos=1"):
+        _, results = evaluate(tiny.settings(setting), (0.5,), tmp_path)
+        assert setting.replace("=", " = ") in results["not_computed"]["fvd"]
+
+
+def test_values_that_are_not_there_do_not_count():
+    values = np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, 5.0]], np.float32)
+    (summary,) = evaluation._summary({"readout": values}).values()
+    assert summary["mean"] == 3
+    assert summary["per_frame"] == [1, None, 4]
+    assert math.isclose(summary["standard_error"], np.std([2, 5], ddof=1) / np.sqrt(2))
+
+
+def test_the_version_is_the_projects():
+    text = (versions.pathlib.Path(__file__).parents[3] / "pyproject.toml").read_text()
+    assert f'version = "{versions.OWN}"' in text
+    assert versions.installed()["cwvae"].startswith(versions.OWN)
+
+
+@pytest.mark.parametrize("protocol", ["standard", "cwvae2021"])
+def test_every_measure_states_its_protocol(protocol):
+    for about in measures.ImageMeasures(protocol).metrics().values():
+        assert about["protocol"].startswith(f"{protocol}: ")
+
+
+def test_what_is_read_soon_does_not_count_twice():
+    values = np.full((2, 250), np.nan, np.float32)
+    values[:, :10] = 100
+    values[:, ::3] = 10
+    values[:, :10] = 100
+    (summary,) = evaluation._summary({"readout_digits": values}).values()
+    assert summary["mean_soon"] == 100
+    np.testing.assert_allclose(summary["mean"], (4 * 100 + 80 * 10) / 84)
+
+
+def test_nothing_of_an_earlier_evaluation_is_left(tmp_path):
+    evaluate(tiny.settings(), (0.1,), tmp_path)
+    stale = tmp_path / "eval" / "levels.png"
+    stale.write_text("of a model with levels")
+    evaluate(tiny.settings(), (0.1,), tmp_path)
+    assert not stale.exists()
+
+
+def test_a_long_readable_evaluation_can_be_compared(tmp_path):
+    from cwvae import comparison
+
+    class Counted(tiny.Squares):
+        def attributes(self, i, start=0, length=None):
+            return {"squares": np.zeros((length, 1), np.int64)}
+
+        def readable(self):
+            read = operator.itemgetter("squares")
+            return (Readable("square", "squares", CLASSES, 1, read, size=2),)
+
+    class Reader:
+        def metrics(self):
+            about = {"label": "squares", "unit": "%", "better": "higher", "protocol": "any"}
+            return {"readout_square": about}
+
+        def scores(self, frames, readings):
+            return {"readout_square": np.full(frames.shape[:2], 50, np.float32)}
+
+    settings = tiny.settings(
+        "data.test_length=120", "evaluation.horizon=101", "evaluation.readout=true"
+    )
+    data = Counted(120)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation.readout, "fit", lambda data: Reader())
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            evaluation.evaluate(settings, Oracle(data, (0.1,)), 1, data, data, tmp_path / name)
+    text, files = comparison.compare([str(tmp_path / "one"), str(tmp_path / "two")], tmp_path / "c")
+    assert "squares" in text
+    assert "readout_square.png" in {path.name for path in files}

@@ -1,0 +1,410 @@
+"""The readout: its scores by hand, its network piece by piece, what it learns, what is kept."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import tiny
+
+import data_loaders
+from cwvae import config
+from cwvae.evaluation import readout
+from cwvae.evaluation.readout_network import Network, warped
+from data_loaders import Dataset
+from data_loaders.readable import CLASSES, POINTS, Readable
+from data_loaders.windows import EqualClips
+
+MARKS = {
+    "shapes": Readable("shapes", "shapes right", CLASSES, 2, lambda a: a["shapes"], 3, "places"),
+    "places": Readable("places", "place error", POINTS, 2, lambda a: a["places"]),
+    "shade": Readable("shade", "shade right", CLASSES, 1, lambda a: a["shade"], 2),
+}
+EASY_STEPS = 70
+
+
+class Marks(Dataset):
+    """Two marks, each a bar that lies, a bar that stands or a block, on black or on gray."""
+
+    SIZES = ((3, 11), (11, 3), (7, 7))
+
+    def __init__(self, seed=0, channels=1):
+        super().__init__(EqualClips(1000, 3), (32, 32, channels))
+        self.seed = seed
+
+    def clip(self, i, start=0, length=None):
+        length = self._window_length(i, start, length)
+        known = self.attributes(i, start, length)
+        video = np.zeros((length, *self.frame_shape), np.uint8)
+        for t in range(length):
+            video[t] = 60 * known["shade"][t, 0].clip(0)
+            for shape, center in zip(known["shapes"][t], known["places"][t], strict=True):
+                size = np.array(self.SIZES[shape])
+                row, column = (center - size / 2).astype(int)
+                video[t, row : row + size[0], column : column + size[1]] = 200
+        return video
+
+    def attributes(self, i, start=0, length=None):
+        rng = np.random.default_rng([self.seed, i])
+        length = self._window_length(i, start, length)
+        # One mark on the left and one on the right, and in any order.
+        order = rng.permutation(2)
+        places = rng.integers((6, 6), (26, 10), (3, 2, 2)) + [[0, 0], [0, 15]] + 0.5
+        shade = np.full((3, 1), rng.integers(-1, 2))
+        known = {
+            "shapes": np.tile(rng.integers(3, size=2), (3, 1))[:, order],
+            "places": places[:, order].astype(np.float32),
+            "shade": shade,
+        }
+        return {name: values[start : start + length] for name, values in known.items()}
+
+    def readable(self):
+        return tuple(MARKS.values())
+
+
+def stacked(data, videos, start=0, length=3):
+    """Returns frames [N, T, ...] in [0, 1] and their readings."""
+    frames = np.stack([data.clip(i, start, length) for i in videos]) / np.float32(255)
+    each = [data.readings(i, start, length) for i in videos]
+    return frames, {name: np.stack([clip[name] for clip in each]) for name in each[0]}
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory):
+    """The cache in which the readout of `Marks` is kept."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CWVAE_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(cached):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CWVAE_CACHE", str(cached))
+        return readout.fit(Marks(), 3, steps=EASY_STEPS)
+
+
+# Scores.
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "percent"),
+    [
+        ([3, 7], [7, 3], 100),
+        ([3, 7], [3, 3], 50),
+        ([3, 3], [3, 7], 50),
+        ([3, 3], [3, 3], 100),
+        ([1, 2], [3, 4], 0),
+        ([5], [5], 100),
+        ([1, 2, 2, 4], [2, 2, 2, 1], 75),
+        ([1, 2, 2, 4], [2, 5, 2, 5], 50),
+        ([-1, 2], [2, 2], np.nan),
+    ],
+)
+def test_overlap_by_hand(truth, found, percent):
+    np.testing.assert_equal(readout.overlap(np.array(truth), np.array(found)), np.float32(percent))
+
+
+def test_distance_by_hand():
+    truth = np.array([[0, 0], [3, 4], [10, 0]], np.float32)
+    for order in itertools.permutations(range(3)):
+        np.testing.assert_allclose(readout.distance(truth, truth[list(order)]), 0)
+    # Swapped: 5 and 5 apart in the order given, 0 and 5 in the best one.
+    np.testing.assert_allclose(readout.distance(truth[:2], truth[[1, 1]]), 2.5)
+    # The best for all, although the first point's nearest is then taken by the second.
+    line = np.array([[0, 0], [0, 2]], np.float32)
+    np.testing.assert_allclose(readout.distance(line, np.array([[0, 1], [0, -7]])), 4)
+    np.testing.assert_allclose(readout.distance(truth[None, :1], truth[:, None]), [0, 5, 10])
+
+
+def test_scores_of_many_frames_are_those_of_each():
+    rng = np.random.default_rng(0)
+    truth, found = rng.integers(3, size=(2, 5, 7, 3))
+    points, places = rng.normal(size=(2, 5, 7, 3, 2))
+    for n, t in np.ndindex(5, 7):
+        counts = [np.bincount(labels[n, t], minlength=3) for labels in (truth, found)]
+        want = 100 * np.minimum(*counts).sum() / 3
+        np.testing.assert_allclose(readout.overlap(truth, found)[n, t], want, rtol=1e-6)
+        alone = readout.distance(points[n, t], places[n, t])
+        np.testing.assert_allclose(readout.distance(points, places)[n, t], alone, rtol=1e-6)
+
+
+# The network.
+
+
+def random_outputs(seed=0, frames=5):
+    rng = np.random.default_rng(seed)
+    shapes = {"shapes": (8, 8, 3), "places": (16, 16), "shade": (2,)}
+    return {
+        name: tf.constant(rng.normal(size=(frames, *shape)), tf.float32)
+        for name, shape in shapes.items()
+    }
+
+
+def test_losses_do_not_depend_on_the_order_of_points():
+    network = Network(MARKS.values(), (32, 32, 1))
+    _, readings = stacked(Marks(), range(5), length=1)
+    readings = {name: values[:, 0] for name, values in readings.items()}
+    swapped = {**readings, **{name: readings[name][:, ::-1] for name in ("shapes", "places")}}
+    assert (readings["shapes"] != swapped["shapes"]).any()
+    one, other = (network.losses(random_outputs(), given) for given in (readings, swapped))
+    for name in MARKS:
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-6)
+    apart = network.losses(random_outputs(), {**readings, "shapes": swapped["shapes"]})
+    assert abs(float(apart["shapes"] - one["shapes"])) > 1e-3
+
+
+def test_what_cannot_be_read_has_no_loss():
+    network = Network([MARKS["shade"]], (32, 32, 1))
+    outputs = {"shade": tf.constant([[0.0, 2.0], [9.0, -9.0], [1.0, 0.0]])}
+    loss = network.losses(outputs, {"shade": tf.constant([[1], [-1], [0]])})["shade"]
+    np.testing.assert_allclose(loss, np.log1p(np.exp([-2.0, -1.0])).mean(), rtol=1e-5)
+    none = network.losses(outputs, {"shade": tf.constant([[-1], [-1], [-1]])})["shade"]
+    assert float(none) == 0
+
+
+@pytest.mark.parametrize(
+    "points",
+    [[[5.0, 20.25], [27.5, 9.0]], [[14.3, 14.3], [14.3, 14.3]], [[1.0, 1.0], [31.0, 31.0]]],
+    ids=["apart", "in one place", "in corners"],
+)
+def test_points_are_found_where_the_target_of_their_loss_has_them(points):
+    network = Network([MARKS["places"]], (32, 32, 1))
+    target = network._spread(tf.constant([points]), 16)
+    np.testing.assert_allclose(tf.reduce_sum(target, (2, 3)), 1, atol=1e-6)
+    logits = tf.math.log(tf.reduce_mean(target, 1) + 1e-9)
+    found = network.answers({"places": logits})["places"]
+    np.testing.assert_allclose(readout.distance(np.array([points]), found.numpy()), 0, atol=1e-3)
+
+
+def test_classes_are_read_at_the_points():
+    network = Network([MARKS["shapes"], MARKS["places"]], (32, 32, 1))
+    points = np.array([[[6.0, 6.0], [26.0, 18.0]]], np.float32)
+    scores = np.zeros((1, 8, 8, 3), np.float32)
+    scores[0, 1, 1, 2] = scores[0, 6, 4, 1] = 5  # Places are 4 pixels wide.
+    logits = tf.math.log(tf.reduce_mean(network._spread(points, 16), 1) + 1e-9)
+    answers = network.answers({"shapes": tf.constant(scores), "places": logits})
+    pairs = zip(answers["shapes"][0].numpy(), answers["places"][0].numpy().round(), strict=True)
+    assert {(int(shape), *place) for shape, place in pairs} == {(2, 6, 6), (1, 26, 18)}
+
+
+@pytest.mark.parametrize(("size", "channels"), [(32, 1), (64, 3), (128, 1)])
+def test_folded_weights_give_what_training_gave(size, channels):
+    network = Network(MARKS.values(), (size, size, channels))
+    weights = network.initial(1)
+    frames = np.random.default_rng(2).uniform(size=(3, size, size, channels))
+    frames, moments = tf.constant(frames, tf.float32), {}
+    trained = network.outputs(weights, frames, moments)
+    folded = network.folded(weights, moments)
+    assert {name: array.shape for name, array in folded.items()} == network.shapes()
+    assert {name: tuple(value.shape) for name, value in trained.items()} == {
+        "shapes": (3, 8, 8, 3),
+        "places": (3, 16, 16),
+        "shade": (3, 2),
+    }
+    for name, value in network.outputs(folded, frames).items():
+        np.testing.assert_allclose(value, trained[name], atol=0.02)
+
+
+def test_points_move_with_the_picture():
+    rows, columns = np.mgrid[:64, :64] + 0.5
+    points = np.random.default_rng(0).uniform(20, 44, (6, 1, 2)).astype(np.float32)
+    apart = (rows - points[..., :1]) ** 2 + (columns - points[..., 1:]) ** 2
+    frames = tf.constant(np.exp(-apart / 8)[..., None], tf.float32)
+    moved, readings = warped(frames, {"places": points}, ["places"], 0.2, (0, 1))
+    mass = moved.numpy()[..., 0]
+    centers = [np.sum(mass * axis, (1, 2)) / mass.sum((1, 2)) for axis in (rows, columns)]
+    found = readings["places"].numpy()[:, 0]
+    np.testing.assert_allclose(np.stack(centers, 1), found, atol=0.05)
+    assert np.abs(found - points[:, 0]).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("readables", "shape", "message"),
+    [
+        ([MARKS["places"]], (48, 48, 1), r"fits frames of \[32, 64, 128\], not \(48, 48, 1\)"),
+        ([MARKS["shapes"]], (32, 32, 1), "shapes: 'places' are not 2 points"),
+        ([Readable("all", "", CLASSES, 2, None, 3)], (32, 32, 1), "2 classes of a whole frame"),
+        ([Readable("dots", "", POINTS, 5, None)], (32, 32, 1), "dots: 5 points"),
+        ([Readable("words", "", "text", 1, None)], (32, 32, 1), "words: unknown kind 'text'"),
+    ],
+)
+def test_what_the_network_cannot_read_is_named(readables, shape, message):
+    with pytest.raises(ValueError, match=message):
+        Network(readables, shape)
+
+
+# What it learns.
+
+
+def test_true_frames_are_read_and_others_are_not(trained):
+    frames, readings = stacked(Marks(), range(500, 600))
+    scores = trained.scores(frames, readings)
+    assert {name: (v.dtype, v.shape) for name, v in scores.items()} == {
+        f"readout_{name}": (np.float32, (100, 3)) for name in MARKS
+    }
+    assert scores["readout_shapes"].mean() > 90
+    assert scores["readout_places"].mean() < 1.5
+    unknown = (readings["shade"] < 0).any(-1)
+    assert unknown.any()
+    np.testing.assert_array_equal(np.isnan(scores["readout_shade"]), unknown)
+    assert np.nanmean(scores["readout_shade"]) > 90
+    # Beyond its range a prediction is clipped.
+    stretched = np.where(frames > 0.7, 1.5, np.where(frames < 0.2, -0.5, frames))
+    clipped = trained.scores(np.clip(stretched, 0, 1), readings)
+    np.testing.assert_array_equal(
+        trained.scores(stretched, readings)["readout_places"], clipped["readout_places"]
+    )
+    noise = np.random.default_rng(0).uniform(size=frames.shape)
+    for nothing in (np.zeros_like(frames), noise):
+        scores = trained.scores(nothing, readings)
+        assert scores["readout_shapes"].mean() < 65  # By chance: about 45.
+        assert scores["readout_places"].mean() > 4
+
+
+def test_scores_do_not_depend_on_what_else_is_read(trained):
+    frames, readings = stacked(Marks(), range(100, 190))  # 270 frames: more than are read at once.
+    together = trained.scores(frames, readings)
+    for n in (0, 84, 85, 89):
+        alone = trained.scores(frames[n : n + 1], {k: v[n : n + 1] for k, v in readings.items()})
+        for name, values in alone.items():
+            np.testing.assert_allclose(values[0], together[name][n], atol=1e-4)
+
+
+def test_repeated_frames_are_scored_like_copies(trained):
+    frames, readings = stacked(Marks(), range(4))
+    for still in (frames[:, :1], frames[:1, :1]):
+        view = np.broadcast_to(still, frames.shape)
+        copies = trained.scores(view.copy(), readings)
+        for name, values in trained.scores(view, readings).items():
+            np.testing.assert_allclose(values, copies[name], atol=1e-4)
+
+
+def test_the_metrics_say_what_they_are(trained):
+    about = trained.metrics()
+    assert list(about) == ["readout_shapes", "readout_places", "readout_shade"]
+    assert [each["better"] for each in about.values()] == ["higher", "lower", "higher"]
+    assert [each["unit"] for each in about.values()] == ["%", "pixels", "%"]
+    assert about["readout_places"]["label"] == "place error"
+    # 42 clips of 3 frames are in a batch.
+    assert f"trained on {EASY_STEPS * 126:,} true frames" in about["readout_shapes"]["protocol"]
+
+
+def test_bad_predictions_are_refused(trained):
+    frames, readings = stacked(Marks(), range(2))
+    broken = frames.copy()
+    broken[1, 2, 5, 7] = np.nan
+    with pytest.raises(ValueError, match=r"NaN or an infinity, first at \[n, t\] = \[1, 2\]"):
+        trained.scores(broken, readings)
+    with pytest.raises(ValueError, match="must be floats"):
+        trained.scores((frames * 255).astype(np.uint8), readings)
+    with pytest.raises(ValueError, match=r"got shape \(2, 3, 32, 31, 1\)"):
+        trained.scores(frames[:, :, :, :31], readings)
+    with pytest.raises(ValueError, match=r"shapes must be \[2, 2, 2\], got \[2, 3, 2\]"):
+        trained.scores(frames[:, :2], readings)
+
+
+# What is kept.
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_keras_is_set_to(tmp_path, monkeypatch):
+    found = []
+    for folder, seed, policy in (("a", 5, "float32"), ("b", 5, "mixed_bfloat16"), ("c", 6, None)):
+        monkeypatch.setenv("CWVAE_CACHE", str(tmp_path / folder))
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy or before)
+        try:
+            found.append(readout.fit(Marks(channels=3), seed, steps=3).weights)
+        finally:
+            keras.config.set_dtype_policy(before)
+    one, same, other = found
+    for name, array in one.items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, same[name])
+    assert any((array != other[name]).any() for name, array in one.items())
+
+
+def no_training(*_):
+    raise AssertionError("trained again")
+
+
+def test_a_readout_is_trained_once(trained, cached, monkeypatch):
+    monkeypatch.setenv("CWVAE_CACHE", str(cached))
+    monkeypatch.setattr(readout, "_train", no_training)
+    again = readout.fit(Marks(), 3, steps=EASY_STEPS)
+    assert again.metrics() == trained.metrics()
+    for name, array in trained.weights.items():
+        np.testing.assert_array_equal(again.weights[name], array)
+    for data, seed in ((Marks(seed=1), 3), (Marks(), 4), (Marks(channels=3), 3)):
+        with pytest.raises(AssertionError, match="trained again"):
+            readout.fit(data, seed, steps=EASY_STEPS)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def other_weights(path):
+    with np.load(path, allow_pickle=False) as content:
+        arrays = dict(content)
+    arrays["places_bias"] = arrays["places_bias"] + 1
+    np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flip,
+        other_weights,
+        lambda path: path.write_bytes(path.read_bytes()[:-200]),
+        lambda path: path.write_bytes(b""),
+    ],
+    ids=["a bit", "other weights", "cut", "empty"],
+)
+def test_a_damaged_file_is_told_and_replaced(damage, own_cache, monkeypatch, capsys):
+    network = Network(MARKS.values(), (32, 32, 1))
+    weights = {name: np.full(shape, 0.5, np.float32) for name, shape in network.shapes().items()}
+    monkeypatch.setattr(readout, "_train", lambda *_: weights)
+    readout.fit(Marks(), 0)
+    (path,) = (own_cache / "readouts").iterdir()
+    damage(path)
+    assert readout.fit(Marks(), 0).weights == weights
+    assert f"warning: {path}: " in (told := capsys.readouterr().err)
+    assert "The readout is trained again." in told
+    monkeypatch.setattr(readout, "_train", no_training)
+    readout.fit(Marks(), 0)
+    assert not capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_is_told(own_cache, monkeypatch, capsys):
+    (own_cache / "file").touch()
+    monkeypatch.setenv("CWVAE_CACHE", str(own_cache / "file"))
+    monkeypatch.setattr(readout, "_train", lambda *_: {"kernel": np.zeros(2, np.float32)})
+    assert readout.fit(Marks(), 0).weights
+    assert "cannot be written (Not a directory)" in capsys.readouterr().err
+
+
+def test_data_without_attributes_have_no_readout(own_cache):
+    assert readout.fit(tiny.Squares()) is None
+    assert not list(own_cache.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "right", "error"), [("quickstart", 93, 0.5), ("moving_mnist", 88, 1.1)]
+)
+def test_held_out_digits_are_read(name, right, error, own_cache):
+    del own_cache
+    options = config.load(f"configs/{name}.yml", ["data.digits=sklearn"]).data_options()
+    train, test = (data_loaders.load(split=split, **options) for split in ("train", "test"))
+    frames, readings = stacked(test, range(1000), 30, 1)
+    scores = readout.fit(train).scores(frames, readings)
+    assert scores["readout_digits"].mean() > right
+    assert scores["readout_positions"].mean() < error

@@ -1,0 +1,184 @@
+"""The loop over predictions, with a model whose predictions are known."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from helpers import tiny
+from helpers.oracle import Oracle
+
+from cwvae.evaluation import measures, pictures, rollouts, scoring
+from cwvae.video_model import Rollout
+
+MEASURES = [measures.ImageMeasures("standard")]
+
+
+def guesses():
+    rng = np.random.default_rng(0)
+    return scoring.guesses(np.zeros((32, 32, 1), np.float32), rng.random((7, 32, 32, 1)), 5)
+
+
+def score(settings, model, data, **options):
+    return scoring.score(settings.evaluation, "model", model, data, MEASURES, guesses(), **options)
+
+
+def test_every_batch_and_sample_has_its_own_noise():
+    data = tiny.Squares(40)
+    model = Oracle(data)
+    score(tiny.settings("evaluation.num_samples=3"), model, data)
+    assert len(set(model.seeds)) == len(model.seeds) == 2 * 3
+
+
+def test_the_best_sample_is_chosen_by_clip_and_measure():
+    # [S, B, T]: the first clip's second sample, the second clip's first.
+    values = np.array([[[1, 2], [9, 3]], [[4, 0], [5, 5]]], np.float32)
+    np.testing.assert_array_equal(scoring._best(values, True), [[4, 0], [9, 3]])
+    np.testing.assert_array_equal(scoring._best(values, False), [[1, 2], [5, 5]])
+
+
+def test_the_best_of_samples_is_a_whole_sample_not_a_mix_of_frames():
+    data = tiny.Squares(40)
+    errors = (0.1, 0.3, 0.2)
+    settings = tiny.settings("evaluation.num_samples=3")
+    scores = score(settings, Oracle(data, errors), data)
+    alone = score(tiny.settings(), Oracle(data, (0.1,)), data)["model"]
+    for metric, values in scores["model, best of 3"].items():
+        np.testing.assert_allclose(values, alone[metric], rtol=1e-5)
+    each = [score(tiny.settings(), Oracle(data, (e,)), data)["model"] for e in errors]
+    for metric, values in scores["model"].items():
+        np.testing.assert_allclose(values, np.mean([e[metric] for e in each], 0), rtol=1e-5)
+
+
+def test_one_sample_has_no_best():
+    data = tiny.Squares(40)
+    assert list(score(tiny.settings(), Oracle(data), data)) == [
+        "model",
+        scoring.COPY,
+        scoring.MEAN,
+        scoring.RANDOM,
+    ]
+
+
+def test_guesses_do_not_depend_on_how_videos_are_batched_or_time_is_cut():
+    data = tiny.Squares(40)
+    one = score(tiny.settings("evaluation.batch_size=1"), Oracle(data, chunk=2), data)
+    all_ = score(tiny.settings("evaluation.batch_size=3"), Oracle(data, chunk=9), data)
+    for name in (scoring.COPY, scoring.MEAN, scoring.RANDOM):
+        for metric in MEASURES[0].metrics():
+            np.testing.assert_allclose(one[name][metric], all_[name][metric], rtol=1e-6)
+
+
+class Reader:
+    """Reads how bright a frame is; of every third frame there is nothing to read."""
+
+    def metrics(self):
+        about = {"label": "brightness", "unit": "", "better": "lower", "protocol": "mean pixel"}
+        return {"readout_brightness": about}
+
+    def scores(self, frames, readings):
+        error = np.abs(frames.mean((2, 3, 4)) - readings["brightness"])
+        return {"readout_brightness": np.where(readings["numbers"] % 3, error, np.nan)}
+
+
+class Numbered:
+    """Tells which frames of their clips it was given."""
+
+    def metrics(self):
+        about = {"label": "number", "unit": "", "better": "lower", "protocol": "number"}
+        return {"readout_number": about}
+
+    def scores(self, frames, readings):
+        assert frames.shape[:2] == readings["numbers"].shape
+        return {"readout_number": readings["numbers"].astype(np.float32)}
+
+
+class Bright(tiny.Squares):
+    def readings(self, i, start, length):
+        frames = self.clip(i, start, length) / np.float32(255)
+        return {"brightness": frames.mean((1, 2, 3)), "numbers": np.arange(start, start + length)}
+
+
+def test_the_readout_sees_predictions_and_the_truth():
+    data = Bright(40)
+    settings = tiny.settings("evaluation.num_samples=2", "evaluation.horizon=9")
+    scores = score(settings, Oracle(data, (0.5, 0.25)), data, reader=Reader())
+    readable = np.arange(5, 14) % 3 > 0
+    for name, error in (("model", 0.375), ("model, best of 2", 0.25), (scoring.TRUTH, 0)):
+        values = scores[name]["readout_brightness"]
+        np.testing.assert_array_equal(np.isfinite(values), np.tile(readable, (3, 1)))
+        np.testing.assert_allclose(values[:, readable], error * 49 / 1024, atol=1e-6)
+    assert list(scores)[-1] == scoring.TRUTH
+    assert list(scores[scoring.TRUTH]) == ["readout_brightness"]
+
+
+def test_of_a_long_horizon_frames_are_read_evenly_across_stretches():
+    data = Bright(300)
+    settings = tiny.settings("data.test_length=300", "evaluation.horizon=250")
+    scores = score(settings, Oracle(data, (0.5,), chunk=7), data, reader=Numbered())
+    values = scores["model"]["readout_number"]
+    read = np.flatnonzero(np.isfinite(values[0]))
+    np.testing.assert_array_equal(read, [*range(10), *range(12, 250, 3)])
+    np.testing.assert_array_equal(values[0, read], 5 + read)  # Counted from the clip's beginning.
+    about = scoring.metrics(MEASURES, Numbered(), 250)["readout_number"]
+    assert about["protocol"] == "number; of the predicted frames the first 10 and 1 of 3 are read"
+    assert scoring.metrics(MEASURES, Numbered(), 100)["readout_number"]["protocol"] == "number"
+
+
+def test_distances_are_given_the_first_sample_and_the_copy():
+    class Distances:
+        def __init__(self):
+            self.frames = {}
+
+        def add(self, name, start, frames):
+            self.frames.setdefault(name, []).append((start, frames))
+
+    data = tiny.Squares(40)
+    distances = Distances()
+    settings = tiny.settings("evaluation.num_samples=2", "evaluation.batch_size=3")
+    score(settings, Oracle(data, (0.0, 0.9)), data, distances=distances)
+    assert list(distances.frames) == ["model", scoring.COPY]
+    assert [start for start, _ in distances.frames["model"]] == [0, 4, 8]
+    shown = np.concatenate([frames for _, frames in distances.frames["model"]], 1)
+    np.testing.assert_allclose(shown, rollouts.clips(data, range(3), 5, 9) / 255, atol=1e-6)
+
+
+def test_predictions_shorter_than_the_truth_are_refused():
+    class Short(Oracle):
+        def predict_chunks(self, context, horizon, seed, **options):
+            start = 0
+            for chunk in super().predict_chunks(context, horizon, seed, **options):
+                if start >= 8:
+                    return
+                yield Rollout(chunk.frames[:, : 8 - start])
+                start += chunk.frames.shape[1]
+
+    data = tiny.Squares(40)
+    with pytest.raises(ValueError, match="8 frames were predicted instead of 9"):
+        score(tiny.settings(), Short(data), data)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_horizon_samples_or_videos(tmp_path):
+    def peak(horizon, samples, videos=2):
+        settings = tiny.settings(
+            "data.test_length=2000",
+            f"evaluation.horizon={horizon}",
+            f"evaluation.num_samples={samples}",
+            f"evaluation.num_videos={videos}",
+        )
+        data = tiny.Squares(2000, count=videos)
+        model = Oracle(data, chunk=50)
+        score(tiny.settings("evaluation.num_videos=2"), model, data)  # warm up
+        tracemalloc.start()
+        score(settings, model, data)
+        pictures.write_samples(tmp_path, settings.evaluation, model, data)
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    small = peak(400, 1)  # more than samples.gif shows
+    # 1,000 more frames of two clips would add 2 MB as bytes and 8 MB as floats, were they kept.
+    assert peak(1400, 1) < small + 1_000_000
+    assert peak(400, 6) < small + 1_000_000
+    # Pictures show four clips at most.
+    assert peak(100, 1, videos=24) < peak(100, 1, videos=4) + 1_000_000

@@ -1,0 +1,503 @@
+import hashlib
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+import types
+import zipfile
+
+import numpy as np
+import pytest
+from helpers import plain, tiny
+
+import cwvae
+from cwvae import config, factory
+from cwvae.errors import UserError
+from cwvae.run import checkpoints
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+def save(logdir, step, number=None, **options):
+    """Saves a plain model and optimizer whose variables all hold a number, the step by default."""
+    number = step if number is None else number
+    model = plain.Model(number)
+    return checkpoints.save(logdir, step, model, plain.Optimizer(model, number), **options)
+
+
+def restored(path):
+    """Returns the number that a checkpoint's variables hold, and its meta."""
+    model = plain.Model(-1)
+    optimizer = plain.Optimizer(model, -1)
+    meta = checkpoints.restore(path, model, optimizer)
+    return plain.values(model, optimizer), meta
+
+
+def names(logdir):
+    return sorted(path.name for path in (logdir / "checkpoints").iterdir())
+
+
+def flip(path, position=None):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 if position is None else position] ^= 1
+    path.write_bytes(data)
+
+
+def seal(path):
+    """Ends an archive as a checkpoint ends, whatever is in it."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"sha256:" + b"?" * 64
+    content = path.read_bytes()[:-71]
+    path.write_bytes(content + b"sha256:" + hashlib.sha256(content).hexdigest().encode())
+
+
+# What a file holds.
+
+
+def test_a_checkpoint_restores_weights_optimizer_and_meta(tmp_path):
+    path = save(tmp_path, 41, 7, meta={"config": {"model": {"levels": 3}}, "log": [1, {"a": 2}]})
+    assert path == checkpoints.find(tmp_path)
+    number, meta = restored(path)
+    assert (number, meta["step"]) == (7, 41)
+    assert meta["config"] == {"model": {"levels": 3}}
+    assert meta["log"] == [1, {"a": 2}]
+    assert meta["versions"]["numpy"] == np.__version__
+    assert {"python", "tensorflow", "keras"} <= set(meta["versions"])
+
+
+def test_a_models_own_weights_are_restored(tmp_path):
+    settings = tiny.settings()
+    saved, other = factory.build(settings, 0), factory.build(settings, 1)
+    optimizers = [
+        types.SimpleNamespace(state={w.path: plain.Variable("", w.numpy() + 1) for w in m.weights})
+        for m in (saved, other)
+    ]
+    path = checkpoints.save(tmp_path, 3, saved, optimizers[0])
+    assert any(not np.array_equal(a, b) for a, b in zip(saved.weights, other.weights, strict=True))
+    assert checkpoints.restore(path, other, optimizers[1])["step"] == 3
+    for one, two in zip(saved.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(one.numpy() + 1, optimizers[1].state[two.path].numpy())
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+def test_numpy_reads_the_file_and_its_end_is_a_checksum(tmp_path, monkeypatch, limit):
+    if limit is not None:  # As if 1000 bytes were more than 4 GiB.
+        monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
+    path = save(tmp_path, 4, meta={"config": {"model": {"name": "cwvae"}}})
+    data = path.read_bytes()
+    assert (b"PK\x06\x06" in data) == (limit is not None)  # the end record of large archives
+    assert data[-71:] == b"sha256:" + hashlib.sha256(data[:-71]).hexdigest().encode()
+    with zipfile.ZipFile(path) as archive:
+        assert archive.comment == data[-71:]
+        assert archive.testzip() is None
+    with np.load(path, allow_pickle=False) as arrays:
+        assert arrays["model/net/kernel"].shape == (3, 5)
+        assert arrays["optimizer/iterations"] == 4
+        assert json.loads(str(arrays["meta"]))["config"] == {"model": {"name": "cwvae"}}
+        assert len(arrays) == 1 + 4 + 5
+    assert restored(path)[0] == 4
+
+
+# Which are kept.
+
+
+@pytest.mark.parametrize(
+    ("keep", "keep_every", "kept"),
+    [
+        (1, None, [100]),
+        (2, None, [12, 100]),
+        (9, None, [5, 9, 10, 12, 100]),
+        (1, 5, [5, 10, 100]),
+        (2, 3, [9, 12, 100]),
+    ],
+)
+def test_the_last_and_every_so_many_steps_are_kept(tmp_path, keep, keep_every, kept):
+    for step in (5, 9, 10, 12, 100):
+        save(tmp_path, step, keep=keep, keep_every=keep_every)
+    assert list(checkpoints.steps(tmp_path)) == kept
+    assert names(tmp_path) == [f"step_{step:09d}.npz" for step in kept]
+    for step, path in checkpoints.steps(tmp_path).items():
+        assert restored(path)[0] == step
+
+
+def test_a_checkpoint_never_removes_itself(tmp_path):
+    for step in (20, 30, 10):
+        save(tmp_path, step)
+    assert list(checkpoints.steps(tmp_path)) == [10, 30]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    save(tmp_path, 3, 1)
+    assert restored(save(tmp_path, 3, 2))[0] == 2
+    assert names(tmp_path) == ["step_000000003.npz"]
+
+
+def test_the_newest_is_found(tmp_path):
+    for step in (5, 100, 1000000000):
+        path = save(tmp_path, step, keep=9)
+    assert checkpoints.find(tmp_path) == path
+    assert checkpoints.find(tmp_path, 100).name == "step_000000100.npz"
+
+
+def test_a_missing_step_lists_those_there_are(tmp_path):
+    save(tmp_path, 3)
+    with pytest.raises(UserError, match="no checkpoint of step 4; there are 3"):
+        checkpoints.find(tmp_path, 4)
+
+
+@pytest.mark.parametrize(
+    "look", [checkpoints.find, lambda logdir: checkpoints.restore_newest(logdir, plain.Model())]
+)
+def test_no_checkpoint_says_how_to_make_one(tmp_path, look):
+    with pytest.raises(UserError, match=r"no checkpoint yet.*python train\.py --logdir"):
+        look(tmp_path)
+
+
+# What does not fit.
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.hidden_size=6", r"prior_input_kernel has the shape \[14, 7\].*\[14, 6\]"),
+        ("model.levels=3", r"is missing and should have the shape \["),
+        ("model.levels=1", "which the model lacks"),
+    ],
+)
+def test_a_checkpoint_of_another_model_changes_nothing(tmp_path, override, message):
+    path = checkpoints.save(tmp_path, 1, factory.build(tiny.settings(), 0))
+    other = factory.build(tiny.settings(override), 0)
+    before = [weight.numpy() for weight in other.weights]
+    with pytest.raises(UserError, match=message):
+        checkpoints.restore(path, other)
+    for old, weight in zip(before, other.weights, strict=True):
+        np.testing.assert_array_equal(old, weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("iterations"), "it holds optimizer/iterations"),
+        (
+            lambda state: state.update(extra=plain.Variable("", np.zeros(2))),
+            r"optimizer/extra is missing and should have the shape \[2\]",
+        ),
+        (
+            lambda state: state.update(iterations=plain.Variable("", np.zeros(2))),
+            r"optimizer/iterations has the shape \[\] and should have \[2\]",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_optimizer_changes_nothing(tmp_path, change, message):
+    path = save(tmp_path, 3)
+    model = plain.Model(-1)
+    optimizer = plain.Optimizer(model)
+    change(optimizer.state)
+    with pytest.raises(UserError, match=message):
+        checkpoints.restore(path, model, optimizer)
+    assert plain.values(model) == -1
+    checkpoints.restore(path, model)  # Without the optimizer's part it fits.
+    assert plain.values(model) == 3
+
+
+# Damage.
+
+
+def refused(path):
+    """Checks that a file counts as damaged and nothing is set, and returns the message."""
+    model = plain.Model(-1)
+    optimizer = plain.Optimizer(model, -1)
+    with pytest.raises(checkpoints.DamagedCheckpoint, match="this checkpoint is damaged") as caught:
+        checkpoints.restore(path, model, optimizer)
+    assert plain.values(model, optimizer) == -1
+    assert str(caught.value).startswith(f"{path}: ")
+    return str(caught.value)
+
+
+def test_a_file_cut_short_anywhere_is_damaged(tmp_path):
+    path = save(tmp_path, 3)
+    data = path.read_bytes()
+    for length in [*range(0, len(data), 7), *range(len(data) - 80, len(data))]:
+        path.write_bytes(data[:length])
+        refused(path)
+    path.write_bytes(data + b"\0")
+    refused(path)
+    path.write_bytes(data)
+    assert restored(path)[0] == 3
+
+
+def test_a_flipped_bit_anywhere_is_damage(tmp_path):
+    path = save(tmp_path, 3)
+    data = path.read_bytes()
+    chosen = random.Random(0)
+    places = {*range(80), *range(len(data) - 80, len(data)), *chosen.sample(range(len(data)), 50)}
+    for place in places:
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << chosen.randrange(8)
+        path.write_bytes(flipped)
+        refused(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"hello", "does not end in a checksum"),
+        (b"sha256:" + hashlib.sha256(b"").hexdigest().encode(), "not a checkpoint's content"),
+    ],
+)
+def test_what_is_no_checkpoint_at_all(tmp_path, content, reason):
+    path = save(tmp_path, 3)
+    path.write_bytes(content)
+    assert reason in refused(path)
+
+
+def test_a_file_without_a_checksum_is_damaged(tmp_path):
+    path = save(tmp_path, 3)
+    np.savez(path, **checkpoints.read(path)[0])
+    assert "does not end in a checksum" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"meta": np.array('{"step": 3}'), "model/net/bias": np.array([{"a": 1}], object)},
+        {"meta": np.array([{"step": 3}], object)},
+        {"meta": np.array("no JSON")},
+        {"meta": np.array("[3]")},
+        {"meta": np.array("{}")},
+        {"model/net/bias": np.zeros(5)},
+    ],
+)
+def test_an_archive_of_something_else_is_damaged_and_nothing_is_unpickled(tmp_path, arrays):
+    path = save(tmp_path, 3)
+    np.savez(path, **arrays)
+    seal(path)
+    assert "not a checkpoint's content" in refused(path)
+
+
+def test_a_file_that_may_not_be_read_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
+    path = save(tmp_path, 3)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(PermissionError):
+        checkpoints.restore_newest(tmp_path, plain.Model())
+    assert path.exists()
+
+
+# The newest whole one.
+
+
+def test_the_newest_whole_checkpoint_is_used_and_damaged_ones_are_set_aside(tmp_path, capsys):
+    for step in (1, 2, 3, 4):
+        save(tmp_path, step, keep=9)
+    found = checkpoints.steps(tmp_path)
+    flip(found[3])
+    found[4].write_bytes(b"")
+    contents = {step: found[step].read_bytes() for step in (3, 4)}
+    model = plain.Model(-1)
+    optimizer = plain.Optimizer(model, -1)
+    meta = checkpoints.restore_newest(tmp_path, model, optimizer)
+    assert (plain.values(model, optimizer), meta["step"]) == (2, 2)
+    assert list(checkpoints.steps(tmp_path)) == [1, 2]
+    for step, content in contents.items():
+        assert found[step].with_name(f"{found[step].name}.damaged").read_bytes() == content
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    for step, line in zip((4, 3), lines, strict=True):
+        assert line.startswith(f"warning: {found[step]}: this checkpoint is damaged (")
+        assert f"it is kept as {found[step].name}.damaged. Step 2 is used" in line
+    assert checkpoints.restore_newest(tmp_path, model)["step"] == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_damaged_checkpoints_never_overwrite_each_other(tmp_path):
+    save(tmp_path, 1, keep=9)
+    told = []
+    for content in (b"one", b"two", b"three"):
+        save(tmp_path, 2, keep=9).write_bytes(content)
+        checkpoints.restore_newest(tmp_path, plain.Model(), tell=told.append)
+    aside = sorted((tmp_path / "checkpoints").glob("*.damaged*"))
+    assert sorted(path.read_bytes() for path in aside) == [b"one", b"three", b"two"]
+    assert [path.name in message for path, message in zip(aside, told, strict=True)] == [True] * 3
+
+
+def test_later_saves_leave_what_was_set_aside(tmp_path):
+    save(tmp_path, 1, keep=9)
+    flip(save(tmp_path, 2, keep=9))
+    checkpoints.restore_newest(tmp_path, plain.Model(), tell=lambda _: None)
+    save(tmp_path, 2)
+    assert names(tmp_path) == ["step_000000002.npz", "step_000000002.npz.damaged"]
+
+
+def test_where_none_is_whole_all_are_named_and_stay(tmp_path):
+    paths = [save(tmp_path, step, keep=9) for step in (1, 2)]
+    for path in paths:
+        flip(path)
+    for _ in range(2):  # The second time, too: the run is not taken for a new one.
+        with pytest.raises(UserError, match="none of its checkpoints is whole") as caught:
+            checkpoints.restore_newest(tmp_path, plain.Model())
+        assert all(path.name in str(caught.value) for path in paths)
+        assert "another --logdir" in str(caught.value)
+        assert all(path.exists() for path in paths)
+
+
+def test_a_damaged_one_that_cannot_be_renamed_is_passed_over(tmp_path, monkeypatch):
+    save(tmp_path, 1, keep=9)
+    path = save(tmp_path, 2, keep=9)
+    flip(path)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pathlib.Path, "rename", refuse)
+    told = []
+    assert checkpoints.restore_newest(tmp_path, plain.Model(), tell=told.append)["step"] == 1
+    assert "it stays there, since it cannot be renamed (Permission denied)" in told[0]
+    assert path.exists()
+
+
+def test_loading_a_run_takes_the_newest_whole_checkpoint_and_no_other_than_asked(tmp_path, capsys):
+    settings = tiny.settings()
+    config.save_run(settings, tmp_path)
+    models = {step: factory.build(settings, step) for step in (1, 2)}
+    for step, model in models.items():
+        path = checkpoints.save(tmp_path, step, model, keep=9)
+    flip(path)
+    with pytest.raises(checkpoints.DamagedCheckpoint, match=r"step_000000002\.npz"):
+        cwvae.load(tmp_path, step=2)
+    assert path.exists()
+    loaded = cwvae.load(tmp_path)
+    assert "Step 1 is used" in capsys.readouterr().err
+    for one, two in zip(models[1].weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_evaluation_takes_the_newest_whole_checkpoint_and_no_other_than_asked(
+    tmp_path, monkeypatch
+):
+    import eval as script
+    from cwvae import evaluation
+
+    settings = tiny.settings()
+    model = factory.build(settings, 0)
+    for step in (1, 2):
+        path = checkpoints.save(tmp_path, step, model, keep=9)
+    flip(path)
+    monkeypatch.setattr(evaluation, "evaluate", lambda config, model, step, *_: {"step": step})
+    with pytest.raises(checkpoints.DamagedCheckpoint):
+        script.evaluate(settings, tmp_path, 2)
+    assert script.evaluate(settings, tmp_path) == {"step": 1}
+
+
+# Crashes.
+
+
+def test_the_file_is_on_the_disk_before_its_name_and_the_name_before_others_go(
+    tmp_path, monkeypatch
+):
+    save(tmp_path, 1)
+    done = []
+    fsync, replace, unlink = os.fsync, os.replace, pathlib.Path.unlink
+
+    def record_fsync(descriptor):
+        inode = os.fstat(descriptor).st_ino
+        folders = (tmp_path, tmp_path / "checkpoints")
+        names = [folder.name for folder in folders if folder.stat().st_ino == inode]
+        done.append(f"fsync {names[0] if names else 'file'}")
+        fsync(descriptor)
+
+    def record_unlink(path, *arguments, **options):
+        done.append(f"remove {path.name}")
+        unlink(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("rename"), replace(*names)))
+    monkeypatch.setattr(pathlib.Path, "unlink", record_unlink)
+    save(tmp_path, 2)
+    steps = ["fsync file", "rename", "fsync checkpoints", f"fsync {tmp_path.name}"]
+    assert done == [*steps, "remove step_000000001.npz"]
+
+
+def test_a_file_that_is_not_read_back_as_written_never_gets_its_name(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    fsync = os.fsync
+
+    def damaging_fsync(descriptor):
+        fsync(descriptor)
+        os.pwrite(descriptor, b"X", 100)
+
+    monkeypatch.setattr(os, "fsync", damaging_fsync)
+    with pytest.raises(OSError, match="not on the disk as it was written"):
+        save(tmp_path, 2)
+    assert names(tmp_path) == ["step_000000001.npz"]
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / "checkpoints" / ".step_000000002.tmp").write_bytes(b"half")
+    assert list(checkpoints.steps(tmp_path)) == [1]
+    save(tmp_path, 3)
+    assert names(tmp_path) == ["step_000000003.npz"]
+
+
+def test_a_full_disk_costs_no_checkpoint(small_disk, fill):
+    model = plain.Model(1, size=20_000)  # 320 kB
+    path = checkpoints.save(small_disk, 1, model)
+    fill(small_disk / "filler", leave=100_000)
+    with pytest.raises(OSError, match="No space left") as caught:
+        checkpoints.save(small_disk, 2, model)
+    assert caught.value.filename == str(small_disk / "checkpoints" / "step_000000002.npz")
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(small_disk, 1, plain.Model(9, size=20_000))
+    assert names(small_disk) == ["step_000000001.npz"]
+    fresh = plain.Model(-1, size=20_000)
+    assert checkpoints.restore(path, fresh)["step"] == plain.values(fresh) == 1
+    (small_disk / "filler").unlink()
+    checkpoints.save(small_disk, 2, model)
+    assert checkpoints.restore_newest(small_disk, fresh)["step"] == 2
+    assert names(small_disk) == ["step_000000002.npz"]
+
+
+SAVING = """
+import itertools, sys
+from helpers import plain
+from cwvae import checkpoints
+for step in itertools.count(int(sys.argv[2])):
+    model = plain.Model(step, size=50_000)
+    checkpoints.save(sys.argv[1], step, model, plain.Optimizer(model, step), keep_every=10)
+    print(step, flush=True)
+"""
+
+
+def test_after_a_kill_at_any_moment_the_newest_checkpoint_is_whole(tmp_path):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    chosen = random.Random(0)
+    saved = 0
+    for _ in range(10):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SAVING, str(tmp_path), str(saved + 1)],
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        assert int(process.stdout.readline()) == saved + 1
+        time.sleep(chosen.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        told = [saved + 1, *map(int, process.communicate()[0].split())]
+        assert process.returncode == -signal.SIGKILL
+        saved = max(checkpoints.steps(tmp_path))
+        assert saved in (told[-1], told[-1] + 1)  # The last may not have been told.
+        model = plain.Model(size=50_000)
+        optimizer = plain.Optimizer(model)
+        assert checkpoints.restore(checkpoints.find(tmp_path), model, optimizer)["step"] == saved
+        assert plain.values(model, optimizer) == saved
+    assert set(range(10, saved + 1, 10)) <= set(checkpoints.steps(tmp_path))

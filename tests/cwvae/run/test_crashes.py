@@ -1,0 +1,328 @@
+"""Training that is killed, stopped, crowded out or broken: what is left, and how it goes on.
+
+The real train.py, in processes of its own. Whatever happens to it, in the end the run has to be the
+one that was never interrupted, to the last bit; it is trained once, and compared with.
+"""
+
+import dataclasses
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers.scripts import (
+    ENVIRONMENT,
+    Training,
+    error_of,
+    metrics_of,
+    refused,
+    run,
+    sets,
+    steps_of,
+    succeed,
+)
+
+from cwvae.run import checkpoints
+
+STEPS = 60
+# One device on any machine, and only one checkpoint: none to fall back on.
+CPU = ENVIRONMENT | {"CUDA_VISIBLE_DEVICES": "-1"}
+SETTINGS = {
+    "model__levels": 1,
+    "training__steps": STEPS,
+    "training__save_every": 2,
+    "training__keep": 1,
+    "training__log_every": 3,
+    "training__strategy": "single",
+}
+
+
+def command(logdir, *arguments, **changes):
+    settings = sets(**SETTINGS | changes)
+    return (
+        "train.py",
+        "--config",
+        "configs/quickstart.yml",
+        "--logdir",
+        logdir,
+        *settings,
+        *arguments,
+    )
+
+
+def arrays_of(logdir):
+    """The arrays of the newest checkpoint: the model's and the optimizer's."""
+    return checkpoints.read(checkpoints.find(logdir))[0]
+
+
+def lines_of(logdir):
+    return [
+        {name: value for name, value in line.items() if name != "frames_per_second"}
+        for line in metrics_of(logdir)
+    ]
+
+
+def points_of(logdir):
+    """TensorBoard's scalars: (step, value) by name, in the order that TensorBoard reads them."""
+    found = {}
+    for path in sorted((logdir / "tensorboard").iterdir()):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "scalars":
+                    point = event.step, float(tf.make_ndarray(value.tensor))
+                    found.setdefault(value.tag, []).append(point)
+    # Measured, and not at a process' first steps: what may differ between two equal runs.
+    speed = [step for step, _ in found.pop("frames_per_second")]
+    assert speed == sorted(set(speed))
+    return found
+
+
+def assert_same_run(whole, other):
+    """Checks that a run is the one that was never interrupted."""
+    want, got = arrays_of(whole), arrays_of(other)
+    assert want.keys() == got.keys()
+    for name, array in want.items():
+        np.testing.assert_array_equal(got[name], array, err_msg=name)
+    assert list(checkpoints.steps(other)) == list(checkpoints.steps(whole))
+    assert not [*(other / "checkpoints").glob(".*")]
+    assert lines_of(other) == lines_of(whole)
+    assert points_of(other) == points_of(whole)
+    assert (other / "config.yml").read_bytes() == (whole / "config.yml").read_bytes()
+
+
+def training(logdir, *arguments, **changes):
+    return Training(logdir, command(logdir, *arguments, **changes), CPU)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that was never interrupted."""
+    logdir = tmp_path_factory.mktemp("whole") / "run"
+    result = run(*command(logdir), env=CPU)
+    assert result.returncode == 0, result.stderr
+    return logdir
+
+
+@dataclasses.dataclass
+class Interrupted:
+    """A run that met with much, and what was seen on the way."""
+
+    logdir: pathlib.Path
+    first: int  # process id
+    second: subprocess.CompletedProcess = None  # started while the first was training
+    killed_during_save: bool = False
+    terminated: int = None  # exit code of the one that got SIGTERM
+    said: str = ""
+    stopped_at: int = 0
+    finished: int = None
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """Trains beside a second train.py, is killed during a save and once more, stopped, finished."""
+    logdir = tmp_path_factory.mktemp("interrupted") / "run"
+    running = training(logdir)
+    seen = Interrupted(logdir, running.pid)
+    running.wait_for_step(4)
+    running.send(signal.SIGSTOP)  # Or it is done before the second has started.
+    seen.second = run(*command(logdir), env=CPU)
+    running.send(signal.SIGCONT)
+    running.wait_for_save(12)
+    assert running.kill() == -signal.SIGKILL
+    seen.killed_during_save = bool(running.saving())
+
+    running = training(logdir)
+    running.wait_for_step(max(steps_of(logdir)) + 4)
+    assert running.kill() == -signal.SIGKILL
+
+    running = training(logdir)
+    running.wait_for_step(max(steps_of(logdir)) + 4)
+    running.send(signal.SIGTERM)
+    seen.terminated, seen.said = running.wait(), running.out() + running.err()
+    seen.stopped_at = max(steps_of(logdir))
+
+    seen.finished = training(logdir).wait()
+    return seen
+
+
+def test_a_second_training_in_the_same_folder_is_refused(interrupted):
+    message = refused(interrupted.second)
+    holder = f"process {interrupted.first} on {socket.gethostname()}"
+    assert message.startswith(f"{interrupted.logdir}: {holder}, since ")
+    assert message.endswith("Stop it, or give another --logdir.")
+
+
+def test_sigterm_saves_the_step_under_way_and_says_how_to_go_on(interrupted):
+    assert interrupted.terminated == 143
+    assert "Stopping after this step: SIGTERM." in interrupted.said
+    again = f"Stopped and saved. To go on: python train.py --logdir {interrupted.logdir}\n"
+    assert again in interrupted.said
+    assert "Traceback" not in interrupted.said
+    assert 0 < interrupted.stopped_at < STEPS
+
+
+def test_kills_and_a_stop_leave_no_trace(whole, interrupted):
+    assert interrupted.killed_during_save
+    assert interrupted.finished == 0
+    assert_same_run(whole, interrupted.logdir)
+
+
+@pytest.mark.slow
+def test_twenty_kills_leave_no_trace(tmp_path):
+    """Kills during saves, between them, and while it starts; seeded, and told on stdout."""
+    steps, kills = 400, 20
+    settings = {"training__steps": steps}
+    (tmp_path / "whole").mkdir()
+    whole = tmp_path / "whole" / "run"
+    assert run(*command(whole, **settings), env=CPU).returncode == 0
+    rng, logdir = random.Random(0), tmp_path / "run"
+    during_saves = 0
+    for kill in range(kills):
+        running = training(logdir, **settings)
+        begun = max(steps_of(logdir), default=0)
+        # Some steps ahead, and far enough from the end that those which are to come find theirs.
+        step = begun + rng.randrange(2, max(3, (steps - 20 - begun) // (kills - kill)))
+        moment = rng.choice(["save", "save", "any", "start"]) if kill else "save"
+        if moment == "save":
+            running.wait_for_save(step)
+            time.sleep(rng.uniform(0, 0.006))
+        elif moment == "any":
+            running.wait_for_step(step)
+            time.sleep(rng.uniform(0, 0.02))
+        else:
+            time.sleep(rng.uniform(0, 6))
+        assert running.poll() is None, "it ended before it was killed"
+        assert running.kill() == -signal.SIGKILL
+        during_saves += bool(running.saving())
+        newest = max(steps_of(logdir), default=None)
+        print(f"kill {kill + 1}, {moment}: has step {newest}, was saving {running.saving()}")
+        for path in checkpoints.steps(logdir).values():
+            checkpoints.read(path)  # Whole, or it raises an error.
+    print(f"{during_saves} of {kills} kills came during a save")
+    assert during_saves >= 4
+    assert training(logdir, **settings).wait() == 0
+    assert_same_run(whole, logdir)
+
+
+def test_a_full_disk(whole, small_disk, fill):
+    """Training goes on, and ends with the last good checkpoint; once there is room, with all."""
+    logdir, filler = small_disk / "run", small_disk / "filler"
+    size = checkpoints.find(whole).stat().st_size
+    fill(filler, leave=int(1.7 * size))  # One checkpoint, and not a second beside it.
+    full = run(*command(logdir), env=CPU)
+    assert full.returncode == 1
+    # Told at each save, and training went on.
+    assert "warning: the checkpoint of step 4 could not be written" in full.stderr
+    assert "warning: the checkpoint of step 58 could not be written" in full.stderr
+    message = error_of(full.stderr)
+    assert f"the checkpoint of step {STEPS} could not be written" in message
+    assert "No space left on device" in message
+    (good,) = checkpoints.steps(logdir).values()
+    assert f"The newest whole one is {good}." in message
+    assert checkpoints.read(good)[1]["step"] == 2
+    config = (logdir / "config.yml").read_bytes()
+
+    fill(small_disk / "rest")  # To the last byte: not even the configuration can be written.
+    changed = command(logdir, training__steps=STEPS + 2)
+    assert "No space left on device" in refused(run(*changed, env=CPU))
+    assert (logdir / "config.yml").read_bytes() == config
+
+    (small_disk / "rest").unlink()
+    filler.unlink()
+    assert run(*command(logdir), env=CPU).returncode == 0
+    assert_same_run(whole, logdir)
+
+
+# --init-from
+
+
+@pytest.fixture(scope="module")
+def sources(whole, tmp_path_factory):
+    """What to start from, by kind: all hold the same weights."""
+    folder = tmp_path_factory.mktemp("sources")
+    succeed("-m", "cwvae.export", "--logdir", whole, "--out", folder / "export")
+    checkpoint = shutil.copy(checkpoints.find(whole), folder)
+    return {"run": whole, "export": folder / "export", "checkpoint": pathlib.Path(checkpoint)}
+
+
+# Weights of its own to start from, and a learning rate that leaves any as they are.
+ONWARDS = {"training__seed": 1, "training__learning_rate": 1e-9, "training__steps": 3}
+
+
+def test_init_from_starts_at_step_0_with_the_weights(sources, tmp_path):
+    runs = [
+        training(tmp_path / kind, "--init-from", source, **ONWARDS)
+        for kind, source in sources.items()
+    ]
+    assert [running.wait() for running in runs] == [0, 0, 0], runs[0].err()
+    want = arrays_of(sources["run"])
+    for running in runs:
+        got = arrays_of(running.logdir)
+        assert want.keys() == got.keys()
+        for name in got:
+            if name.startswith("model/"):
+                np.testing.assert_allclose(got[name], want[name], atol=1e-7, err_msg=name)
+        assert got["optimizer/iterations"] == 3
+        assert [line["step"] for line in metrics_of(running.logdir) if "loss" in line] == [3]
+
+    # The same command again goes on with the run: from its own weights, wherever the others are.
+    running = runs[-1]
+    before = {path: path.read_bytes() for path in running.logdir.rglob("*") if path.is_file()}
+    sources["checkpoint"].unlink()
+    again = training(running.logdir, "--init-from", sources["checkpoint"], **ONWARDS)
+    assert again.wait() == 0, again.err()
+    del before[running.logdir / ".lock"]
+    for path, content in before.items():
+        assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["run", "export", "checkpoint of a run", "nothing"])
+def test_init_from_what_does_not_fit_is_refused_before_a_folder_is_made(whole, tmp_path, kind):
+    logdir, source, changes = tmp_path / "run", whole, {"model__hidden_size": 9}
+    if kind == "checkpoint of a run":
+        source = checkpoints.find(whole)
+    if kind == "export":
+        source = tmp_path / "export"
+        source.mkdir()
+        (source / "model.weights.h5").touch()
+        shutil.copy(whole / "config.yml", source)
+    if kind == "nothing":
+        source, changes = tmp_path / "run0", {}
+    words = command(logdir, "--init-from", source, **changes)
+    message = refused(run(*words, env=CPU))
+    if kind == "nothing":
+        assert message.startswith(f"{source}: no weights there.")
+    else:
+        assert message.startswith(f"{source}: does not fit the model: model.hidden_size: 8 -> 9.")
+    assert not logdir.exists()
+
+
+def test_a_model_that_a_bare_checkpoint_does_not_fit_is_refused(whole, tmp_path):
+    """Nothing beside it tells, so it is seen once the model is there."""
+    source = shutil.copy(checkpoints.find(whole), tmp_path)
+    words = command(tmp_path / "run", "--init-from", source, model__hidden_size=9)
+    message = error_of(run(*words, env=CPU).stderr)
+    assert message.startswith(f"{source}: does not fit the model: model/")
+    assert not checkpoints.steps(tmp_path / "run")
+
+
+def test_training_that_diverges_ends_with_step_term_and_checkpoint(tmp_path):
+    logdir = tmp_path / "run"
+    words = command(logdir, model__levels=2, training__learning_rate=1e30)
+    result = run(*words, env=CPU)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    message = error_of(result.stderr)
+    # The first update is applied, and is the last: the weights are out of all bounds then.
+    assert message.startswith("step 2: kl/level1_sum is ")
+    (newest,) = checkpoints.steps(logdir).values()
+    assert f"{newest} holds the weights of step 1" in message
+    assert checkpoints.read(newest)[1]["step"] == 1
+    assert f"--init-from {logdir}" in message

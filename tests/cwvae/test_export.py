@@ -1,0 +1,350 @@
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from helpers import tiny
+
+import cwvae
+from cwvae import config, export, factory
+from cwvae.errors import UserError
+from cwvae.run import checkpoints
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def model(seed, *overrides):
+    return factory.build(tiny.settings(*overrides), seed)
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one.weights, other.weights, strict=True))
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Models by the step at which the run below has them."""
+    return {step: model(step) for step in (1, 2)}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, models):
+    """A run with two checkpoints; not to be written into."""
+    logdir = tmp_path_factory.mktemp("run")
+    config.save_run(tiny.settings(), logdir)
+    for step, saved in models.items():
+        checkpoints.save(logdir, step, saved, keep=2)
+    return logdir
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, trained):
+    """An export of it; not to be written into."""
+    out = tmp_path_factory.mktemp("export")
+    assert export.export(trained, out) == 2
+    return out
+
+
+# Writing.
+
+
+def test_an_export_holds_the_weights_and_the_configuration(trained, exported, models):
+    assert sorted(path.name for path in exported.iterdir()) == ["config.yml", "model.weights.h5"]
+    assert config.load_run(exported) == config.load_run(trained)
+    plain = model(0)
+    plain.load_weights(exported / "model.weights.h5")  # Keras alone reads it.
+    assert same(plain, models[2])
+    assert same(cwvae.load(exported), models[2])
+
+
+def test_a_step_can_be_chosen(trained, tmp_path, models):
+    assert export.export(trained, tmp_path / "out", 1) == 1
+    assert same(cwvae.load(tmp_path / "out"), models[1])
+    with pytest.raises(UserError, match="an export, of one step"):
+        cwvae.load(tmp_path / "out", step=1)
+
+
+def test_another_export_is_overwritten_only_if_asked(trained, tmp_path, models):
+    export.export(trained, tmp_path, 1)
+    (tmp_path / "README").write_text("mine")
+    with pytest.raises(UserError, match=r"there is an export already.*--overwrite"):
+        export.export(trained, tmp_path, 2)
+    assert same(cwvae.load(tmp_path), models[1])
+    export.export(trained, tmp_path, 2, overwrite=True)
+    assert same(cwvae.load(tmp_path), models[2])
+    assert (tmp_path / "README").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_run_is_never_overwritten(trained, tmp_path, exported):
+    shutil.copy(trained / "config.yml", tmp_path / "config.yml")
+    for out in (trained, tmp_path):
+        with pytest.raises(UserError, match="there is a run"):
+            export.export(trained, out, overwrite=True)
+    both = shutil.copytree(trained, tmp_path / "both")
+    shutil.copy(exported / "model.weights.h5", both)
+    with pytest.raises(UserError, match="there is a run"):
+        export.export(trained, both, overwrite=True)
+
+
+def test_new_weights_never_stand_beside_an_old_configuration(trained, tmp_path, monkeypatch):
+    export.export(trained, tmp_path, 1)
+    replace = os.replace
+
+    def fail_at_the_second(source, target):
+        if pathlib.Path(target).name == "config.yml":
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_at_the_second)
+    with pytest.raises(OSError, match="Input/output error"):
+        export.export(trained, tmp_path, 2, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.weights.h5"]
+    monkeypatch.undo()
+    export.export(trained, tmp_path, 2, overwrite=True)
+    assert export.is_export(tmp_path)
+
+
+def test_a_full_disk_leaves_nothing(trained, small_disk, fill):
+    fill(small_disk / "filler", leave=100_000)
+    with pytest.raises(UserError, match=r"no room for \d\.\d MB of weights \(No space left"):
+        export.export(trained, small_disk / "out")
+    assert list((small_disk / "out").iterdir()) == []
+
+
+# Command line.
+
+
+def command(*arguments, env=None):
+    words = [sys.executable, "-m", "cwvae.export", *map(str, arguments)]
+    return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def no_tensorflow(tmp_path_factory):
+    """An environment in which importing TensorFlow ends the program."""
+    folder = tmp_path_factory.mktemp("no_tensorflow")
+    for name in ("tensorflow", "keras", "h5py"):
+        (folder / f"{name}.py").write_text("raise SystemExit('TensorFlow was started')\n")
+    return os.environ | {"PYTHONPATH": str(folder)}
+
+
+def test_the_command_line(trained, tmp_path, models):
+    done = command("--logdir", trained, "--step", 1, "--out", tmp_path / "new" / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert f"Exported step 1. To load it in Python: cwvae.load('{tmp_path}/new/out')" in done.stdout
+    assert same(cwvae.load(tmp_path / "new" / "out"), models[1])
+
+
+def test_mistakes_are_refused_before_tensorflow_starts(trained, exported, tmp_path, no_tensorflow):
+    (tmp_path / "file").write_text("")
+    out = ("--out", tmp_path / "out")
+    for arguments, message in [
+        (("--logdir", tmp_path / "none", *out), "no run here"),
+        (("--logdir", trained, "--step", 3, *out), "no checkpoint of step 3; there are 1, 2"),
+        (("--logdir", trained, "--out", exported), "there is an export already"),
+        (("--logdir", trained, "--out", trained), "there is a run"),
+        (("--logdir", trained, "--out", tmp_path / "file" / "out"), "cannot write there"),
+    ]:
+        done = command(*arguments, env=no_tensorflow)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        assert message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+# Reading.
+
+
+@pytest.fixture
+def sources(trained, exported):
+    """What weights can be taken from, by kind."""
+    return {
+        "run": trained,
+        "export": exported,
+        "file": exported / "model.weights.h5",
+        "checkpoint": checkpoints.find(trained),
+    }
+
+
+KINDS = ["run", "export", "file", "checkpoint"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_taken_from(sources, kind, models):
+    fresh = model(9)
+    assert not same(fresh, models[2])
+    export.load_weights(fresh, str(sources[kind]))
+    assert same(fresh, models[2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.hidden_size=6", r"has the shape \[.*7.*\] and should have \[.*6.*\]"),
+        ("model.levels=3", r"is missing and should have the shape \["),
+        ("model.levels=1", r"it holds \S+ \[\d.*\], which the model lacks"),
+    ],
+)
+def test_weights_that_do_not_fit_change_nothing(sources, kind, override, message):
+    other, untouched = model(9, override), model(9, override)
+    with pytest.raises(UserError, match=f"does not fit the model: .*{message}"):
+        export.load_weights(other, sources[kind])
+    assert same(other, untouched)
+
+
+def test_the_newest_whole_checkpoint_of_a_run_is_taken(trained, tmp_path, models, capsys):
+    run = shutil.copytree(trained, tmp_path / "run")
+    checkpoints.find(run).write_bytes(b"")
+    fresh = model(9)
+    export.load_weights(fresh, run)
+    assert same(fresh, models[1])
+    assert "Step 1 is used" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_refused(trained, tmp_path):
+    path = tmp_path / "some.npz"
+    path.write_bytes(checkpoints.find(trained).read_bytes()[:-1])
+    with pytest.raises(checkpoints.DamagedCheckpoint):
+        export.load_weights(model(9), path)
+
+
+@pytest.mark.parametrize("name", ["none", "none.npz", "none.weights.h5", "", "text.yml", "text.h5"])
+def test_what_is_no_source_says_what_would_be(tmp_path, name):
+    for text in ("text.yml", "text.h5"):
+        (tmp_path / text).write_text("")
+    with pytest.raises(UserError, match=r"no weights there\. Give the folder of a run") as caught:
+        export.source_kind(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+# Damaged and hostile files of HDF5.
+
+
+def refused(path, message="no whole file of Keras' weights"):
+    fresh, untouched = model(9), model(9)
+    with pytest.raises(UserError, match=message) as caught:
+        export.load_weights(fresh, path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert same(fresh, untouched)
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 1000, 0.5, 0.99])
+def test_a_file_cut_short_is_one_message(exported, tmp_path, length):
+    data = (exported / "model.weights.h5").read_bytes()
+    path = tmp_path / "x.weights.h5"
+    path.write_bytes(data[: int(length * len(data)) if isinstance(length, float) else length])
+    refused(path)
+
+
+def test_text_is_one_message(tmp_path):
+    path = tmp_path / "x.weights.h5"
+    path.write_text("hello\n" * 1000)
+    refused(path)
+
+
+@pytest.fixture
+def hostile(exported, tmp_path):
+    """A copy of the weights, and in it the name of an array to be replaced."""
+    path = shutil.copy(exported / "model.weights.h5", tmp_path / "x.weights.h5")
+    with h5py.File(path, "a") as file:
+        name = "decoder/dense/vars/1"
+        shape = file[name].shape
+        del file[name]
+    return path, name, shape
+
+
+def test_pickles_as_text_are_not_read(hostile):
+    path, name, shape = hostile
+    with h5py.File(path, "a") as file:
+        texts = file.create_dataset(name, shape, h5py.string_dtype())
+        texts[...] = "cos\nsystem\n(S'true'\ntR."
+    refused(path, f"{name} holds no float32")
+
+
+def test_raw_bytes_are_not_read(hostile):
+    path, name, shape = hostile
+    with h5py.File(path, "a") as file:
+        file.create_dataset(name, shape, np.dtype("V8"))
+    refused(path, f"{name} holds no float32")
+
+
+def test_other_files_are_not_read(hostile, tmp_path):
+    path, name, shape = hostile
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(4 * int(np.prod(shape))))
+    with h5py.File(path, "a") as file:
+        file.create_dataset(name, shape, "f4", external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
+    refused(path, f"{name} holds no float32 numbers of its own")
+
+
+def test_links_are_not_followed(hostile, exported):
+    path, name, _ = hostile
+    for link in (
+        h5py.ExternalLink(str(exported / "model.weights.h5"), name),
+        h5py.SoftLink("/decoder/dense/vars/0"),
+    ):
+        with h5py.File(path, "a") as file:
+            file[name] = link
+        refused(path, f"{name} is missing")
+        with h5py.File(path, "a") as file:
+            del file[name]
+
+
+def test_virtual_arrays_are_not_read(hostile, exported):
+    path, name, shape = hostile
+    layout = h5py.VirtualLayout(shape, "f4")
+    layout[...] = h5py.VirtualSource(str(exported / "model.weights.h5"), name, shape)
+    with h5py.File(path, "a") as file:
+        file.create_virtual_dataset(name, layout)
+    refused(path, f"{name} holds no float32 numbers of its own")
+
+
+def test_a_huge_array_is_refused_unread(hostile):
+    path, name, _ = hostile
+    with h5py.File(path, "a") as file:
+        file.create_dataset(name, (10**12,), "f4", chunks=(10**6,), compression="gzip")
+    refused(path, r"has the shape \[1000000000000\]")
+
+
+def test_a_flipped_bit_anywhere_in_an_export_is_seen(exported, tmp_path):
+    data = (exported / "model.weights.h5").read_bytes()
+    path = tmp_path / "x.weights.h5"
+    for place in [0, *np.random.default_rng(0).integers(0, len(data) - 71, 6), len(data) - 1]:
+        broken = bytearray(data)
+        broken[place] ^= 1 << int(place) % 8
+        path.write_bytes(broken)
+        refused(path)
+
+
+def test_keras_own_files_have_no_checksum_and_are_taken(tmp_path, models):
+    path = tmp_path / "x.weights.h5"
+    models[1].save_weights(path)
+    fresh = model(9)
+    export.load_weights(fresh, path)
+    assert same(fresh, models[1])
+    broken = bytearray(path.read_bytes())
+    broken[broken.index(b"TREE")] ^= 1  # A node of the structure: HDF5 itself sees this.
+    path.write_bytes(broken)
+    refused(path)
+
+
+def test_a_file_that_breaks_halfway_changes_nothing(exported, monkeypatch):
+    fresh, untouched = model(9), model(9)
+
+    def break_halfway(path):
+        fresh.weights[0].assign(np.zeros(fresh.weights[0].shape))
+        raise ValueError("A total of 1 objects could not be loaded.\nMore lines.")
+
+    monkeypatch.setattr(fresh, "load_weights", break_halfway)
+    with pytest.raises(UserError, match=r"\(A total of 1 objects could not be loaded\.\)"):
+        export.load_weights(fresh, exported)
+    assert same(fresh, untouched)

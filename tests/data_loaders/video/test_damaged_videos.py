@@ -1,0 +1,221 @@
+"""Tests of what is said of video files that are cut short, damaged or no videos at all."""
+
+import io
+import re
+import struct
+import sys
+import wave
+
+import av
+import numpy as np
+import pytest
+from helpers.video_files import H, W, counting, fault, read, scene, write_video
+from PIL import Image
+
+from cwvae.errors import UserError
+from data_loaders.video.frames import frames_and_rate
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> dict[str, bytes]:
+    """The same 100 frames in several kinds of files."""
+    folder, frames = tmp_path_factory.mktemp("whole"), scene(100)
+    kinds = {
+        "front.mp4": {"options": {"movflags": "faststart"}},
+        "end.mp4": {},
+        "usual.mp4": {"codec": "libx264", "options": {"movflags": "faststart"}},
+        "raw.avi": {},
+        "usual.avi": {"codec": "mpeg4"},
+        "raw.mkv": {},
+        "usual.mkv": {"codec": "libx264"},
+        "usual.webm": {"codec": "libvpx"},
+        "usual.gif": {},
+    }
+    return {
+        name: write_video(folder / name, frames, **how).read_bytes() for name, how in kinds.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("front.mp4", "of 100 frames can be read"),
+        ("end.mp4", "cannot be opened"),
+        ("usual.mp4", "of 100 frames can be read"),
+        ("raw.avi", "of 100 frames can be read"),
+        ("usual.avi", "of 100 frames can be read"),
+        ("raw.mkv", "of 4.0 seconds can be read"),
+        ("usual.mkv", "of 4.0 seconds can be read"),
+        ("usual.webm", "of 4.0 seconds can be read"),
+        ("usual.gif", "is cut short: the end of the GIF is missing"),
+    ],
+)
+def test_videos_that_are_cut_short(whole, capfd, name, words):
+    content = whole[name]
+    assert len(read(content, name)) == 100
+    assert words in fault(content[: int(0.6 * len(content))], name)
+    assert fault(content[:30], name).startswith(("cannot be opened", "is cut short"))
+    assert capfd.readouterr().err == ""
+
+
+def test_an_mp4_cut_short_between_two_frames(whole):
+    content = whole["front.mp4"]
+    with av.open(io.BytesIO(content)) as container:
+        start = [packet.pos for packet in container.demux(video=0)][50]
+    assert fault(content[:start], "a.mp4") == "is cut short: 50 of 100 frames can be read"
+
+
+def retold(content: bytes, seconds: float) -> bytes:
+    """Returns a .mkv file that says of its video that it ends `seconds` after the start."""
+    return re.sub(rb"00:00:\d\d\.\d{9}", b"00:00:%012.9f" % seconds, content)
+
+
+def test_a_last_frame_may_be_held_as_long_as_others(tmp_path):
+    constant = write_video(tmp_path / "a.mkv", counting(25)).read_bytes()
+    held = write_video(tmp_path / "b.mkv", counting(25), times=[*range(24), 33]).read_bytes()
+    assert len(read(retold(constant, 1), "a.mkv")) == 25
+    assert fault(retold(constant, 1.2), "a.mkv") == "is cut short: 1.0 of 1.2 seconds can be read"
+    assert len(read(retold(held, 1.6), "a.mkv")) == 25
+
+
+@pytest.mark.parametrize("tag", [b"DURATION", b"OTHERTAG"])
+def test_sound_may_be_longer(tmp_path, tag):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("ffv1", rate=25)
+        video.width, video.height, video.pix_fmt = W, H, "gray"
+        audio = container.add_stream("pcm_s16le", rate=8000)
+        for frame in scene(50, 1):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+        container.mux(video.encode())
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 40000), np.int16), layout="mono")
+        silence.sample_rate = 8000
+        container.mux(audio.encode(silence))
+    content = path.read_bytes().replace(b"DURATION", tag)
+    assert len(read(content, "a.mkv")) == 50
+    if tag == b"DURATION":
+        cut = fault(content[: len(content) // 2], "a.mkv")
+        assert cut.endswith("of 2.0 seconds can be read")
+
+
+def test_texts_in_a_file_need_not_be_utf_8(tmp_path):
+    content = write_video(tmp_path / "a.mp4", scene(5)).read_bytes()
+    assert len(read(content.replace(b"VideoHandler", b"Vid\xe9oHandler"), "a.mp4")) == 5
+
+
+@pytest.mark.parametrize("name", ["front.mp4", "usual.mp4", "usual.avi", "usual.webm"])
+def test_damage_in_the_middle(whole, capfd, name):
+    av.logging.restore_default_callback()  # FFmpeg prints, unless it is told not to.
+    content = bytearray(whole[name])
+    for percent in (50, 60, 70, 80):  # A decoder cannot tell every damage from a picture.
+        start = len(content) * percent // 100
+        content[start : start + 200] = np.random.default_rng(percent).bytes(200)
+    assert fault(bytes(content), name).startswith(("is damaged: frame ", "is cut short: "))
+    assert capfd.readouterr().err == ""
+
+
+def chunks(content: bytes) -> list[bytes]:
+    """Returns the frames of an AVI."""
+    position, found = content.index(b"movi") + 4, []
+    while content[position : position + 4] == b"00dc":
+        size = struct.unpack_from("<I", content, position + 4)[0]
+        found.append(content[position + 8 : position + 8 + size])
+        position += 8 + size + size % 2
+    return found
+
+
+def test_an_avi_may_leave_frames_empty(tmp_path):
+    """As cameras do where they were too slow: no damage."""
+    content = write_video(tmp_path / "a.avi", scene(20), codec="mjpeg").read_bytes()
+    kept = [b"" if t in (5, 6, 12) else chunk for t, chunk in enumerate(chunks(content))]
+    body, index = b"movi", b""
+    for chunk in kept:
+        index += b"00dc" + struct.pack("<III", 16, len(body), len(chunk))
+        body += b"00dc" + struct.pack("<I", len(chunk)) + chunk + bytes(len(chunk) % 2)
+    lists = b"LIST" + struct.pack("<I", len(body)) + body
+    lists += b"idx1" + struct.pack("<I", len(index)) + index
+    assert len(read(content[: content.index(b"movi") - 8] + lists, "a.avi")) == 17
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264", "mjpeg"])
+def test_an_mp4_may_leave_frames_empty(tmp_path, codec):
+    content = bytearray(write_video(tmp_path / "a.mp4", scene(20), codec=codec).read_bytes())
+    last_size = content.index(b"stsz") + 16 + 4 * 19
+    content[last_size : last_size + 4] = bytes(4)
+    assert len(read(bytes(content), "a.mp4")) == 19
+
+
+def png() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def wav() -> bytes:
+    stream = io.BytesIO()
+    with wave.open(stream, "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(1600))
+    return stream.getvalue()
+
+
+def mp3_with_a_cover() -> bytes:
+    cover = b"\0image/png\0\3\0" + png()
+    tag = b"APIC" + struct.pack(">IH", len(cover), 0) + cover
+    length = bytes((len(tag) >> shift) & 127 for shift in (21, 14, 7, 0))
+    silence = b"\xff\xfb\x90\x00" + bytes(413)
+    return b"ID3\3\0\0" + length + tag + 20 * silence
+
+
+def test_files_that_are_no_videos(tmp_path, capfd):
+    assert fault(b"", "a.mp4") == "is empty"
+    (tmp_path / "a.mp4").touch()
+    assert fault(tmp_path / "a.mp4", "a.mp4") == "is empty"
+    assert fault(b"Not a video.\n" * 100, "a.mp4").startswith("cannot be opened: it is no video")
+    assert fault(png(), "a.mp4").startswith("cannot be opened: it is no video")
+    assert fault(wav(), "a.mp4").startswith("has no pictures")
+    assert fault(mp3_with_a_cover(), "a.mp4").startswith("has no pictures")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_playlist_is_not_followed(tmp_path):
+    other = write_video(tmp_path / "other.mp4", scene(5))
+    for text in (
+        f"ffconcat version 1.0\nfile {other}\n",
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n",
+    ):
+        assert fault(text.encode(), "a.mp4").startswith("cannot be opened")
+        (tmp_path / "list.mp4").write_text(text)
+        assert fault(tmp_path / "list.mp4", "list.mp4").startswith("cannot be opened")
+
+
+def test_without_pyav(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4", scene(5))
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(UserError, match="pip install av"):
+        read(path)
+
+
+@pytest.fixture(scope="module")
+def fragments(tmp_path_factory):
+    """An mp4 of fragments, as cameras and streams write them: no index says how long it is."""
+    path = tmp_path_factory.mktemp("fragments") / "a.mp4"
+    flags = {"movflags": "frag_keyframe+empty_moov"}
+    return write_video(path, scene(300), codec="libx264", options=flags).read_bytes()
+
+
+def test_fragments_are_read_to_the_end(fragments):
+    assert len(read(fragments, "a.mp4")) == 300
+
+
+def test_fragments_that_break_off_are_told(fragments):
+    boundaries = [m.start() - 4 for m in re.finditer(b"moof", fragments)]
+    cuts = [len(fragments) * i // 30 for i in range(1, 30)]
+    told = [fault(fragments[:cut], "a.mp4") for cut in cuts if cut not in boundaries]
+    assert sum("its last fragment is not whole" in words for words in told) >= 20
+
+
+def test_what_no_header_tells_is_counted_on_request(fragments, tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(fragments)
+    assert frames_and_rate(path, through=True)[0] == 300

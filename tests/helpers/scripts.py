@@ -1,0 +1,161 @@
+"""For tests of train.py and eval.py: started as a user does, with a model of the smallest size."""
+
+import atexit
+import contextlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+# Levels 2 and factor 3: the six frames of an update are two ticks of the slower level.
+TINY = {
+    "model.levels": 2,
+    "model.factor": 3,
+    "model.channel_multiplier": 0.125,
+    "model.deterministic_size": 8,
+    "model.hidden_size": 8,
+    "model.stochastic_size": 2,
+    "model.mlp_size": 8,
+    "data.digit_size": 14,
+    "data.train_length": 20,
+    "data.test_length": 20,
+    "training.steps": 2,
+    "training.batch_size": 2,
+    "training.seq_len": 6,
+    "training.log_every": 1,
+    "training.video_every": 100000,
+    "training.save_every": 100000,
+    "training.video_length": 10,
+    "evaluation.context": 3,
+    "evaluation.horizon": 5,
+    "evaluation.num_videos": 3,
+    "evaluation.num_samples": 2,
+    "evaluation.batch_size": 2,
+    "evaluation.readout": False,
+}
+
+# What TensorFlow 2.21 says of itself when nothing holds it back.
+NOISE = ["oneDNN", "absl::InitializeLog", "cpu_feature_guard", "cuda", "WARNING", "Warning"]
+
+
+# A user's: tests/conftest.py has hushed TensorFlow in this process.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+
+
+def sets(**changes):
+    """Returns TINY as arguments; `model__levels=3` changes model.levels."""
+    values = TINY | {name.replace("__", "."): value for name, value in changes.items()}
+    return [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+
+
+def start(*arguments, env=ENVIRONMENT, **options):
+    """Starts a script from the folder of the project."""
+    words = [sys.executable, *map(str, arguments)]
+    return subprocess.Popen(words, cwd=ROOT, env=env, text=True, **options)
+
+
+def run(*arguments, **options):
+    """Runs a script to its end: its exit code, stdout and stderr."""
+    process = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def succeed(*arguments):
+    result = run(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in NOISE:
+        assert word not in result.stdout + result.stderr
+    return result
+
+
+def refused(result):
+    """Checks that a script ended with exit code 2 and one message alone, and returns it."""
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert len(re.findall(r"^error: ", result.stderr, re.MULTILINE)) == 1
+    assert "Traceback" not in result.stderr
+    return result.stderr.removeprefix("error: ").rstrip("\n")
+
+
+def steps_of(logdir):
+    names = [path.stem for path in (logdir / "checkpoints").glob("step_*.npz")]
+    return [int(name.removeprefix("step_")) for name in names]
+
+
+def metrics_of(logdir):
+    return [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def error_of(text):
+    """Returns the one message in what a script wrote to stderr."""
+    assert "Traceback" not in text
+    (message,) = re.findall(r"^error: (.*)", text, re.MULTILINE)
+    return message
+
+
+class Training:
+    """A train.py that is running; its output goes to files beside the run's folder."""
+
+    def __init__(self, logdir, words, env, name="train"):
+        self.logdir = logdir
+        self._files = [logdir.with_name(f"{logdir.name}.{name}.{end}") for end in ("out", "err")]
+        self._began = time.time()
+        with open(self._files[0], "w") as out, open(self._files[1], "w") as err:
+            self._process = start(*words, env=env, stdout=out, stderr=err)
+        atexit.register(self._process.kill)  # What a test that failed has left behind.
+
+    @property
+    def pid(self):
+        return self._process.pid
+
+    def poll(self):
+        return self._process.poll()
+
+    def send(self, number):
+        self._process.send_signal(number)
+
+    def out(self):
+        return self._files[0].read_text()
+
+    def err(self):
+        return self._files[1].read_text()
+
+    def wait_for(self, condition):
+        """Waits until a condition holds, looking many times in the milliseconds of a save."""
+        deadline = time.monotonic() + 120
+        while not condition():
+            assert self.poll() is None, self.err()
+            assert time.monotonic() < deadline, self.err()
+            time.sleep(0.0002)
+
+    def wait_for_step(self, step):
+        """Waits until a checkpoint of a step, or a later one, is there."""
+        self.wait_for(lambda: max(steps_of(self.logdir), default=-1) >= step)
+
+    def wait_for_save(self, step):
+        """Waits until it is writing the checkpoint of a step, or of a later one."""
+        self.wait_for(lambda: max(self.saving(), default=-1) >= step)
+
+    def saving(self):
+        """The steps of the checkpoints that it is writing, or was when it was killed."""
+        steps = []
+        for path in (self.logdir / "checkpoints").glob(".step_*.tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime >= self._began:  # else of one that was killed before
+                    steps.append(int(path.stem.removeprefix(".step_")))
+        return steps
+
+    def kill(self):
+        self._process.kill()
+        return self.wait()
+
+    def wait(self):
+        return self._process.wait(timeout=120)

@@ -1,0 +1,102 @@
+"""Tiny video files for tests, written with PyAV."""
+
+import fractions
+import io
+import os
+import pathlib
+
+import av
+import numpy as np
+import pytest
+
+from data_loaders.sources import BadVideo
+from data_loaders.video.frames import FrameFormat, read_video
+
+# By a file's ending: the codec, and the pixel format for gray and for RGB frames. Frames come back
+# as they were, but for RGB frames in a GIF: its one palette holds few colors.
+LOSSLESS = {
+    ".mp4": (("libx264rgb", "rgb24"), ("libx264rgb", "rgb24")),
+    ".avi": (("ffv1", "gray"), ("ffv1", "bgr0")),
+    ".mkv": (("ffv1", "gray"), ("ffv1", "bgr0")),
+    ".webm": (("libvpx-vp9", "gbrp"), ("libvpx-vp9", "gbrp")),
+    ".gif": (("gif", "gray"), ("gif", "rgb8")),
+}
+CODEC_OPTIONS = {
+    "libx264rgb": {"qp": "0", "preset": "ultrafast"},
+    "libvpx-vp9": {"lossless": "1", "deadline": "good", "cpu-used": "8"},
+}
+
+H, W = 48, 64  # Of a scene.
+
+
+def write_video(
+    path: str | os.PathLike,
+    frames: np.ndarray,
+    fps: float = 25,
+    codec: str | None = None,
+    *,
+    times: list[int] | None = None,
+    options: dict[str, str] | None = None,
+) -> pathlib.Path:
+    """Writes frames to a video file, by default without loss.
+
+    Args:
+      path: The file; its ending is one of `LOSSLESS`.
+      frames: uint8 [T, H, W], or [T, H, W, 3] in RGB.
+      fps: Frames a second.
+      codec: One of FFmpeg's encoders, in place of the one in `LOSSLESS`. It gets the pixel format
+        it names first, mostly yuv420p, and loses a little.
+      times: When each frame is shown, in units of 1 / `fps` seconds; without it, 0, 1, 2, ...
+      options: The container's options, as FFmpeg names them.
+
+    Returns:
+      The file.
+    """
+    path = pathlib.Path(path)
+    name, pixel_format = LOSSLESS[path.suffix.lower()][frames.ndim - 3]
+    codec_options = CODEC_OPTIONS.get(name, {})
+    if codec is not None:
+        name, codec_options = codec, {}
+        pixel_format = av.Codec(codec, "w").video_formats[0].name
+    rate = fractions.Fraction(fps).limit_denominator(1001)
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(name, rate=rate, options=codec_options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pixel_format
+        stream.thread_count = 1
+        for t, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(picture), format="gray" if picture.ndim == 2 else "rgb24"
+            ).reformat(format=pixel_format, threads=1)
+            frame.pts = t if times is None else times[t]
+            frame.time_base = 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def scene(length: int, channels: int = 3) -> np.ndarray:
+    """Returns a texture that drifts, uint8 [length, H, W, 3], or [length, H, W] for 1 channel."""
+    texture = np.random.default_rng(0).integers(0, 256, (H, W, channels)).astype(np.uint8)
+    frames = np.stack([np.roll(texture, t, axis=1) for t in range(length)])
+    return frames if channels == 3 else frames[..., 0]
+
+
+def counting(length: int) -> np.ndarray:
+    """Returns frames of which number t has the value t everywhere, uint8 [length, 16, 16]."""
+    return np.tile(np.arange(length, dtype=np.uint8)[:, None, None], (1, 16, 16))
+
+
+def read(file: pathlib.Path | bytes, name: str | None = None, size: int = 16, **options: object):
+    """Returns the frames of a video file, or of its bytes, uint8 [T, size, size, C]."""
+    name = name or file.name
+    source = io.BytesIO(file) if isinstance(file, bytes) else file
+    channels = options.pop("channels", 1)
+    return np.concatenate(list(read_video(source, name, FrameFormat(size, channels), **options)))
+
+
+def fault(content: bytes | pathlib.Path, name: str, **options: object) -> str:
+    """Returns why a video cannot be used."""
+    with pytest.raises(BadVideo) as caught:
+        read(content, name, **options)
+    return str(caught.value)
