@@ -20,6 +20,7 @@ import data_loaders
 from cwvae import comparison, export
 from cwvae.comparison import campaign, costs
 from cwvae.errors import exit_on_user_error
+from cwvae.metrics.protocols import PROTOCOLS
 
 
 def _arguments() -> argparse.Namespace:
@@ -33,7 +34,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write into")
     parser.add_argument(
         "--protocol",
-        choices=comparison.PROTOCOLS,
+        choices=[*PROTOCOLS],
         help="how PSNR and SSIM were computed (default: standard; beside the paper's scores"
         " cwvae2021)",
     )
@@ -55,7 +56,7 @@ def main() -> int:
     """Runs the command line; returns the exit code."""
     arguments = _arguments()
     with exit_on_user_error():
-        standard, papers = comparison.PROTOCOLS
+        standard, papers = PROTOCOLS
         protocol = arguments.protocol or (papers if arguments.paper else standard)
         runs = arguments.runs
         if arguments.train:

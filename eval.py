@@ -29,7 +29,7 @@ def evaluate(
 ) -> dict:
     """Evaluates the checkpoint of a step, the newest whole one if None.
 
-    See `cwvae.evaluation.evaluate`.
+    See `cwvae.evaluation.evaluator.evaluate`.
     """
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
     checkpoints.find(logdir, step)
@@ -39,11 +39,12 @@ def evaluate(
             find(given)
     # TensorFlow starts here, once all that a user may have got wrong has been looked at.
     with quiet_tensorflow():
-        from cwvae import evaluation, factory
+        from cwvae import factory
+        from cwvae.evaluation import evaluator
 
     model = factory.build(config)
     step = checkpoints.restore_step(logdir, step, model)["step"]
-    return evaluation.evaluate(config, model, step, *data, logdir, weights, required)
+    return evaluator.evaluate(config, model, step, *data, logdir, weights, required)
 
 
 def main() -> None:
@@ -71,9 +72,9 @@ def main() -> None:
                 raise UserError(f"--require: {unknown_name('measure', name, weights)}")
         results = evaluate(config, arguments.logdir, arguments.step, weights, required)
 
-        from cwvae import evaluation
+        from cwvae.evaluation import evaluator
 
-        print(evaluation.table(results))
+        print(evaluator.table(results))
         print(f"\nWritten to {pathlib.Path(arguments.logdir) / 'eval'}.")
 
 

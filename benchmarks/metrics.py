@@ -109,14 +109,15 @@ def _evaluate(spent: list[float], *overrides: str) -> float:
     import data_loaders
 
     with quiet_tensorflow():
-        from cwvae import evaluation, factory
+        from cwvae import factory
+        from cwvae.evaluation import evaluator
 
     config = configuration.load(
         None, ["data.test_length=1100", "evaluation.context=36", *overrides]
     )
     model = factory.build(config, seed=0)
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
-    predict, elbo_terms = model.predict_chunks, evaluation.elbo_terms
+    predict, elbo_terms = model.predict_chunks, evaluator.elbo_terms
 
     def timed_elbo(*arguments):
         start = time.perf_counter()
@@ -139,12 +140,12 @@ def _evaluate(spent: list[float], *overrides: str) -> float:
             yield chunk
 
     object.__setattr__(model, "predict_chunks", timed_predict)
-    evaluation.elbo_terms = timed_elbo
+    evaluator.elbo_terms = timed_elbo
     with tempfile.TemporaryDirectory() as folder:
-        evaluation.evaluate(config, model, 0, *data, folder)
+        evaluator.evaluate(config, model, 0, *data, folder)
         spent[0] = 0.0
         start = time.perf_counter()
-        evaluation.evaluate(config, model, 0, *data, folder)
+        evaluator.evaluate(config, model, 0, *data, folder)
         return time.perf_counter() - start
 
 

@@ -28,7 +28,7 @@ LAYERS = [
 ]
 KNOW_CONFIG = {"cwvae.factory", "cwvae.training.loop", "cwvae.training.step", "cwvae.run.folder"}
 KNOW_CONFIG |= {"cwvae.export", "cwvae.original", "cwvae.__init__", "cwvae.comparison.campaign"}
-KNOW_CONFIG |= {"cwvae.evaluation.__init__", "cwvae.evaluation.rollouts"}
+KNOW_CONFIG |= {"cwvae.evaluation.evaluator", "cwvae.evaluation.rollouts"}
 
 TENSORFLOW = {"tensorflow", "keras", "tf_keras", "tensorflow_probability", "tensorflow_datasets"}
 TENSORFLOW |= {"tensorflow_gan"}
@@ -187,7 +187,7 @@ def test_the_reader_reads_the_project():
     assert "cwvae.cell" in IMPORTS["cwvae.clockwork"]
     assert "cwvae.factory" in IMPORTS["train"]
     assert "data_loaders.__init__" in IMPORTS["eval"]
-    assert "tensorflow" in with_all_below("cwvae.evaluation.__init__")
+    assert "tensorflow" in with_all_below("cwvae.evaluation.evaluator")
     assert len(PACKAGE) > 10
 
 

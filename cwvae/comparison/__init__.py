@@ -20,8 +20,6 @@ from cwvae.comparison import agreement, figures, formats, paper, runs, tables
 from cwvae.errors import UserError
 from cwvae.run.files import write
 
-PROTOCOLS = ("standard", "cwvae2021")
-
 # Of the files that a comparison may write.
 _STEMS = re.compile("table|measures|kl|ranks|psnr|ssim|lpips|fvd_prefixes|fvd_windows|readout_.*")
 _SUFFIXES = (".md", ".csv", ".tex", ".png", ".pdf")

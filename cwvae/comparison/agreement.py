@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from cwvae.comparison.runs import Run, eval_command
 from cwvae.errors import UserError
+from cwvae.evaluation.results import COPY
 
 # Settings of the data that leave the test videos as they are: where files lie, how they are read,
 # and what concerns training alone. That the files themselves differ is seen by the baselines.
@@ -22,9 +23,6 @@ _NO_PIXELS = {"name", "data_dir", "archives_dir", "videos_dir", "store", "window
 _NO_PIXELS |= {"train_length", "train_videos", "digits_dir"}
 
 _COUNTS = ("context", "horizon", "num_videos", "num_samples")
-
-# Needs nothing but the test videos; the other baselines may depend on the training clips, too.
-_OF_TEST_VIDEOS = "copy last frame"
 
 
 def check(runs: Sequence[Run], protocol: str) -> list[str]:
@@ -138,7 +136,7 @@ def _check_baselines(first, other):
                 continue
             label = first.metrics[metric]["label"]
             seen = f"{label} of {name!r} is {scores[0]:.4g} in {first.folder} and {scores[1]:.4g}"
-            if name == _OF_TEST_VIDEOS or not _trained_on_other_clips(first, other):
+            if name == COPY or not _trained_on_other_clips(first, other):
                 raise UserError(
                     f"{first.data}: the {seen} in {other.folder}. It does not depend on the model,"
                     " so the videos differ, although the settings agree. Evaluate both on the same"

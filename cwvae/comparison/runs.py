@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from cwvae.errors import UserError
+from cwvae.evaluation.results import FORMAT
 
-FORMAT = 3
 FVD = "fvd"
 PAPER = "(paper)"
 

@@ -5,6 +5,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from cwvae.metrics import image, lpips
+from cwvae.metrics.protocols import PROTOCOLS
 
 _HOW = {
     "standard": (
@@ -34,7 +35,7 @@ class ImageMeasures:
     """PSNR and SSIM under one protocol."""
 
     def __init__(self, protocol: Literal["standard", "cwvae2021"]):
-        """Takes a name in `image.PROTOCOLS`."""
+        """Takes a name in `PROTOCOLS`."""
         self._protocol = protocol
         end = "" if protocol == "standard" else f"_{protocol}"
         self._names = f"psnr{end}", f"ssim{end}"
@@ -83,4 +84,4 @@ class PerceptualMeasure:
 
 def protocols(protocol: Literal["both", "standard", "cwvae2021"]) -> list[str]:
     """Returns the names that `evaluation.protocol` stands for."""
-    return list(image.PROTOCOLS) if protocol == "both" else [protocol]
+    return list(PROTOCOLS) if protocol == "both" else [protocol]

@@ -13,10 +13,8 @@ import tqdm
 from cwvae.baselines import trivial
 from cwvae.evaluation import rollouts
 from cwvae.evaluation.measures import Measures
+from cwvae.evaluation.results import COPY, MEAN, RANDOM, TRUTH, best_of
 from cwvae.video_model import VideoModel, as_frames
-
-COPY, MEAN, RANDOM = "copy last frame", "mean training frame", "random training frame"
-TRUTH = "true frames"  # What the readout makes of these is what it can make of a prediction.
 
 # A predictor without a model: (last frame of the context, videos, start, stop) -> [B, T, H, W, C].
 Guess = Callable[[np.ndarray, range, int, int], np.ndarray]
@@ -68,11 +66,6 @@ def metrics(used: Sequence[Measures], reader, horizon: int) -> dict[str, dict[st
 def read_every(horizon: int) -> int:
     """Returns how far the predicted frames are apart that the readout reads: 1 for all of them."""
     return -(-horizon // _READ)
-
-
-def best_of(name: str, num_samples: int) -> str:
-    """Returns what the best of a model's samples are called."""
-    return f"{name}, best of {num_samples}"
 
 
 def score(

@@ -13,7 +13,6 @@ N: videos, T: frames, H, W: height and width, C: channels.
 """
 
 import concurrent.futures
-import dataclasses
 import functools
 import os
 
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cwvae.metrics import loops
+from cwvae.metrics.protocols import PROTOCOLS
 
 # Below this mean squared error PSNR no longer grows: identical frames give 100 dB, not infinity,
 # so that averages stay finite and the result can be written as JSON.
@@ -28,31 +28,6 @@ MSE_FLOOR = 1e-10
 
 # Frames that a thread works on at a time.
 _CHUNK = 128
-
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """How PSNR and SSIM are computed.
-
-    Attributes:
-      clip: Whether predictions are clipped to [0, 1].
-      pool: Whether PSNR's error is that of all channels together, or PSNR a mean over channels.
-      gaussian: Whether SSIM's window is the Gaussian one of 11x11 pixels, or the uniform of 7x7.
-      sample: Whether variances under a window are a sample's, divided by n - 1.
-      value_range: SSIM's.
-    """
-
-    clip: bool
-    pool: bool
-    gaussian: bool
-    sample: bool
-    value_range: float
-
-
-PROTOCOLS = {
-    "standard": Protocol(True, True, True, False, 1.0),
-    "cwvae2021": Protocol(False, False, False, True, 2.0),
-}
 
 
 def psnr(truth: ArrayLike, prediction: ArrayLike, protocol: str = "standard") -> np.ndarray:

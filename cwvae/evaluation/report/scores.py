@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from cwvae.evaluation.report import text
+from cwvae.evaluation.results import TRUTH
 
 
 def section(results: dict) -> str:
@@ -111,7 +112,7 @@ def _best(results: dict, printed: dict[str, str], better: str) -> set[str]:
 
 
 def _knows_truth(results: dict, name: str) -> bool:
-    return name == "true frames" or name.startswith(f"{results['model']}, best of ")
+    return name == TRUTH or name.startswith(f"{results['model']}, best of ")
 
 
 def _notes(results: dict) -> str:
@@ -129,7 +130,7 @@ def _notes(results: dict) -> str:
             "Best of several: for each clip and metric the sample with the best mean over its"
             " frames. It is chosen by the truth: compare it with nothing but its like."
         )
-    if "true frames" in names:
+    if TRUTH in names:
         notes.append("True frames: what a readout scores on the truth itself, its ceiling.")
     fvd = results["fvd"]
     if fvd:

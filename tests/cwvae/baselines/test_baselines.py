@@ -10,8 +10,8 @@ import tensorflow as tf
 from helpers import tiny
 
 import cwvae
-from cwvae import config, evaluation, export, factory
-from cwvae.evaluation import pictures, rollouts
+from cwvae import config, export, factory
+from cwvae.evaluation import evaluator, pictures, rollouts
 from cwvae.training import loop
 
 MODELS = ["svg", "vta"]
@@ -82,7 +82,7 @@ def test_an_export_predicts_the_same(run, tmp_path):
 def test_it_is_evaluated(run):
     settings, trained, logdir = run
     data = tiny.Squares(20), tiny.Squares(40)
-    results = evaluation.evaluate(settings, trained.model, 6, *data, logdir)
+    results = evaluator.evaluate(settings, trained.model, 6, *data, logdir)
     assert results["elbo"]["kl_names"] == list(trained.model.kl_names)
     assert np.isfinite(results["elbo"]["kl_sum"]).all()
     assert results["weights"] == sum(math.prod(w.shape) for w in trained.model.trainable_weights)
@@ -91,7 +91,7 @@ def test_it_is_evaluated(run):
     assert (logdir / "eval" / "boundaries.png").exists() == segments
     assert not (logdir / "eval" / "levels.png").exists()
     for name in trained.model.kl_names:
-        assert name in evaluation.table(results)
+        assert name in evaluator.table(results)
         assert name in (logdir / "eval" / "report.html").read_text()
 
 

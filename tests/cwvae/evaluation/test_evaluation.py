@@ -12,9 +12,8 @@ from helpers.oracle import Oracle
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from cwvae import evaluation
 from cwvae.errors import UserError
-from cwvae.evaluation import measures, scoring
+from cwvae.evaluation import evaluator, measures, readout, scoring
 from cwvae.run import versions
 from data_loaders.readable import CLASSES, Readable
 
@@ -31,7 +30,7 @@ def no_weights(monkeypatch, tmp_path_factory):
 def evaluate(settings, errors, folder, **options):
     data = tiny.Squares(40)
     model = Oracle(data, errors)
-    results = evaluation.evaluate(settings, model, 12, tiny.Squares(20), data, folder, **options)
+    results = evaluator.evaluate(settings, model, 12, tiny.Squares(20), data, folder, **options)
     return model, results
 
 
@@ -96,7 +95,7 @@ def test_random_training_frames_are_training_frames(run):
     _, _, results, _ = run
     assert np.ptp(results["scores"][scoring.RANDOM]["psnr"]["per_frame"]) > 0
     train = tiny.Squares(20)
-    mean, pool = evaluation._training_frames(tiny.settings(), train)
+    mean, pool = evaluator._training_frames(tiny.settings(), train)
     frames = np.concatenate([train.clip(i) for i in range(10)]) / np.float32(255)
     assert pool.shape == (10, 32, 32, 1)
     for i, frame in enumerate(pool):
@@ -159,7 +158,7 @@ def test_pictures_open(run):
 
 def test_the_table_names_every_predictor_and_level(run):
     _, _, results, _ = run
-    text = evaluation.table(results)
+    text = evaluator.table(results)
     for word in (*results["scores"], "level0", "level1", "PSNR [dB]", "SSIM (cwvae2021)"):
         assert word in text
     assert "lpips was not computed" in text
@@ -254,7 +253,7 @@ def test_fvd_runs_through_a_module(tmp_path):
     assert scores["prefixes"][-1][1] == scores["value"]
     assert distances["floor"]["source"] == "4 other held-out clips"
     assert "fvd" not in results["not_computed"]
-    text = evaluation.table(results)
+    text = evaluator.table(results)
     assert f"{scores['value']:.1f}" in text
     assert "fewer than 400" in text
 
@@ -262,7 +261,7 @@ def test_fvd_runs_through_a_module(tmp_path):
 def test_other_real_clips_are_never_those_that_are_evaluated():
     def source(test, train, videos):
         settings = tiny.settings(f"evaluation.num_videos={videos}").evaluation
-        return evaluation._other_real(settings, train, test)
+        return evaluator._other_real(settings, train, test)
 
     test, train = tiny.Squares(40), tiny.Squares(20)  # ten clips each
     clip, text = source(test, train, 3)
@@ -284,7 +283,7 @@ def test_few_frames_or_videos_have_no_fvd(tmp_path):
 
 def test_values_that_are_not_there_do_not_count():
     values = np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, 5.0]], np.float32)
-    (summary,) = evaluation._summary({"readout": values}).values()
+    (summary,) = evaluator._summary({"readout": values}).values()
     assert summary["mean"] == 3
     assert summary["per_frame"] == [1, None, 4]
     assert math.isclose(summary["standard_error"], np.std([2, 5], ddof=1) / np.sqrt(2))
@@ -307,7 +306,7 @@ def test_what_is_read_soon_does_not_count_twice():
     values[:, :10] = 100
     values[:, ::3] = 10
     values[:, :10] = 100
-    (summary,) = evaluation._summary({"readout_digits": values}).values()
+    (summary,) = evaluator._summary({"readout_digits": values}).values()
     assert summary["mean_soon"] == 100
     np.testing.assert_allclose(summary["mean"], (4 * 100 + 80 * 10) / 84)
 
@@ -344,10 +343,10 @@ def test_a_long_readable_evaluation_can_be_compared(tmp_path):
     )
     data = Counted(120)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation.readout, "fit", lambda data: Reader())
+        patch.setattr(readout, "fit", lambda data: Reader())
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
-            evaluation.evaluate(settings, Oracle(data, (0.1,)), 1, data, data, tmp_path / name)
+            evaluator.evaluate(settings, Oracle(data, (0.1,)), 1, data, data, tmp_path / name)
     text, files = comparison.compare([str(tmp_path / "one"), str(tmp_path / "two")], tmp_path / "c")
     assert "squares" in text
     assert "readout_square.png" in {path.name for path in files}

@@ -385,14 +385,14 @@ def test_evaluation_takes_the_newest_whole_checkpoint_and_no_other_than_asked(
     tmp_path, monkeypatch
 ):
     import eval as script
-    from cwvae import evaluation
+    from cwvae.evaluation import evaluator
 
     settings = tiny.settings()
     model = factory.build(settings, 0)
     for step in (1, 2):
         path = checkpoints.save(tmp_path, step, model, keep=9)
     flip(path)
-    monkeypatch.setattr(evaluation, "evaluate", lambda config, model, step, *_: {"step": step})
+    monkeypatch.setattr(evaluator, "evaluate", lambda config, model, step, *_: {"step": step})
     with pytest.raises(checkpoints.DamagedCheckpoint):
         script.evaluate(settings, tmp_path, 2)
     assert script.evaluate(settings, tmp_path) == {"step": 1}

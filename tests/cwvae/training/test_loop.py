@@ -431,8 +431,7 @@ def test_bfloat16_learns_as_float32_does(tmp_path):
 def test_learning_on_moving_digits(tmp_path):
     """The loss falls, and open loop the first frames beat both baselines."""
     import data_loaders
-    from cwvae import evaluation
-    from cwvae.evaluation import scoring
+    from cwvae.evaluation import evaluator, scoring
 
     settings = tiny.settings(
         "model.channel_multiplier=0.5",
@@ -458,7 +457,7 @@ def test_learning_on_moving_digits(tmp_path):
     assert loop.Trainer(settings, model, *data, tmp_path).run()
     history = [line["loss"] for line in lines(tmp_path) if "loss" in line]
     assert np.mean(history[-10:]) < np.mean(history[:2]) - 100
-    results = evaluation.evaluate(settings, model, 900, *data, tmp_path)
+    results = evaluator.evaluate(settings, model, 900, *data, tmp_path)
     psnr = {name: scores["psnr"]["per_frame"][:3] for name, scores in results["scores"].items()}
     for baseline in (scoring.MEAN, scoring.COPY):
         assert np.mean(psnr["cwvae"]) > np.mean(psnr[baseline]) + 0.5

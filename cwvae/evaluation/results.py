@@ -1,0 +1,14 @@
+"""What metrics.json means to those who write it and those who read it. No TensorFlow."""
+
+# The format of metrics.json. Raise it when a reader of the old one would misread the new one.
+FORMAT = 3
+
+# Names of predictors without a model.
+COPY, MEAN, RANDOM = "copy last frame", "mean training frame", "random training frame"
+# The readout's scores on true frames are the ceiling of its scores on predicted ones.
+TRUTH = "true frames"
+
+
+def best_of(name: str, num_samples: int) -> str:
+    """Returns the name of the best of a model's samples."""
+    return f"{name}, best of {num_samples}"
