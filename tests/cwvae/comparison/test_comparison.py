@@ -153,7 +153,7 @@ def test_the_papers_table_gives_the_papers_ranks(paper):
         "NoTmpAbs": "2.62",
     }
     # The file holds no ranks that could have been copied.
-    assert "2.25" not in (ROOT / "cwvae" / "published" / "cwvae2021.yml").read_text()
+    assert "2.25" not in (ROOT / "cwvae" / "comparison" / "cwvae2021.yml").read_text()
 
 
 def test_the_papers_rows_stand_as_printed(paper):
