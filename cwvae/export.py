@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from cwvae import config as configuration
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
-from cwvae.run import checkpoints
+from cwvae.run import checkpoints, renamed
 from cwvae.startup import quiet_tensorflow
 
 if TYPE_CHECKING:
@@ -223,9 +223,14 @@ def _load_h5(model: VideoModel, path: pathlib.Path) -> None:
             raise _damaged(path, "its checksum is that of another content")
     before = [weight.numpy() for weight in model.weights]
     try:
-        with h5py.File(path) as file:
-            _refuse_misfit(path, _shapes(file), want)
-        model.load_weights(path)
+        with h5py.File(path) as file, tempfile.TemporaryDirectory() as folder:
+            have = {renamed.in_keras_file(name): shape for name, shape in _shapes(file).items()}
+            _refuse_misfit(path, have, want)
+            current = pathlib.Path(folder) / WEIGHTS
+            with h5py.File(current, "w") as copy:
+                for name in _shapes(file):
+                    copy[renamed.in_keras_file(name)] = file[name][...]
+            model.load_weights(current)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         for weight, array in zip(model.weights, before, strict=True):
             weight.assign(array)

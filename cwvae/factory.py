@@ -1,6 +1,13 @@
-"""From a configuration to a model: the only place that knows models by name."""
+"""From a configuration to a model: the only place that knows models by name, and the fast kernels.
+
+`training.kernels` chooses between the definition of a model and its faster implementation in
+`cwvae.fast`, which is imported only where it is used.
+"""
+
+import sys
 
 import keras
+import tensorflow as tf
 
 from cwvae.baselines import svg, vta
 from cwvae.config import Config, per_level
@@ -12,18 +19,31 @@ def build(config: Config, seed: int | None = None) -> VideoModel:
     """Returns the untrained model of a configuration.
 
     Args:
-      config: Of a run.
-      seed: Of the weights, by way of Keras' global seed (it also seeds Python's and NumPy's); None
-        where they are set afterwards.
+      config: The configuration of a run.
+      seed: Seed of the weights, which becomes Keras' global seed (and Python's and NumPy's). None
+        if the weights are set afterwards.
     """
     if seed is not None:
         keras.utils.set_random_seed(seed)
     return _BUILDERS[config.model.name](config)
 
 
+def uses_fast_kernels(config: Config) -> bool:
+    """Returns whether `training.kernels` means the fast kernels on this machine.
+
+    `auto` takes them on CPUs, where they are measured to be faster, and where only they can do with
+    less memory (`training.gradient_checkpointing`). On GPUs XLA compiles the plain definition.
+    """
+    kernels = config.training.kernels
+    if kernels == "auto":
+        on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        return not on_gpu or config.training.gradient_checkpointing is not None
+    return kernels == "fast"
+
+
 def _cwvae(config: Config) -> CWVAE:
     options = config.model
-    return CWVAE(
+    sizes = dict(
         levels=options.levels,
         factors=per_level(options.factor, options.levels - 1),
         frame_size=options.frame_size,
@@ -37,9 +57,23 @@ def _cwvae(config: Config) -> CWVAE:
         min_stddev=options.min_stddev,
         mean_only=options.mean_only,
         kl_balance=options.kl_balance,
-        gradient_checkpointing=config.training.gradient_checkpointing,
         precision=_PRECISIONS[config.training.precision],
     )
+    if not uses_fast_kernels(config):
+        return CWVAE(**sizes)
+    from cwvae.fast.model import FastCWVAE
+
+    model = FastCWVAE(gradient_checkpointing=config.training.gradient_checkpointing, **sizes)
+    if (key := tuple(sizes.items())) not in _UNCOVERED:
+        _UNCOVERED[key] = model.uncovered()
+    for method in _UNCOVERED[key]:
+        print(
+            f"warning: cwvae/fast does not compute what CWVAE.{method} defines: the plain kernels"
+            " are used for it. (To use them for everything: --set training.kernels=plain.)",
+            file=sys.stderr,
+        )
+        model.use_plain(method)
+    return model
 
 
 def _svg(config: Config) -> svg.SVG:
@@ -80,3 +114,5 @@ def _vta(config: Config) -> vta.VTA:
 
 _BUILDERS = {"cwvae": _cwvae, "svg": _svg, "vta": _vta}
 _PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+# What `FastCWVAE.uncovered` said of the sizes that it was asked for: it takes half a second.
+_UNCOVERED: dict[tuple, list[str]] = {}

@@ -1,6 +1,6 @@
 """The Clockwork VAE (Saxena, Ba & Hafner 2021): its joint distribution, its ELBO, its predictions.
 
-With frames x_t, and at each level l a state s_t^l that changes at the active steps T_l alone,
+With frames x_t, and at each level l a state s_t^l that changes only at the active steps T_l,
 
     T_l = {t | t mod k^(l-1) = 1}                                                    (Equation 1)
     p(x, s) = prod_t p(x_t | s_t^1)  prod_l prod_{t in T_l} p(s_t^l | s_{t-1}^l, s_t^{l+1})    (3)
@@ -8,19 +8,18 @@ With frames x_t, and at each level l a state s_t^l that changes at the active st
                                                                                                (4)
     ELBO = sum_t E_q[ln p(x_t | s_t^1)] - sum_l sum_{t in T_l} E_q[KL(q_t^l || p_t^l)]         (5)
 
-`cwvae.clockwork` holds Equations 1 and 2, `cwvae.cell` one tick of 4. In code levels count from 0,
-the fastest. Symbols: B batch, T frames, L levels, T_l active steps of level l.
+`cwvae.clockwork` holds Equations 1 and 2, `cwvae.cell` one tick of 4, `cwvae.networks` the encoder
+and the decoder. In code levels count from 0, the fastest. `cwvae.fast` computes the same functions
+faster. Symbols: B batch, T frames, L levels, T_l active steps of level l.
 """
 
 from collections.abc import Iterator, Sequence
 
-import keras
 import tensorflow as tf
 
 from cwvae import clockwork
-from cwvae.cell import RSSMCell, State
+from cwvae.cell import RSSMCell, State, Tick
 from cwvae.distributions import DiagGaussian, Noise
-from cwvae.fast import recomputation
 from cwvae.networks import EmbeddingMLP, FrameDecoder, FrameEncoder, feature_size
 from cwvae.video_model import CHUNK, Elbo, Rollout, VideoModel, as_frames, as_seed
 
@@ -45,7 +44,6 @@ class CWVAE(VideoModel):
         mean_only: bool = False,
         kl_balance: float | None = None,
         precision: str = "float32",
-        gradient_checkpointing: int | None = None,
     ):
         """Builds all weights.
 
@@ -53,7 +51,7 @@ class CWVAE(VideoModel):
           levels: L, from 1.
           factors: k of each level above the fastest, [L - 1].
           frame_size: Height and width of frames: 32, 64 or 128.
-          channels: Of frames.
+          channels: Channels of frames.
           stochastic_size: S, length of z at every level.
           deterministic_size: D, length of h at every level.
           hidden_size: Width of the cells' hidden layers.
@@ -64,8 +62,6 @@ class CWVAE(VideoModel):
           mean_only: Take the means of the latents instead of samples.
           kl_balance: Share of the KL's gradient that trains the prior; None for the plain KL.
           precision: "float32" or "mixed_bfloat16", of the networks.
-          gradient_checkpointing: Frames whose convolutions are kept for the gradient at a time;
-            None for all.
         """
         super().__init__(name="cwvae")
         if len(factors) != levels - 1:
@@ -73,16 +69,16 @@ class CWVAE(VideoModel):
         self.levels, self.factors = levels, tuple(factors)
         self.kl_names = tuple(f"level{level}" for level in range(levels))
         self.decoder_stddev, self.kl_balance = decoder_stddev, kl_balance
-        self.mean_only, self.gradient_checkpointing = mean_only, gradient_checkpointing
+        self.mean_only = mean_only
         state_size = stochastic_size + deterministic_size
         embedding_size = feature_size(frame_size, channel_multiplier)
-        convolutional = dict(
+        frames = dict(
             frame_size=frame_size,
             channels=channels,
             channel_multiplier=channel_multiplier,
             precision=precision,
         )
-        self.encoder = FrameEncoder(**convolutional)
+        self.encoder = FrameEncoder(**frames)
         self.mlps = [
             EmbeddingMLP(
                 feature_size=embedding_size,
@@ -104,59 +100,8 @@ class CWVAE(VideoModel):
             )
             for level in range(levels)
         ]
-        self.decoder = FrameDecoder(input_size=state_size, **convolutional)
+        self.decoder = FrameDecoder(input_size=state_size, **frames)
         self.built = True
-
-    def embed(self, video: tf.Tensor) -> list[tf.Tensor]:
-        """Returns e^l of every level (Equation 4), [B, T_l, F], for float frames."""
-        features = self._frame_by_frame(self.encoder, video)
-        embeddings = [features]
-        for mlp, period in zip(self.mlps, clockwork.periods(self.factors)[1:], strict=True):
-            hidden = mlp.hidden(features)
-            if mlp is self.mlps[-1]:
-                # Nobody reads its frames: a linear layer may as well follow the sum over them.
-                frames = clockwork.pool(tf.ones((1, video.shape[1], 1)), period)[0]
-                embeddings.append(mlp.linear(clockwork.pool(hidden, period), frames))
-            else:
-                features = mlp.linear(hidden)
-                embeddings.append(clockwork.pool(features, period))
-        return embeddings
-
-    def infer(
-        self,
-        video: tf.Tensor,
-        noise: Noise,
-        observe_levels: Sequence[bool] | None = None,
-    ) -> tuple[list[clockwork.LevelPass], list[State]]:
-        """Runs the posterior over float frames from the zero state; see `clockwork.unroll`."""
-        observe_levels = observe_levels or (True,) * self.levels
-        embeddings = [
-            embedding if observed else None
-            for embedding, observed in zip(self.embed(video), observe_levels, strict=True)
-        ]
-        states = [cell.initial_state(video.shape[0]) for cell in self.cells]
-        return self._unroll(0, video.shape[1], states, embeddings, noise)
-
-    def _unroll(self, start, stop, states, embeddings, noise):
-        noise = None if self.mean_only else noise
-        return clockwork.unroll(self.cells, self.factors, start, stop, states, embeddings, noise)
-
-    def decode(self, level: clockwork.LevelPass) -> tf.Tensor:
-        """Returns the means of p(x_t | s_t), [B, T, H, W, C], for the fastest level's states."""
-        return self._frame_by_frame(self.decoder, tf.transpose(level.features, (1, 0, 2)))
-
-    def _frame_by_frame(self, network: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
-        """Returns network(x), [B, T, ...], keeping for the gradient what it is allowed to."""
-        if self.gradient_checkpointing is None:
-            return network(x)
-
-        def on_frames(weights, frames):
-            return network.stateless_call(weights, [], frames[None])[0][0]
-
-        weights = [tf.convert_to_tensor(weight) for weight in network.trainable_weights]
-        frames = tf.reshape(x, (-1, *x.shape[2:]))
-        y = recomputation.run(on_frames, weights, frames, self.gradient_checkpointing)
-        return tf.reshape(y, (*x.shape[:2], *y.shape[1:]))
 
     def elbo(
         self,
@@ -170,44 +115,66 @@ class CWVAE(VideoModel):
 
         Args:
           video: [B, T, H, W, C].
-          seed: Of the latents.
+          seed: Seed of the latents.
           rows: As for `VideoModel.elbo`.
-          step: Nothing depends on it.
-          observe_levels: Which levels infer from the video; the others follow their priors, with
-            a KL of zero.
+          step: Not used.
+          observe_levels: Which levels infer from the video. The others follow their priors, with a
+            KL of zero.
         """
         video = self._frames(video)
-        noise = Noise(as_seed(seed), *(rows or ()))
-        passes, _ = self.infer(video, noise, observe_levels)
-        frames = DiagGaussian(self.decode(passes[0]), self.decoder_stddev, event_rank=3)
+        ticks, _ = self.infer(video, Noise(as_seed(seed), *(rows or ())), observe_levels)
+        likelihood = DiagGaussian(self.decode(ticks[0].state), self.decoder_stddev)
         diagnostics = {}
-        for level, nodes in enumerate(passes):
-            diagnostics[f"prior_entropy/level{level}"] = tf.transpose(nodes.prior.entropy())
-            diagnostics[f"posterior_entropy/level{level}"] = tf.transpose(nodes.posterior.entropy())
-        kl = tuple(tf.transpose(self._kl(nodes.posterior, nodes.prior)) for nodes in passes)
-        return Elbo(-frames.log_prob(video), kl, diagnostics)
+        for level, (_, prior, posterior) in enumerate(ticks):
+            diagnostics[f"prior_entropy/level{level}"] = tf.transpose(prior.entropy())
+            diagnostics[f"posterior_entropy/level{level}"] = tf.transpose(posterior.entropy())
+        kl = tuple(tf.transpose(self._kl(tick.posterior, tick.prior)) for tick in ticks)
+        return Elbo(-likelihood.log_prob(video, event_rank=3), kl, diagnostics)
 
     def _kl(self, posterior: DiagGaussian, prior: DiagGaussian) -> tf.Tensor:
-        """KL(q || p); balanced, the value is the same and the gradient is split."""
+        """Returns KL(q || p). Balanced, the value is the same and the gradient is split."""
         if self.kl_balance is None:
             return posterior.kl(prior)
         return self.kl_balance * posterior.stop_gradient().kl(prior) + (
             1 - self.kl_balance
         ) * posterior.kl(prior.stop_gradient())
 
+    def infer(
+        self, video: tf.Tensor, noise: Noise, observe_levels: Sequence[bool] | None = None
+    ) -> tuple[list[Tick], list[State]]:
+        """Runs the posterior over float frames from the zero state; see `clockwork.unroll`."""
+        observe_levels = observe_levels or (True,) * self.levels
+        embeddings = [
+            embedding if observed else None
+            for embedding, observed in zip(self.embed(video), observe_levels, strict=True)
+        ]
+        states = [cell.initial_state(video.shape[0]) for cell in self.cells]
+        return self.unroll(0, video.shape[1], states, embeddings, noise)
+
+    def embed(self, video: tf.Tensor) -> list[tf.Tensor]:
+        """Returns e^l of every level (Equation 4), [B, T_l, F], for float frames."""
+        features = self.encoder(video)
+        embeddings = [features]
+        for mlp, period in zip(self.mlps, clockwork.periods(self.factors)[1:], strict=True):
+            features = mlp(features)
+            embeddings.append(clockwork.pool(features, period))
+        return embeddings
+
+    def unroll(self, start, stop, states, embeddings, noise) -> tuple[list[Tick], list[State]]:
+        """Runs all levels over the frames [start, stop); see `clockwork.unroll`."""
+        noise = None if self.mean_only else noise
+        return clockwork.unroll(self.cells, self.factors, start, stop, states, embeddings, noise)
+
+    def decode(self, state: State) -> tf.Tensor:
+        """Returns the means of p(x_t | s_t), [B, T, H, W, C], for states s^1 [T, B, ...]."""
+        return self.decoder(tf.transpose(state.features(), (1, 0, 2)))
+
     @tf.function(autograph=False)
     def _reconstruct(self, video, seed, observe_levels):
-        passes, _ = self.infer(video, Noise(seed), observe_levels)
-        return self.decode(passes[0])
+        return self.decode(self.infer(video, Noise(seed), observe_levels)[0][0].state)
 
     def reconstruct(self, video, seed, observe_levels: Sequence[bool] | None = None) -> tf.Tensor:
-        """Returns the decoder's means under the posterior, [B, T, H, W, C].
-
-        Args:
-          video: [B, T, H, W, C].
-          seed: Of the latents.
-          observe_levels: As for `elbo`.
-        """
+        """Returns the decoder's means under the posterior, [B, T, H, W, C]; arguments as `elbo`."""
         return self._reconstruct(self._frames(video), as_seed(seed), observe_levels)
 
     @tf.function(autograph=False)
@@ -216,25 +183,25 @@ class CWVAE(VideoModel):
 
     @tf.function(autograph=False)
     def _roll(self, start, frames, states, seed):
-        unseen, noise = [None] * self.levels, Noise(seed)
-        passes, states = self._unroll(start, start + frames, states, unseen, noise)
-        return self.decode(passes[0]), states
+        unseen = [None] * self.levels
+        ticks, states = self.unroll(start, start + frames, states, unseen, Noise(seed))
+        return self.decode(ticks[0].state), states
 
     def predict_chunks(
         self, context, horizon: int, seed, observe_levels: Sequence[bool] | None = None
     ) -> Iterator[Rollout]:
-        """Yields what `predict` returns: infers the context's states, then follows the priors.
+        """Infers the states of the context, then follows the priors: open-loop prediction.
 
         Args:
-          context: The frames seen, [B, T, H, W, C] with T from 1: it need be no multiple of any
+          context: The frames seen, [B, T, H, W, C] with T from 1. T need not be a multiple of any
             period, since every level keeps its clock.
           horizon: Frames to predict, from 1.
-          seed: Of the latents.
-          observe_levels: Which levels infer from the context; the others follow their priors
+          seed: Seed of the latents.
+          observe_levels: Which levels infer from the context. The others follow their priors
             (Figure 7 of the paper).
 
         Yields:
-          About 64 frames, `horizon` in all.
+          Stretches of about 64 frames, `horizon` in all.
 
         Raises:
           ValueError: Frames of another size than the model's, or no frame to predict.
@@ -245,14 +212,9 @@ class CWVAE(VideoModel):
         states = self._observe(context, tf.random.fold_in(seed, 0), observe_levels)
         slowest = clockwork.periods(self.factors)[-1]
         chunk = _chunk_length(slowest)
-        first = context.shape[1]
         for number, done in enumerate(range(0, horizon, chunk), 1):
-            frames, states = self._roll(
-                (first + done) % slowest,
-                min(chunk, horizon - done),
-                states,
-                tf.random.fold_in(seed, number),
-            )
+            start, frames = (context.shape[1] + done) % slowest, min(chunk, horizon - done)
+            frames, states = self._roll(start, frames, states, tf.random.fold_in(seed, number))
             yield Rollout(frames)
 
     def _frames(self, video) -> tf.Tensor:
@@ -263,8 +225,8 @@ class CWVAE(VideoModel):
 def _chunk_length(slowest: int) -> int:
     """Returns how many frames to predict at a time, about `CHUNK`.
 
-    TensorFlow traces a stretch anew for each place within the slowest level's period at which one
-    begins, so stretches are multiples of that period, or parts of it.
+    TensorFlow traces a stretch again for each place within the slowest level's period at which one
+    begins. So stretches are multiples of that period, or parts of it.
     """
     if slowest <= 2 * CHUNK:
         return slowest * -(-CHUNK // slowest)

@@ -39,15 +39,8 @@ def variables_in_original_order(model: CWVAE) -> list:
     for mlp in model.mlps:
         weights += mlp.trainable_weights
     for cell in reversed(model.cells):
-        weights += [*cell.prior_input, cell.gru_kernel, cell.gru_recurrent_kernel, cell.gru_bias]
-        weights += [*cell.prior_hidden, *cell.prior_heads[0], *cell.prior_heads[1]]
-        weights += [*cell.posterior_hidden1, *cell.posterior_hidden2]
-        weights += [*cell.posterior_heads[0], *cell.posterior_heads[1]]
-    decoder = model.decoder
-    weights += decoder.dense.trainable_weights
-    for layer in decoder.convolutions:
-        weights += layer.trainable_weights
-    return weights
+        weights += cell.trainable_weights
+    return weights + model.decoder.trainable_weights
 
 
 def assign_in_original_order(

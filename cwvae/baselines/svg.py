@@ -200,9 +200,9 @@ class SVG(VideoModel):
             raise ValueError("the first frame has no model: a video must have 2 frames or more.")
         statistics = normalization.of(batch=step is not None)
         means, passed = self.explain(frames, Noise(as_seed(seed), *(rows or ())), statistics)
-        likelihood = DiagGaussian(means, self.decoder_stddev, event_rank=3)
+        likelihood = DiagGaussian(means, self.decoder_stddev)
         return Elbo(
-            nll=-tf.transpose(likelihood.log_prob(frames[1:])),
+            nll=-tf.transpose(likelihood.log_prob(frames[1:], event_rank=3)),
             kl=(tf.transpose(passed.posterior.kl(passed.prior)),),
             diagnostics={
                 "prior_entropy/latent": tf.transpose(passed.prior.entropy()),

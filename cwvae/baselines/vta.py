@@ -304,7 +304,7 @@ class VTA(VideoModel):
             temperature, statistics = boundaries.temperature(step, self.temperature_steps), {}
         inferred = self.infer(video, noise, temperature, statistics)
         mean = self.decode(inferred.features, statistics)
-        frames = DiagGaussian(mean, self.decoder_stddev, event_rank=3)
+        frames = DiagGaussian(mean, self.decoder_stddev)
         middle = video[:, self.init_size : video.shape[1] - self.init_size]
         kl = (
             inferred.reads * inferred.abs_posterior.kl(inferred.abs_prior),
@@ -312,7 +312,7 @@ class VTA(VideoModel):
             self._boundary_kl(inferred, temperature),
         )
         return Elbo(
-            -frames.log_prob(middle),
+            -frames.log_prob(middle, event_rank=3),
             tuple(map(_swap, kl)),
             _diagnostics(inferred, kl[0], temperature),
             () if statistics is None else normalization.targets(self, statistics),

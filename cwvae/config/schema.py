@@ -173,6 +173,7 @@ class TrainingConfig:
     accumulate: int = _within(minimum=1)
     gradient_checkpointing: int | None = _within(minimum=1)
     strategy: Literal["auto", "single", "mirrored", "multi_worker"]
+    kernels: Literal["auto", "plain", "fast"]
     jit: Literal["auto"] | bool
     steps_per_call: int = _within(minimum=1)
     memory: float | None = _within(above=0)

@@ -13,16 +13,15 @@ Padding is always none ("VALID"). Symbols: N frames, H, W height and width, I an
 out. Kernels are [h, w, I, O], those of transposed convolutions [h, w, O, I].
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
-_SLOPE = 0.2
+from cwvae.networks import leaky_relu
+
+_SLOPE = 0.2  # Of `leaky_relu`.
 # Below this height and width oneDNN makes the gradients of bfloat16 kernels at a crawl.
 _SMALL = 8
-
-
-def leaky_relu(x: tf.Tensor) -> tf.Tensor:
-    """Returns x where positive, else 0.2 x."""
-    return tf.nn.leaky_relu(x, _SLOPE)
 
 
 def to_blocks(maps: tf.Tensor, size: int) -> tf.Tensor:
@@ -41,20 +40,38 @@ def from_blocks(blocks: tf.Tensor, size: int) -> tf.Tensor:
     return tf.reshape(x, (-1, size * height, size * width, channels // size**2))
 
 
-def dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """A matrix product: [N, O] for x [N, I] and a kernel [O, I]."""
+def dense(
+    x: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    activation: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    transposed: bool = False,
+) -> tf.Tensor:
+    """A linear layer, [N, O] for x [N, I].
+
+    Args:
+      x: [N, I].
+      kernel: [I, O], or [O, I] if `transposed`.
+      bias: [O].
+      activation: `leaky_relu`, `tf.nn.relu` or None.
+      transposed: Whether the kernel is.
+    """
 
     @tf.custom_gradient
     def run(x, kernel, bias):
-        y = leaky_relu(tf.nn.bias_add(tf.linalg.matmul(x, kernel, transpose_b=True), bias))
+        y = tf.nn.bias_add(tf.linalg.matmul(x, kernel, transpose_b=transposed), bias)
+        y = activation(y) if activation else y
 
         def gradient(upstream):
-            dz = _before_activation(upstream, y)
-            return (
-                tf.linalg.matmul(dz, kernel),
-                tf.linalg.matmul(dz, x, transpose_a=True),
-                _bias_gradient(dz),
-            )
+            dz = upstream
+            if activation is leaky_relu:
+                dz = _before_activation(upstream, y)
+            elif activation:
+                dz = tf.raw_ops.ReluGrad(gradients=upstream, features=y)
+            by_x = tf.linalg.matmul(dz, kernel, transpose_b=not transposed)
+            one, other = (dz, x) if transposed else (x, dz)
+            by_kernel = tf.linalg.matmul(one, other, transpose_a=True)
+            return by_x, by_kernel, _bias_gradient(dz)
 
         return y, gradient
 

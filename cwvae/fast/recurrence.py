@@ -13,10 +13,10 @@ import tensorflow as tf
 
 
 def run(
-    tick: Callable[[Any, tuple, Sequence[tf.Tensor]], tuple],
+    tick: Callable[[Any, tuple, Any], tuple],
     weights: Any,
     state: tuple,
-    inputs: Sequence[tf.Tensor],
+    inputs: Any,
 ) -> tuple[tf.Tensor, ...]:
     """Runs a tick over time.
 
@@ -30,7 +30,7 @@ def run(
     Returns:
       The outputs of all ticks, each [N, B, ...].
     """
-    structure = (weights, state, list(inputs))
+    structure = (weights, state, inputs)
 
     @tf.custom_gradient
     def differentiable(*flat: tf.Tensor):
@@ -53,7 +53,7 @@ def run(
 
 
 def _forward(tick, weights, state, inputs) -> tuple[tf.Tensor, ...]:
-    like = tick(weights, state, [part[0] for part in inputs])
+    like = tick(weights, state, tf.nest.map_structure(lambda part: part[0], inputs))
     start = (*state, *(tf.zeros_like(output) for output in like[len(state) :]))
     return tf.scan(
         lambda before, now: tuple(tick(weights, _like(state, before), now)), inputs, start
@@ -88,7 +88,7 @@ def _backward(tick, weights, before: tuple, inputs, upstream) -> tuple[tf.Tensor
         return tuple(tape.gradient(outputs, list(state), _plus(direct, carried)))
 
     start = tuple(tf.zeros_like(part[0]) for part in before)
-    return tf.scan(back, (before, list(inputs), tuple(upstream)), start, reverse=True)
+    return tf.scan(back, (before, inputs, tuple(upstream)), start, reverse=True)
 
 
 def _batched_gradients(tick, weights, before: tuple, inputs, totals):
@@ -98,7 +98,7 @@ def _batched_gradients(tick, weights, before: tuple, inputs, totals):
         return tf.reshape(x, (-1, *x.shape[2:]))
 
     state = _like(before, [*map(rows, before)])
-    flat_inputs = [rows(part) for part in inputs]
+    flat_inputs = tf.nest.map_structure(rows, inputs)
     with tf.GradientTape() as tape:
         tape.watch((weights, flat_inputs))
         outputs = tick(weights, state, flat_inputs)
@@ -108,7 +108,6 @@ def _batched_gradients(tick, weights, before: tuple, inputs, totals):
         [rows(total) for total in totals],
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
-    by_inputs = [
-        tf.reshape(gradient, part.shape) for gradient, part in zip(by_inputs, inputs, strict=True)
-    ]
-    return by_weights, by_inputs
+    return by_weights, tf.nest.map_structure(
+        lambda gradient, part: tf.reshape(gradient, part.shape), by_inputs, inputs
+    )

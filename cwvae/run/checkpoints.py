@@ -26,6 +26,7 @@ from typing import BinaryIO
 import numpy as np
 
 from cwvae.errors import UserError
+from cwvae.run import renamed
 
 _CHECKSUM = b"sha256:"
 _CHECKSUM_LENGTH = len(_CHECKSUM) + 64
@@ -180,7 +181,7 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
         file.seek(0)
         try:
             with np.load(file, allow_pickle=False) as content:
-                arrays = dict(content)
+                arrays = {renamed.in_checkpoint(name): array for name, array in content.items()}
             meta = json.loads(str(arrays.pop("meta")))
             meta["step"] = int(meta["step"])
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:

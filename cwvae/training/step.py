@@ -63,7 +63,7 @@ def build_gradients(config: Config, model: VideoModel, replicas: int = 1) -> Cal
             return piece(video, number, first)
         size = video.shape[0] // options.accumulate
         names = []
-        weights = [*model.trainable_variables, *model.non_trainable_variables]
+        weights = [*model.trainable_variables, *model.non_trainable_weights]
 
         def add_piece(i, sums, rows):
             clips = tf.slice(video, [i * size, 0, 0, 0, 0], [size, *video.shape[1:]])
@@ -138,7 +138,7 @@ def build_step(
             lambda: gradients,
         )
         optimizer.apply(gradients, finite)
-        _move(model.non_trainable_variables, statistics, finite)
+        _move(model.non_trainable_weights, statistics, finite)
         return scalars | {
             "gradient_norm": norm,
             "stop": stop,

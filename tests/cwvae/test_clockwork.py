@@ -9,42 +9,23 @@ import pytest
 import tensorflow as tf
 
 from cwvae import clockwork
-from cwvae.cell import State
+from cwvae.cell import State, Tick
 from cwvae.distributions import DiagGaussian
 
 
 class CountingCell:
-    """State: h = [ticks so far], z = [the h of the level above, what it saw at this tick]."""
+    """State: h = [ticks so far], z = [the h of the level above, the embedding at this tick]."""
 
     context_size = 3
 
     def initial_state(self, batch):
         return State(tf.zeros((batch, 2)), tf.zeros((batch, 1)))
 
-    def tick_weights(self):
-        return tf.zeros(())
-
-    def context_input(self, context):
-        return context[..., -1:]
-
-    def embedding_input(self, embedding):
-        return embedding
-
-    def transition(self, state, context_input, weights):
-        self.context = context_input
-        return state.deterministic + 1
-
-    def prior(self, deterministic, weights):
-        # Blind: sees 0. The context of the tick in progress is known within the scan only.
-        if deterministic.shape.rank == 3:
-            zeros = tf.zeros((*deterministic.shape[:2], 2))
-            return DiagGaussian(zeros, zeros)
-        mean = tf.concat([self.context, tf.zeros_like(self.context)], -1)
-        return DiagGaussian(mean, tf.zeros_like(mean))
-
-    def posterior(self, deterministic, embedding_input, weights):
-        mean = tf.concat([self.context, embedding_input], -1)
-        return DiagGaussian(mean, tf.zeros_like(mean))
+    def __call__(self, state, context, embedding=None, noise=None):
+        upper = context[..., -1:]
+        z = tf.concat([upper, tf.zeros_like(upper) if embedding is None else embedding], -1)
+        belief = DiagGaussian(z, tf.zeros_like(z))
+        return Tick(State(z, state.deterministic + 1), belief, belief)
 
 
 def run(factors, start, stop, states=None, embeddings=None):
@@ -54,19 +35,19 @@ def run(factors, start, stop, states=None, embeddings=None):
     return clockwork.unroll(cells, factors, start, stop, states, embeddings, None)
 
 
-def ticks(level_pass):
+def ticks(nodes):
     """The number of each tick, [N]."""
-    return level_pass.features[:, 0, 2].numpy().tolist()
+    return nodes.state.features()[:, 0, 2].numpy().tolist()
 
 
-def contexts(level_pass):
+def contexts(nodes):
     """The number of the tick of the level above that each tick read, [N]."""
-    return level_pass.features[:, 0, 0].numpy().tolist()
+    return nodes.state.features()[:, 0, 0].numpy().tolist()
 
 
-def seen(level_pass):
+def seen(nodes):
     """The embedding that each tick read, [N]."""
-    return level_pass.features[:, 1, 1].numpy().tolist()
+    return nodes.state.features()[:, 1, 1].numpy().tolist()
 
 
 # T = 13, L = 3. Which tick of the level above each tick reads; the top level reads zeros.
@@ -110,7 +91,7 @@ def test_clocks_go_on_over_the_context_boundary(k, context):
 def test_a_level_that_does_not_tick_in_a_stretch_holds_its_state():
     _, held = run((3, 3), 0, 10)
     passes, states = run((3, 3), 10, 12, held)
-    assert [len(p.features) for p in passes] == [2, 0, 0]
+    assert [len(p.state.stochastic) for p in passes] == [2, 0, 0]
     assert contexts(passes[0]) == [4.0, 4.0]  # the middle level's fourth tick, at frame 9
     for level in (1, 2):
         np.testing.assert_array_equal(states[level].features(), held[level].features())

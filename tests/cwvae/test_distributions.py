@@ -22,7 +22,7 @@ def test_kl_of_equals_is_zero():
 def test_log_prob_includes_the_normalization_and_sums_over_the_event_rank():
     value = RNG.normal(size=(2, 3, 5)).astype(np.float32)
     want = -0.5 * ((value - MEAN_Q) / 0.3) ** 2 - np.log(0.3) - 0.5 * np.log(2 * np.pi)
-    got = DiagGaussian(MEAN_Q, 0.3, event_rank=2).log_prob(value)
+    got = DiagGaussian(MEAN_Q, 0.3).log_prob(value, event_rank=2)
     np.testing.assert_allclose(got, want.sum((1, 2)), rtol=1e-5)
 
 

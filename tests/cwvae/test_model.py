@@ -1,5 +1,7 @@
 """Properties of the model: shapes, seeds, clocks, options, gradients, learning."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 from cwvae import clockwork
 from cwvae.distributions import Noise
+from cwvae.fast.model import FastCWVAE
 from cwvae.model import CWVAE
 from cwvae.video_model import Elbo, training_loss
 
@@ -22,10 +25,19 @@ SIZES = dict(
 )
 
 
+@pytest.fixture(params=[CWVAE, FastCWVAE], ids=["plain", "fast"], autouse=True)
+def kernels(request, monkeypatch):
+    """Every test is of the definition and of its faster implementation."""
+    monkeypatch.setattr(sys.modules[__name__], "MODEL", request.param)
+
+
+MODEL = CWVAE
+
+
 def build(levels=3, factors=None, channels=1, **options):
     keras.utils.set_random_seed(0)
     factors = (3,) * (levels - 1) if factors is None else factors
-    return CWVAE(levels=levels, factors=factors, channels=channels, **SIZES | options)
+    return MODEL(levels=levels, factors=factors, channels=channels, **SIZES | options)
 
 
 def clips(length=13, channels=1, batch=2, size=32, seed=0):
@@ -96,10 +108,10 @@ def test_levels_and_ticks_have_their_own_noise():
     for cell in model.cells:  # Standard normal beliefs: the samples are the noise.
         for weight in cell.trainable_weights:
             weight.assign(tf.zeros_like(weight))
-        cell.posterior_heads[1][1].assign(tf.fill([5], np.log(np.e - 1)))
+        cell.posterior_stddev.bias.assign(tf.fill([5], np.log(np.e - 1)))
     noise = Noise(tf.constant([3, 0], tf.int64))
-    passes, _ = model.infer(tf.constant(clips(50)), noise)
-    fast, slow = (p.features[..., :5].numpy() for p in passes)
+    ticks, _ = model.infer(tf.constant(clips(50)), noise)
+    fast, slow = (tick.state.stochastic.numpy() for tick in ticks)
     assert abs(np.corrcoef(fast.ravel(), slow.ravel())[0, 1]) < 0.15
     assert abs(np.corrcoef(fast[1:].ravel(), fast[:-1].ravel())[0, 1]) < 0.15
     np.testing.assert_allclose([fast.std(), slow.std()], 1, atol=0.15)
@@ -128,10 +140,10 @@ def test_predicting_from_any_context_continues_the_clocks_node_for_node(context)
     _, states = model.infer(video[:, :context], None)
     frames = []
     for t in range(context, context + horizon):  # frame by frame, every clock at its true time
-        passes, states = clockwork.unroll(
+        ticks, states = clockwork.unroll(
             model.cells, model.factors, t, t + 1, states, [None] * 3, None
         )
-        frames.append(model.decode(passes[0]))
+        frames.append(model.decode(ticks[0].state))
     want = tf.concat(frames, 1)
     np.testing.assert_allclose(model.predict(video[:, :context], horizon, 0), want, atol=1e-5)
 
@@ -194,10 +206,10 @@ def test_an_unobserved_level_follows_its_prior():
 def test_kl_is_zero_where_posterior_and_prior_are_forced_equal():
     model, video = build(), clips()
     for cell in model.cells:
-        for heads in (cell.prior_heads, cell.posterior_heads):
-            for kernel, bias in heads:
-                kernel.assign(tf.zeros_like(kernel))
-                bias.assign(tf.zeros_like(bias))
+        for belief in ("prior", "posterior"):
+            for head in ("mean", "stddev"):
+                for weight in getattr(cell, f"{belief}_{head}").weights:
+                    weight.assign(tf.zeros_like(weight))
     for kl in model.elbo(video, 0).kl:
         np.testing.assert_array_equal(kl, np.zeros(kl.shape))
 
@@ -225,7 +237,7 @@ def test_kl_balance_keeps_the_value_and_splits_the_gradient():
         with tf.GradientTape() as tape:
             kl = tf.reduce_sum(model.elbo(video, 0).kl[0])
         cell = model.cells[0]
-        weights = [cell.prior_heads[0][1], cell.posterior_heads[0][1]]
+        weights = [cell.prior_mean.bias, cell.posterior_mean.bias]
         zeros = tf.UnconnectedGradients.ZERO
         return float(kl), *tape.gradient(kl, weights, unconnected_gradients=zeros)
 

@@ -1,5 +1,6 @@
 """The networks against plain TensorFlow operations and NumPy."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -69,6 +70,27 @@ def test_frames_are_encoded_and_decoded_one_by_one():
     assert frames.shape == video.shape
     assert np.abs(frames).max() <= 1
     np.testing.assert_allclose(frames[:, 3:4], decoder(features[:, 3:4]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (networks.Dense(4, "relu", dtype="mixed_bfloat16"), (5000, 6)),
+        (networks.Conv2D(4, 3, dtype="mixed_bfloat16"), (9, 30, 30, 6)),
+        (networks.Conv2DTranspose(4, 3, 2, dtype="mixed_bfloat16"), (9, 30, 30, 6)),
+    ],
+    ids=["dense", "convolution", "transposed convolution"],
+)
+def test_gradients_of_bfloat16_biases_are_those_of_float32(layer, shape):
+    x = tf.constant(RNG.random(shape) - 0.4, tf.float32)
+    layer.build(shape)
+    with tf.GradientTape() as tape:
+        y = layer(x)
+        upstream = tf.constant(RNG.random(y.shape) - 0.4, tf.bfloat16)
+    positive = 1 if layer.activation is keras.activations.linear else np.asarray(y > 0, float)
+    want = np.sum(np.asarray(upstream, float) * positive, tuple(range(len(shape) - 1)))
+    got = tape.gradient(y, layer.bias.value, upstream)
+    np.testing.assert_allclose(got, want, rtol=0.01)
 
 
 def test_the_embedding_is_two_relu_layers_and_a_linear_one():

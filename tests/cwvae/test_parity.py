@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from helpers import reference
 
+from cwvae.fast.model import FastCWVAE
 from cwvae.model import CWVAE
 from cwvae.video_model import training_loss
 
@@ -16,10 +17,11 @@ def mode(request):
     tf.config.run_functions_eagerly(False)
 
 
+@pytest.mark.parametrize("kind", [CWVAE, FastCWVAE], ids=["plain", "fast"])
 @pytest.mark.parametrize("name", reference.NAMES)
-def test_every_output_of_the_original(name, mode):
+def test_every_output_of_the_original(name, kind, mode):
     meta, want = reference.load(name)
-    model, video = reference.model(meta), reference.video(meta)
+    model, video = reference.model(meta, kind), reference.video(meta)
     context = meta["cfg"]["open_loop_ctx"]
 
     elbo = tf.function(lambda v: model.elbo(v, 0))(video)

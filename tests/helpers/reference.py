@@ -41,10 +41,10 @@ def video(meta: dict) -> np.ndarray:
     return (0.5 + 0.5 * waves).astype(np.float32)
 
 
-def model(meta: dict, **options) -> CWVAE:
+def model(meta: dict, kind: type[CWVAE] = CWVAE) -> CWVAE:
     """Returns our model with the formula's weights."""
     cfg = meta["cfg"]
-    ours = CWVAE(
+    ours = kind(
         levels=cfg["levels"],
         factors=(cfg["tmp_abs_factor"],) * (cfg["levels"] - 1),
         frame_size=64,
@@ -56,7 +56,6 @@ def model(meta: dict, **options) -> CWVAE:
         decoder_stddev=cfg["dec_stddev"],
         min_stddev=cfg["cell_min_stddev"],
         mean_only=cfg["cell_mean_only"],
-        **options,
     )
     names = [name for name, _ in meta["names"]]
     assign_in_original_order(ours, weights(meta), names)

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from cwvae.fast import convolutions
+from cwvae.networks import leaky_relu
 
 RNG = np.random.default_rng(0)
 
@@ -13,8 +14,16 @@ def array(*shape):
     return tf.constant(RNG.normal(size=shape), tf.float32)
 
 
-def dense(x, kernel, bias):
+def dense(activation):
+    return lambda x, kernel, bias: activation(x @ kernel + bias)
+
+
+def dense_transposed(x, kernel, bias):
     return tf.nn.leaky_relu(x @ tf.transpose(kernel) + bias, 0.2)
+
+
+def our_dense(activation, transposed=False):
+    return lambda *a: convolutions.dense(*a, activation, transposed)
 
 
 def convolution(stride):
@@ -64,7 +73,9 @@ def second_by_blocks(x, kernel, bias):
 
 
 CASES = {
-    "dense": (dense, convolutions.dense, (3, 5), (7, 5), 7),
+    "dense, linear": (dense(tf.identity), our_dense(None), (3, 5), (5, 7), 7),
+    "dense, ReLU": (dense(tf.nn.relu), our_dense(tf.nn.relu), (3, 5), (5, 7), 7),
+    "dense, transposed": (dense_transposed, our_dense(leaky_relu, True), (3, 5), (7, 5), 7),
     "stride 1": (
         convolution(1),
         lambda *a: convolutions.convolve(*a, 1),

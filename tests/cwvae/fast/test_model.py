@@ -1,0 +1,311 @@
+"""The fast kernels against the plain definition: outputs, gradients, and what they do not cover."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import tiny
+
+from cwvae import clockwork, factory, networks
+from cwvae import model as definition
+from cwvae.cell import RSSMCell, State
+from cwvae.distributions import Noise
+from cwvae.fast import cell as fast_cell
+from cwvae.fast import networks as fast_networks
+from cwvae.fast.model import FastCWVAE
+from cwvae.model import CWVAE
+from cwvae.video_model import training_loss
+
+SIZES = dict(
+    frame_size=32,
+    channels=1,
+    stochastic_size=5,
+    deterministic_size=7,
+    hidden_size=11,
+    mlp_size=13,
+    channel_multiplier=0.125,
+    decoder_stddev=0.5,
+)
+# Of the largest number in each array. bfloat16 has 8 bits, and the layers round differently.
+TOLERANCES = {"float32": 5e-5, "mixed_bfloat16": 0.04}
+RNG = np.random.default_rng(0)
+
+
+def array(*shape):
+    return tf.constant(RNG.normal(size=shape), tf.float32)
+
+
+def randomize(layer):
+    """Gives all weights a random part: biases begin as zeros, which would hide mistakes."""
+    rng = np.random.default_rng(1)
+    for weight in layer.trainable_weights:
+        weight.assign(weight + 0.1 * rng.normal(size=weight.shape))
+    return layer
+
+
+def with_gradients(function, inputs, weights):
+    """Returns the outputs of a function, and the gradients of a number made of them."""
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = tf.nest.flatten(function(*inputs))
+        total = tf.add_n([tf.reduce_sum(tf.sin(3 * output)) for output in outputs])
+    sources = [*inputs, *(weight.value for weight in weights)]
+    gradients = tape.gradient(total, sources, unconnected_gradients="zero")
+    return [*outputs, *gradients]
+
+
+def assert_equal(got, want, precision="float32"):
+    assert len(got) == len(want) > 1
+    for one, other in zip(got, want, strict=True):
+        assert one.shape == other.shape
+        assert one.dtype == other.dtype
+        scale = max(np.abs(np.asarray(other)).max(initial=0), 1e-6)
+        error = np.abs(np.asarray(one) - np.asarray(other)).max(initial=0)
+        assert error <= TOLERANCES[precision] * scale
+
+
+# Each layer.
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_encoder_and_decoder(size, channels, batch, precision):
+    options = dict(
+        frame_size=size, channels=channels, channel_multiplier=0.125, precision=precision
+    )
+    encoder = randomize(networks.FrameEncoder(**options))
+    decoder = randomize(networks.FrameDecoder(input_size=7, **options))
+    video = tf.sigmoid(array(batch, 3, size, size, channels))
+    for plain, fast, x in (
+        (encoder, fast_networks.encode, video),
+        (decoder, fast_networks.decode, array(batch, 3, 7)),
+    ):
+        want = with_gradients(plain, [x], plain.trainable_weights)
+        got = with_gradients(
+            lambda x, plain=plain, fast=fast: fast(plain, x), [x], plain.trainable_weights
+        )
+        assert_equal(got, want, precision)
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize(
+    ("batch", "length", "period"), [(2, 13, 6), (1, 1, 4), (1, 7, 1), (2, 5, 9)]
+)
+def test_embedding_mlps(batch, length, period, precision):
+    mlp = randomize(
+        networks.EmbeddingMLP(feature_size=5, hidden_size=6, precision=precision, name="mlp")
+    )
+    x, weights = array(batch, length, 5), mlp.trainable_weights
+    want = with_gradients(mlp, [x], weights)
+    assert_equal(
+        with_gradients(lambda x: fast_networks.embed(mlp, x), [x], weights), want, precision
+    )
+    want = with_gradients(lambda x: clockwork.pool(mlp(x), period), [x], weights)
+    got = with_gradients(lambda x: fast_networks.embed_pooled(mlp, x, period), [x], weights)
+    assert_equal(got, want, precision)
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+@pytest.mark.parametrize("observed", [True, False])
+@pytest.mark.parametrize(("nodes", "batch"), [(6, 2), (1, 2), (5, 1)])
+def test_the_ticks_of_a_level(nodes, batch, observed, sampled):
+    sizes = dict(stochastic_size=3, deterministic_size=4, hidden_size=5)
+    cell = randomize(
+        RSSMCell(embedding_size=6, context_size=7, min_stddev=0.1, name="cell", **sizes)
+    )
+    given = {
+        "context": array(nodes, batch, 7),
+        "embeddings": array(batch, nodes, 6) if observed else None,
+        "noise": array(nodes, batch, 3) if sampled else None,
+    }
+    names = [name for name, value in given.items() if value is not None]
+
+    def run(function):
+        def call(z, h, *inputs):
+            return function(cell, State(z, h), **given | dict(zip(names, inputs, strict=True)))
+
+        inputs = [array(batch, 3), array(batch, 4), *(given[name] for name in names)]
+        return with_gradients(call, inputs, cell.trainable_weights)
+
+    global RNG
+    results = []
+    for function in (clockwork.run_level, fast_cell.run_level):
+        RNG = np.random.default_rng(5)
+        results.append(run(function))
+    assert_equal(*reversed(results))
+
+
+# The whole model.
+
+
+def both(**options):
+    models = []
+    for kind in (CWVAE, FastCWVAE):
+        keras.utils.set_random_seed(0)
+        models.append(randomize(kind(**SIZES | options)))
+    return models
+
+
+def terms(model, video):
+    """Returns all terms of the ELBO, the loss, and the gradient of every weight."""
+    weights = model.trainable_weights
+    with tf.GradientTape() as tape:
+        elbo = model.elbo(video, 3)
+        loss = training_loss(elbo, (1.0,) * model.levels)
+    gradients = tape.gradient(loss, [w.value for w in weights], unconnected_gradients="zero")
+    return [elbo.nll, *elbo.kl, *elbo.diagnostics.values(), loss, *gradients]
+
+
+CASES = [
+    (1, (), 7, 2),
+    (2, (1,), 5, 2),
+    (2, (4,), 13, 1),
+    (3, (2, 3), 13, 2),
+    (3, (6, 6), 37, 1),
+    (4, (2, 2, 2), 9, 1),
+    (3, (3, 3), 1, 2),
+]
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize(("levels", "factors", "length", "batch"), CASES)
+def test_elbo_and_gradients(levels, factors, length, batch, precision):
+    plain, fast = both(levels=levels, factors=factors, precision=precision)
+    video = tf.sigmoid(array(batch, length, 32, 32, 1))
+    want = tf.function(lambda: terms(plain, video), autograph=False)()
+    got = tf.function(lambda: terms(fast, video), autograph=False)()
+    if precision == "float32":
+        assert_equal(got, want)
+        return
+    # Rounding adds up over ticks: the terms within a few percent, the gradient as a whole, too.
+    count = len(got) - len(plain.trainable_weights)
+    for one, other in zip(got[:count], want[:count], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0.05, atol=0.05)
+    one, other = (np.concatenate([np.ravel(g) for g in x[count:]]) for x in (got, want))
+    assert np.linalg.norm(one - other) < 0.1 * np.linalg.norm(other)
+
+
+@pytest.mark.parametrize(("levels", "factors", "length", "batch"), CASES)
+def test_reconstructions_and_predictions(levels, factors, length, batch):
+    plain, fast = both(levels=levels, factors=factors)
+    video = tf.sigmoid(array(batch, length, 32, 32, 1))
+    want, got = ([m.reconstruct(video, 3), m.predict(video, 80, 3)] for m in (plain, fast))
+    assert_equal(got, want)
+
+
+def test_other_options():
+    for options in (dict(mean_only=True), dict(kl_balance=0.3), dict(min_stddev=0.1)):
+        plain, fast = both(levels=2, factors=(3,), **options)
+        video = tf.sigmoid(array(2, 8, 32, 32, 1))
+        assert_equal(terms(fast, video), terms(plain, video))
+
+
+def test_the_plain_step_compiles_under_xla_and_agrees():
+    # Means instead of samples: XLA's random bits are not those of TensorFlow's own kernels.
+    plain, _ = both(levels=2, factors=(3,), mean_only=True)
+    video = tf.sigmoid(array(2, 7, 32, 32, 1))
+    want = tf.function(lambda: terms(plain, video), autograph=False)()
+    got = tf.function(lambda: terms(plain, video), autograph=False, jit_compile=True)()
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-3 * max(np.abs(other).max(), 1e-6))
+
+
+def test_a_clip_in_pieces_of_frames_has_the_same_gradients():
+    keras.utils.set_random_seed(0)
+    pieces = randomize(FastCWVAE(levels=2, factors=(3,), gradient_checkpointing=4, **SIZES))
+    plain, _ = both(levels=2, factors=(3,))
+    video = tf.sigmoid(array(2, 7, 32, 32, 1))
+    want = tf.function(lambda: terms(plain, video), autograph=False)()
+    got = tf.function(lambda: terms(pieces, video), autograph=False)()
+    assert_equal(got, want)
+
+
+# What they do not cover.
+
+
+def settings(kernels):
+    return tiny.settings(f"training.kernels={kernels}")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_they_cover_the_definition(precision, capsys):
+    config = tiny.settings("training.kernels=fast", f"training.precision={precision}")
+    assert factory.build(config, 0).uncovered() == []
+    assert capsys.readouterr().err == ""
+
+
+class Steeper(networks.FrameEncoder):
+    """Another activation."""
+
+    def call(self, video):
+        return tf.nn.relu(super().call(video))
+
+
+class Deeper(networks.FrameDecoder):
+    """One layer more."""
+
+    def __init__(self, *, channels, **options):
+        super().__init__(channels=channels, **options)
+        extra = networks.Conv2DTranspose(channels, 1, name="extra")
+        extra.build((None, None, None, channels))
+        self.convolutions = [*self.convolutions, extra]
+
+
+class Residual(RSSMCell):
+    """Another transition, which begins as the same one: only other weights show it."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.scale = self.add_weight((1, 1), "zeros", name="scale")
+
+    def call(self, state, context, embedding=None, noise=None):
+        tick = super().call(state, context, embedding, noise)
+        h = tick.state.deterministic + self.scale * state.deterministic
+        return tick._replace(state=tick.state._replace(deterministic=h))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "method"),
+    [
+        ("FrameEncoder", Steeper, "embed"),
+        ("FrameDecoder", Deeper, "decode"),
+        ("RSSMCell", Residual, "unroll"),
+    ],
+)
+def test_a_changed_layer_is_said_and_computed_as_it_is_defined(
+    name, changed, method, monkeypatch, capsys
+):
+    monkeypatch.setattr(definition, name, changed)
+    monkeypatch.setattr(factory, "_UNCOVERED", {})
+    plain = factory.build(settings("plain"), 0)
+    assert type(plain) is CWVAE
+    assert capsys.readouterr().err == ""
+    model = factory.build(settings("auto"), 0)
+    assert type(model) is FastCWVAE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: cwvae/fast does not compute what CWVAE.{method} defines")
+    video = tf.sigmoid(array(2, 7, 32, 32, 1))
+    randomize(model), randomize(plain)
+    assert_equal(terms(model, video), terms(plain, video))
+    assert np.abs(model.predict(video, 5, 0) - plain.predict(video, 5, 0)).max() < 1e-5
+
+
+def test_the_check_leaves_the_weights_and_the_random_state_alone():
+    model = factory.build(settings("fast"), 0)
+    before = [weight.numpy() for weight in model.weights]
+    model.uncovered()
+    for weight, array in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, array)
+    plain = factory.build(settings("plain"), 0)
+    for weight, array in zip(plain.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, array)
+
+
+def test_noise_does_not_depend_on_the_kernels():
+    plain, fast = both(levels=2, factors=(3,))
+    video = tf.sigmoid(array(2, 7, 32, 32, 1))
+    noise = Noise(tf.constant([3, 0], tf.int64))
+    for one, other in zip(plain.infer(video, noise)[0], fast.infer(video, noise)[0], strict=True):
+        np.testing.assert_allclose(one.state.stochastic, other.state.stochastic, atol=1e-5)

@@ -1,0 +1,65 @@
+"""Runs and exports made before the files moved and Keras layers owned the weights (November 2026).
+
+The folders are as that version wrote them; `expected.json` holds its scores, and what it logged
+when it resumed the runs for two more steps.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from helpers.scripts import ROOT, succeed
+
+import cwvae
+
+FOLDER = ROOT / "tests" / "golden" / "before_move"
+
+
+def numbers(tree, path=""):
+    """Returns {path: number} of what JSON holds."""
+    if isinstance(tree, dict | list):
+        pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        return {k: v for name, part in pairs for k, v in numbers(part, f"{path}/{name}").items()}
+    return {path: tree} if isinstance(tree, int | float) else {}
+
+
+def assert_equal(got, want, rtol):
+    got, want = numbers(got), numbers(want)
+    assert got.keys() == want.keys()
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], rtol=rtol, atol=1e-5, err_msg=name)
+
+
+@pytest.fixture(params=["cwvae", "svg", "vta"])
+def run(request, tmp_path):
+    """A copy of an old run's folder, and what is expected of it."""
+    folder = tmp_path / "run"
+    shutil.copytree(FOLDER / request.param, folder)
+    return folder, json.loads((folder / "expected.json").read_text())
+
+
+def test_evaluating_an_old_run_gives_its_scores(run):
+    folder, expected = run
+    succeed("eval.py", "--logdir", folder)
+    results = json.loads((folder / "eval" / "metrics.json").read_text())
+    assert_equal(results["scores"], expected["scores"], 1e-3)
+    assert_equal(results["elbo"], expected["elbo"], 1e-3)
+
+
+def test_an_old_run_resumes_with_its_optimizer(run):
+    folder, expected = run
+    more = ["--set", "training.steps=6", "--set", "training.log_every=1"]
+    succeed("train.py", "--logdir", folder, *more)
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    later = [row for row in lines if row["step"] > 4]
+    for row in later:
+        row.pop("frames_per_second", None)
+    assert_equal(later, expected["steps_after"], 1e-3)
+
+
+def test_an_old_export_holds_the_weights_of_its_run():
+    run, export = (cwvae.load(FOLDER / name) for name in ("cwvae", "cwvae_export"))
+    for one, other in zip(run.weights, export.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(run.weights) == 58
