@@ -13,14 +13,14 @@ and the decoder. In code levels count from 0, the fastest. `cwvae.fast` computes
 faster. Symbols: B batch, T frames, L levels, T_l active steps of level l.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
 from cwvae import clockwork
 from cwvae.cell import RSSMCell, State, Tick
 from cwvae.distributions import DiagGaussian, Noise
-from cwvae.networks import EmbeddingMLP, FrameDecoder, FrameEncoder, feature_size
+from cwvae.networks import embedding_mlp, feature_size, frame_decoder, frame_encoder
 from cwvae.video_model import CHUNK, Elbo, Rollout, VideoModel, as_frames, as_seed
 
 
@@ -70,22 +70,13 @@ class CWVAE(VideoModel):
         self.kl_names = tuple(f"level{level}" for level in range(levels))
         self.decoder_stddev, self.kl_balance = decoder_stddev, kl_balance
         self.mean_only = mean_only
+        self.frame_shape = (frame_size, frame_size, channels)
         state_size = stochastic_size + deterministic_size
         embedding_size = feature_size(frame_size, channel_multiplier)
-        frames = dict(
-            frame_size=frame_size,
-            channels=channels,
-            channel_multiplier=channel_multiplier,
-            precision=precision,
-        )
-        self.encoder = FrameEncoder(**frames)
+        scale = (channel_multiplier, precision)
+        self.encoder = frame_encoder(frame_size, channels, *scale)
         self.mlps = [
-            EmbeddingMLP(
-                feature_size=embedding_size,
-                hidden_size=mlp_size,
-                precision=precision,
-                name=f"level{level}_embedding",
-            )
+            embedding_mlp(embedding_size, mlp_size, precision, name=f"level{level}_embedding")
             for level in range(1, levels)
         ]
         self.cells = [
@@ -100,7 +91,7 @@ class CWVAE(VideoModel):
             )
             for level in range(levels)
         ]
-        self.decoder = FrameDecoder(input_size=state_size, **frames)
+        self.decoder = frame_decoder(frame_size, channels, state_size, *scale)
         self.built = True
 
     def elbo(
@@ -153,10 +144,10 @@ class CWVAE(VideoModel):
 
     def embed(self, video: tf.Tensor) -> list[tf.Tensor]:
         """Returns e^l of every level (Equation 4), [B, T_l, F], for float frames."""
-        features = self.encoder(video)
+        features = per_frame(self.encoder, video)
         embeddings = [features]
         for mlp, period in zip(self.mlps, clockwork.periods(self.factors)[1:], strict=True):
-            features = mlp(features)
+            features = per_frame(mlp, features)
             embeddings.append(clockwork.pool(features, period))
         return embeddings
 
@@ -167,7 +158,7 @@ class CWVAE(VideoModel):
 
     def decode(self, state: State) -> tf.Tensor:
         """Returns the means of p(x_t | s_t), [B, T, H, W, C], for states s^1 [T, B, ...]."""
-        return self.decoder(tf.transpose(state.features(), (1, 0, 2)))
+        return per_frame(self.decoder, tf.transpose(state.features(), (1, 0, 2)))
 
     @tf.function(autograph=False)
     def _reconstruct(self, video, seed, observe_levels):
@@ -219,7 +210,13 @@ class CWVAE(VideoModel):
 
     def _frames(self, video) -> tf.Tensor:
         """Returns float frames, checked to be of the model's size."""
-        return as_frames(video, self.encoder.frame_shape)
+        return as_frames(video, self.frame_shape)
+
+
+def per_frame(network: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
+    """Returns float32 outputs [B, T, ...] of a network for single frames, for x [B, T, ...]."""
+    y = network(tf.reshape(x, (-1, *x.shape[2:])))
+    return tf.cast(tf.reshape(y, (*x.shape[:2], *y.shape[1:])), tf.float32)
 
 
 def _chunk_length(slowest: int) -> int:

@@ -3,25 +3,15 @@
 The convolutions are the DCGAN-like stacks of the original (Appendix C of the paper). For frames of
 64x64 pixels their maps are 64 -> 31 -> 14 -> 6 -> 2 and 1 -> 5 -> 13 -> 30 -> 64. Frames of 32x32
 take one layer fewer, frames of 128x128 one more. With `precision="mixed_bfloat16"` the layers
-compute in bfloat16 on float32 weights. Their outputs are float32.
+compute in bfloat16 on float32 weights.
 
-Symbols: B batch, T frames, H, W, C height, width and channels of frames, F features.
+Symbols: N frames, H, W, C their height, width and channels, F features.
 """
 
 import keras
 import tensorflow as tf
 
 from cwvae.frame_sizes import halvings
-
-
-def feature_size(frame_size: int, channel_multiplier: float) -> int:
-    """Returns the length of the encoder's features: 1024 for 64x64 frames."""
-    return 4 * _filters(frame_size, channel_multiplier)[-1]
-
-
-def _filters(frame_size: int, channel_multiplier: float) -> list[int]:
-    """Returns the filters of the encoder's convolutions, the first layer first."""
-    return [int(32 * channel_multiplier * 2**i) for i in range(halvings(frame_size))]
 
 
 def leaky_relu(x: tf.Tensor) -> tf.Tensor:
@@ -37,7 +27,7 @@ class Dense(keras.layers.Dense):
     """A linear layer and an activation."""
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns [..., O] for [..., I]."""
+        """Returns [N, O] for [N, I]."""
         return self.activation(keras.ops.matmul(x, self.kernel) + self.bias)
 
 
@@ -58,100 +48,64 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):
         return self.activation(x + self.bias)
 
 
-class FrameEncoder(keras.layers.Layer):
-    """Convolutions over single frames, kernel 4 and stride 2 without padding."""
-
-    def __init__(
-        self,
-        *,
-        frame_size: int,
-        channels: int,
-        channel_multiplier: float = 1.0,
-        precision: str = "float32",
-        name: str = "encoder",
-    ):
-        super().__init__(name=name, dtype=precision, autocast=False)
-        filters = _filters(frame_size, channel_multiplier)
-        self.frame_shape = (frame_size, frame_size, channels)
-        self.convolutions = [
-            Conv2D(outputs, 4, 2, activation=leaky_relu, dtype=precision, name=f"conv{i}")
-            for i, outputs in enumerate(filters)
-        ]
-        with keras.name_scope(name):
-            for layer, inputs in zip(self.convolutions, [channels, *filters], strict=False):
-                layer.build((None, None, None, inputs))
-        self.built = True
-
-    def call(self, video: tf.Tensor) -> tf.Tensor:
-        """Returns features [B, T, F] of a video [B, T, H, W, C] in [0, 1]."""
-        x = tf.reshape(video, (-1, *self.frame_shape))
-        for convolution in self.convolutions:
-            x = convolution(x)
-        return tf.cast(tf.reshape(x, (*video.shape[:2], -1)), tf.float32)
+def feature_size(frame_size: int, channel_multiplier: float) -> int:
+    """Returns F, the length of the encoder's features: 1024 for 64x64 frames."""
+    return 4 * _filters(frame_size, channel_multiplier)[-1]
 
 
-class EmbeddingMLP(keras.layers.Layer):
-    """Maps the features of the level below to those of a level, frame by frame, before pooling."""
-
-    def __init__(
-        self, *, feature_size: int, hidden_size: int, precision: str = "float32", name: str
-    ):
-        super().__init__(name=name, dtype=precision, autocast=False)
-        sizes = (hidden_size, hidden_size, feature_size)
-        self.layers = [
-            Dense(size, activation, dtype=precision, name=f"dense{i}")
-            for i, (size, activation) in enumerate(zip(sizes, ("relu", "relu", None), strict=True))
-        ]
-        with keras.name_scope(name):
-            for layer, inputs in zip(self.layers, (feature_size, *sizes), strict=False):
-                layer.build((None, inputs))
-        self.built = True
-
-    def call(self, features: tf.Tensor) -> tf.Tensor:
-        """Returns [B, T, F] for [B, T, F]."""
-        x = features
-        for layer in self.layers:
-            x = layer(x)
-        return tf.cast(x, tf.float32)
+def _filters(frame_size: int, channel_multiplier: float) -> list[int]:
+    """Returns the filters of the encoder's convolutions, the first layer first."""
+    return [int(32 * channel_multiplier * 2**i) for i in range(halvings(frame_size))]
 
 
-class FrameDecoder(keras.layers.Layer):
-    """A linear layer, then transposed convolutions of stride 2 without padding, then tanh.
+def frame_encoder(
+    frame_size: int, channels: int, channel_multiplier: float = 1.0, precision: str = "float32"
+) -> keras.Sequential:
+    """Returns the encoder of single frames: features [N, F] for [N, H, W, C] in [0, 1]."""
+    filters = _filters(frame_size, channel_multiplier)
+    convolutions = [
+        Conv2D(outputs, 4, 2, activation=leaky_relu, dtype=precision, name=f"conv{i}")
+        for i, outputs in enumerate(filters)
+    ]
+    frames = keras.Input((frame_size, frame_size, channels))
+    return keras.Sequential([frames, *convolutions, keras.layers.Flatten()], name="encoder")
 
-    The tanh is the original's, although frames lie in [0, 1].
+
+def embedding_mlp(
+    feature_size: int, hidden_size: int, precision: str = "float32", *, name: str
+) -> keras.Sequential:
+    """Returns the map from the level below's features to a level's, before pooling, [N, F]."""
+    layers = [
+        Dense(hidden_size, "relu", dtype=precision, name="dense0"),
+        Dense(hidden_size, "relu", dtype=precision, name="dense1"),
+        Dense(feature_size, dtype=precision, name="dense2"),
+    ]
+    return keras.Sequential([keras.Input((feature_size,)), *layers], name=name)
+
+
+def frame_decoder(
+    frame_size: int,
+    channels: int,
+    input_size: int,
+    channel_multiplier: float = 1.0,
+    precision: str = "float32",
+) -> keras.Sequential:
+    """Returns the decoder: the means of frames [N, H, W, C] for [N, input_size].
+
+    It ends in the original's tanh, although frames lie in [0, 1].
     """
-
-    def __init__(
-        self,
-        *,
-        frame_size: int,
-        channels: int,
-        input_size: int,
-        channel_multiplier: float = 1.0,
-        precision: str = "float32",
-        name: str = "decoder",
-    ):
-        super().__init__(name=name, dtype=precision, autocast=False)
-        filters = [*_filters(frame_size, channel_multiplier)[-2::-1], channels]
-        kernels = [5] * (len(filters) - 2) + [6, 6]
-        width = feature_size(frame_size, channel_multiplier)
-        self.frame_shape = (frame_size, frame_size, channels)
-        self.dense = Dense(width, dtype=precision, name="dense")
-        self.convolutions = [
-            Conv2DTranspose(outputs, kernel, 2, dtype=precision, name=f"conv{i}")
-            for i, (outputs, kernel) in enumerate(zip(filters, kernels, strict=True))
-        ]
-        with keras.name_scope(name):
-            self.dense.build((None, input_size))
-            for layer, inputs in zip(self.convolutions, [width, *filters], strict=False):
-                layer.build((None, None, None, inputs))
-        self.built = True
-
-    def call(self, features: tf.Tensor) -> tf.Tensor:
-        """Returns the means of the frames [B, T, H, W, C] for features [B, T, input_size]."""
-        *hidden, last = self.convolutions
-        x = self.dense(tf.reshape(features, (-1, features.shape[-1])))[:, None, None]
-        for convolution in hidden:
-            x = leaky_relu(convolution(x))
-        frames = tf.tanh(tf.cast(last(x), tf.float32))
-        return tf.reshape(frames, (*features.shape[:2], *self.frame_shape))
+    width = feature_size(frame_size, channel_multiplier)
+    point = [Dense(width, dtype=precision, name="dense"), keras.layers.Reshape((1, 1, width))]
+    filters = [*_filters(frame_size, channel_multiplier)[-2::-1], channels]
+    kernels = [5] * (len(filters) - 2) + [6, 6]
+    activations = [leaky_relu] * (len(filters) - 1) + [None]
+    convolutions = [
+        Conv2DTranspose(outputs, kernel, 2, activation=activation, dtype=precision, name=f"conv{i}")
+        for i, (outputs, kernel, activation) in enumerate(
+            zip(filters, kernels, activations, strict=True)
+        )
+    ]
+    end = keras.layers.Activation("tanh", dtype="float32")
+    return keras.Sequential(
+        [keras.Input((input_size,)), *point, *convolutions, end], name="decoder"
+    )

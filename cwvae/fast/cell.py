@@ -6,7 +6,7 @@
 The shares of the context and the embedding in their layers, and the prior, do not depend on the
 recurrence and are computed for all ticks at once. Within the recurrence layers with split inputs
 are sliced and the heads for mean and standard deviation are one product. The gradient is that of
-`cwvae.fast.recurrence`. `tests/cwvae/fast/test_model.py` compares outputs and gradients.
+`cwvae.fast.recurrence`. `tests/cwvae/fast/test_fast_model.py` compares outputs and gradients.
 
 Symbols: N nodes, B batch, S stochastic size, D deterministic size, E hidden size.
 """

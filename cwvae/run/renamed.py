@@ -24,5 +24,12 @@ def in_keras_file(name: str) -> str:
     if match := re.fullmatch(r"(cells/\w+)/vars/(\d+)", name):
         layer, i = _IN_ORDER[int(match[2])]
         return f"{match[1]}/{layer}/vars/{i}"
-    name = re.sub(r"^encoder/convolutions/__weights", "encoder/convolutions/conv2d", name)
-    return re.sub(r"^decoder/convolutions/__weights", "decoder/convolutions/conv2d_transpose", name)
+    name = re.sub("^encoder/convolutions/__weights", "encoder/layers/conv2d", name)
+    name = re.sub("^decoder/convolutions/__weights", "decoder/layers/conv2d_transpose", name)
+    name = re.sub("^decoder/dense", "decoder/layers/dense", name)
+    # The encoder comes first among the model's stacks of layers.
+    return re.sub(
+        r"^layers/embedding_mlp(?:_(\d+))?/",
+        lambda match: f"layers/sequential_{int(match[1] or 0) + 1}/",
+        name,
+    )
