@@ -28,6 +28,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cwvae.errors import UserError
+from cwvae.run import files
 from data_loaders.pipeline import Dataset
 from data_loaders.readable import Readable
 from data_loaders.sources import SPLITS, BadVideo, Source
@@ -85,13 +86,9 @@ def summary(folder: pathlib.Path) -> dict:
 
 
 def write_summary(folder: pathlib.Path, content: dict) -> None:
-    """Writes store.json: all of it, or nothing."""
-    aside = folder / "store.json.tmp"
-    with open(aside, "w") as file:
-        json.dump({"format": FORMAT, **content, "sha256": _digest(content)}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(folder / "store.json")
+    """Writes store.json, whole or not at all."""
+    text = json.dumps({"format": FORMAT, **content, "sha256": _digest(content)}, indent=1)
+    files.write(folder / "store.json", text)
 
 
 def _digest(content: dict) -> str:
