@@ -5,16 +5,14 @@ import inspect
 import pathlib
 
 from cwvae.errors import UserError, unknown_name
-from cwvae.startup import quiet_tensorflow
 from data_loaders.generated.moving_digits import MovingDigits
 from data_loaders.generated.procedural_mazes import ProceduralMazes
 from data_loaders.options import check_split
 from data_loaders.pipeline import WINDOWS, Dataset
-from data_loaders.published import tfds_records
 from data_loaders.published.downloads import data_folder
 from data_loaders.published.kth_actions import KthActions
 from data_loaders.published.sets import Published
-from data_loaders.published.tfds_directory import TfdsDirectory, TfdsStream
+from data_loaders.published.tfds_directory import TfdsDirectory, find
 from data_loaders.sources import Source
 from data_loaders.store import preparation
 from data_loaders.store.store import Store
@@ -36,7 +34,7 @@ SOURCES = {
 GENERATORS = {"moving_digits": MovingDigits}
 
 # What `load` itself takes, beside the options of the data sets.
-_OPTIONS = ("data_dir", "store", "windows")
+_OPTIONS = ("data_dir", "windows")
 
 
 def load(name: str, split: str, **options: object) -> Dataset:
@@ -66,13 +64,11 @@ def load(name: str, split: str, **options: object) -> Dataset:
                 " through all of them; leave it at random."
             )
         dataset = GENERATORS[name](split, **_own(GENERATORS[name], options))
-    elif options.get("store", True):
+    else:
         source = open_source(name, **options)
         recipe = {"name": name, **options}
         folder = preparation.prepare(source, data_folder(options.get("data_dir")), recipe)
         dataset = Store(folder, split, source)
-    else:
-        dataset = _stream(name, split, options)
     dataset.windows = windows
     return dataset
 
@@ -106,24 +102,7 @@ def _prepared_by_tfds(source: Source, options: dict[str, object]) -> pathlib.Pat
     """Returns the folder that tensorflow-datasets has prepared of a source, if there is one."""
     if not source.in_tfds:
         return None
-    return tfds_records.find(data_folder(options.get("data_dir")), source.name)
-
-
-def _stream(name: str, split: str, options: dict[str, object]) -> TfdsStream:
-    """Returns a data set without a store; makes the folder of tensorflow-datasets if need be."""
-    source = SOURCES[name](**_own(SOURCES[name], options)) if name in SOURCES else None
-    if source is None or not source.in_tfds:
-        raise UserError(
-            f"data.store=false: {name} with these options is not a data set that"
-            " tensorflow-datasets keeps, and is read from a store only. Leave data.store=true."
-        )
-    folder = _prepared_by_tfds(source, options)
-    if folder is None:
-        with quiet_tensorflow():
-            from data_loaders.published import builders
-
-        folder = builders.build(source, data_folder(options.get("data_dir")))
-    return TfdsStream(split, folder=folder, **_own(TfdsStream, options))
+    return find(data_folder(options.get("data_dir")), source.name)
 
 
 def options_of(name: str) -> list[str]:

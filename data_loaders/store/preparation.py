@@ -27,10 +27,6 @@ from data_loaders.store.readers import Readers, open_readers
 _SECONDS_BETWEEN_SYNCS = 2.0  # At most so much work is lost with a kill.
 _SHOWN_REASONS = 5  # Why videos were left out; all of them are in a file.
 _PIECE = 2**20  # Bytes copied at a time.
-_OR_STREAM = (
-    ", or, if tensorflow-datasets holds the data already, set data.store=false to read them from"
-    " there, slower"
-)
 _ROOM = 2**26  # Bytes left free on a disk: index, and videos under way.
 
 
@@ -133,7 +129,7 @@ def _check_disk(source: Source, folder: pathlib.Path, there: int = 0) -> str:
         raise UserError(
             f"{source.name}: the prepared videos take about {size_text(size)} in {folder.parent},"
             f" where {size_text(free)} are free. Make room, or set data.data_dir to a folder on a"
-            f" larger disk{_OR_STREAM if source.in_tfds else ''}."
+            " larger disk."
         )
     return f"about {size_text(size)} in {folder} ({size_text(free)} free)"
 
