@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cwvae.errors import UserError
-from data_loaders.readable import Readable
+from data_loaders.attributes import Readable
 from data_loaders.windows import Clips, UnequalClips, chunk_numbers
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data_loaders.readable import Readable
+from data_loaders.attributes import Readable
 
 SPLITS = ("train", "test")
 

@@ -19,10 +19,10 @@ import numpy as np
 from PIL import Image
 
 from cwvae.errors import UserError
+from data_loaders.attributes import CLASSES, NOT_READABLE, Readable
 from data_loaders.generated.maze_walks import Maze, random_maze, walk
 from data_loaders.generated.raycaster import TEXTURE_SIZE, Raycaster, texture_pyramid
 from data_loaders.options import check_channels, check_split, check_whole_number
-from data_loaders.readable import CLASSES, NOT_READABLE, Readable
 from data_loaders.sources import SPLITS, Source
 from data_loaders.video.frames import FrameFormat
 

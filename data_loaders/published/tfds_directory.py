@@ -154,7 +154,9 @@ def _find_records(folder: Path, split: str) -> list[_Record]:
         except OSError as error:
             raise _damaged(folder, f"{path}: cannot be read ({error.strerror})") from error
         if at > end:
-            problem = f"record {len(found) - 1} should end at byte {at}, the file ends at byte {end}"
+            problem = (
+                f"record {len(found) - 1} should end at byte {at}, the file ends at byte {end}"
+            )
             raise _damaged(folder, f"{path}: is cut short or damaged: {problem}")
         if count is not None and len(found) != count:
             problem = f"holds {len(found)} records; dataset_info.json announces {count}"

@@ -22,7 +22,7 @@ from cwvae.errors import UserError
 from cwvae.run.files import locked
 from data_loaders.sources import SPLITS, Source
 from data_loaders.store import store
-from data_loaders.store.readers import Readers, open_readers
+from data_loaders.store.processes import Readers, open_readers
 
 _SECONDS_BETWEEN_SYNCS = 2.0  # At most so much work is lost with a kill.
 _SHOWN_REASONS = 5  # Why videos were left out; all of them are in a file.

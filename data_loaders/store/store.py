@@ -29,8 +29,8 @@ import numpy as np
 
 from cwvae.errors import UserError
 from cwvae.run import files
+from data_loaders.attributes import Readable
 from data_loaders.pipeline import Dataset
-from data_loaders.readable import Readable
 from data_loaders.sources import SPLITS, BadVideo, Source
 from data_loaders.windows import UnequalClips
 

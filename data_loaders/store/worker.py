@@ -1,4 +1,4 @@
-"""A process that reads videos for a store: `python -m data_loaders.store.worker`, see `readers.py`.
+"""A process that reads videos for a store: `python -m data_loaders.store.worker`, see `processes.py`.
 
 What to open the source with comes in as a line of JSON on stdin, and then a line for each video; a
 line goes out on stdout for each. When the process that prepares the store ends, so does stdin.
@@ -13,7 +13,7 @@ import time
 
 import data_loaders
 from cwvae.errors import UserError
-from data_loaders.store.readers import read_one
+from data_loaders.store.processes import read_one
 
 
 def main() -> None:

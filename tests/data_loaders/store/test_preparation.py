@@ -14,7 +14,7 @@ from helpers.numbered import Numbers, content
 
 import data_loaders
 from cwvae.errors import UserError
-from data_loaders.store import preparation, readers, store
+from data_loaders.store import preparation, processes, store
 from data_loaders.store.store import Store
 
 ROOT = Path(preparation.__file__).parents[2]
@@ -297,7 +297,7 @@ preparation.prepare(source, __import__("pathlib").Path({str(data_dir)!r}))
 
 
 def test_a_worker_ends_with_the_process_that_started_it(videos, tmp_path):
-    worker = readers._Worker(recipe(videos))
+    worker = processes._Worker(recipe(videos))
     worker.read("train", "train/00.npy", tmp_path / "frames")
     worker._process.stdin.close()  # As the system does for one that was killed.
     assert worker._process.wait(timeout=30) == 0
@@ -307,7 +307,7 @@ def killed_amid(videos, tmp_path, number):
     """Returns a worker, and what it says of a video that never ends when a signal ends it."""
     path = videos / "train" / "endless.npy"
     np.lib.format.open_memmap(path, "w+", np.uint8, (10**6, 8, 8, 3))  # Sparse, but for its header.
-    worker, frames = readers._Worker(recipe(videos)), tmp_path / "frames"
+    worker, frames = processes._Worker(recipe(videos)), tmp_path / "frames"
 
     def kill():
         while worker._process is None or not frames.exists():

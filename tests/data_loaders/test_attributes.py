@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from helpers.numbered import Numbers
 
+from data_loaders.attributes import CLASSES, POINTS, Readable
 from data_loaders.generated.digits import load_digits
 from data_loaders.generated.moving_digits import MovingDigits
 from data_loaders.generated.procedural_mazes import ProceduralMazes, texture_paths
-from data_loaders.readable import CLASSES, POINTS, Readable
 from data_loaders.store import preparation
 from data_loaders.store.store import Store
 
