@@ -4,8 +4,8 @@ tfds reads the folder's description and parses records. The walk from record to 
 TensorFlow's reader gives up the rest of a file at the first damaged record, and it cannot jump to
 the record of one video. Nothing here starts TensorFlow.
 
-Such a folder, `<data_dir>/<name>/<version>`, holds `dataset_info.json` and the shards of each split.
-A shard is a TFRecord file: for each record its size (uint64, little-endian), a CRC (uint32), the
+The folder, `<data_dir>/<name>/<version>`, holds `dataset_info.json` and the shards of each split. A
+shard is a TFRecord file: for each record its size (uint64, little-endian), a CRC (uint32), the
 record and its CRC (uint32). A record is one video, a `tf.train.Example` with one PNG per frame.
 CRC-32C is slow in Python, so these CRCs are not checked: each chunk of a PNG has its own.
 """
@@ -154,9 +154,7 @@ def _find_records(folder: Path, split: str) -> list[_Record]:
         except OSError as error:
             raise _damaged(folder, f"{path}: cannot be read ({error.strerror})") from error
         if at > end:
-            problem = (
-                f"record {len(found) - 1} should end at byte {at}, the file ends at byte {end}"
-            )
+            problem = f"record {len(found) - 1} should end at byte {at}, the file ends at {end}"
             raise _damaged(folder, f"{path}: is cut short or damaged: {problem}")
         if count is not None and len(found) != count:
             problem = f"holds {len(found)} records; dataset_info.json announces {count}"
@@ -245,7 +243,7 @@ def _estimate_frames(records: list[_Record]) -> int:
 
 
 def decode_png(png: bytes, number: int, channels: int) -> np.ndarray:
-    """Decodes a frame from a PNG of any kind, in 8 bits and without transparency, as TensorFlow does.
+    """Decodes any PNG to 8 bits without transparency, as TensorFlow does.
 
     Args:
       png: The content of the file.

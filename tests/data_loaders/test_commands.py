@@ -53,7 +53,7 @@ def test_prepare_info_and_check_tell_what_there_is(options, tmp_path):
     assert "--out FILE.png" in message
 
     checked = command("check", "video_folder", *options)
-    assert checked.stdout == f"{folder}: all 2 videos are whole.\n"
+    assert checked.stdout == f"{folder}: all 2 videos are intact.\n"
     path = store.frames_file(folder, "test")
     path.write_bytes(path.read_bytes()[:-1])
     message = error_of(command("prepare", "video_folder", *options).stderr)
@@ -77,7 +77,7 @@ def test_what_is_not_there_is_told_with_the_command_that_makes_it(options):
     [
         (["prepare", "gqn_mazes", "--processes", "0"], "'0' is not a number from 1"),
         (["prepare", "gqn_maze"], "did you mean 'gqn_mazes'"),
-        (["info", "moving_digits"], "is made as it is read"),
+        (["info", "moving_digits"], "is computed when it is read"),
         (["check", "video_folder"], "data.videos_dir"),
         (["check", "video_folder", "--set", "data.videos_dir=no"], "no"),
     ],

@@ -11,7 +11,7 @@ import tensorflow as tf
 import data_loaders
 from cwvae.errors import UserError
 from data_loaders.pipeline import Dataset
-from data_loaders.windows import EqualClips, UnequalClips
+from data_loaders.windows import EqualClips, Clips
 
 NUM_CLIPS, CLIP_LENGTH = 5, 13
 FRAME_SHAPE = (2, 3, 1)
@@ -65,7 +65,7 @@ def test_window_may_be_the_whole_clip():
 
 def unequal_frames():
     """The same clips, but for clip 1, of which there are three frames only, and clip 3, of none."""
-    return NumberedFrames(UnequalClips([CLIP_LENGTH, 3, CLIP_LENGTH, 0, CLIP_LENGTH]))
+    return NumberedFrames(Clips([CLIP_LENGTH, 3, CLIP_LENGTH, 0, CLIP_LENGTH]))
 
 
 def test_clips_shorter_than_a_window_are_left_out_of_batches():
@@ -148,9 +148,9 @@ def test_resumed_stream_goes_on_bit_for_bit():
 
 
 def test_too_long_window_names_both_lengths():
-    with pytest.raises(UserError, match=r"14 frames were .* at most 13 frames"):
+    with pytest.raises(UserError, match=r"windows have 14 frames, .* at most 13 frames"):
         NumberedFrames().batch(2, 14, seed=0, step=0)
-    with pytest.raises(UserError, match=r"14 frames were .* at most 13 frames"):
+    with pytest.raises(UserError, match=r"windows have 14 frames, .* at most 13 frames"):
         NumberedFrames().batches(2, 14, seed=0)
 
 

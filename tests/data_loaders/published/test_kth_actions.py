@@ -176,9 +176,12 @@ def test_what_is_left_out_and_what_is_missing_is_told(folder, tmp_path, capfd):
     source = KthActions(archives_dir=str(tmp_path), kth_sequences=True)
     source.fetch()
     notes = capfd.readouterr().err
-    assert "3 files are left out, not called like videos of their archive: person01_run" in notes
+    assert (
+        "3 files are skipped: their names are not those of videos of the archive: person01_run"
+        in notes
+    )
     assert f"{599 - 42} videos are not in the archives: person01_boxing_d2, " in notes
-    assert f"{42 - 2} videos are left out, of which {SEQUENCES} has no frames" in notes
+    assert f"{42 - 2} videos are skipped: {SEQUENCES} lists no frames of them" in notes
     assert "person13_handclapping_d3" not in notes
     assert len(source.items("train")) == 1
 
@@ -245,7 +248,7 @@ def test_a_video_of_another_size_is_a_bad_video(folder, tmp_path):
 
 def test_an_item_that_no_archive_has(folder):
     source = KthActions(archives_dir=str(folder))
-    with pytest.raises(BadVideo, match="not called like a video"):
+    with pytest.raises(BadVideo, match="not have the name of a video"):
         source.digest("train", "walk.avi")
     with pytest.raises(BadVideo, match="is not in"):
         source.digest("train", "person03_boxing_d1_uncomp.avi")

@@ -324,7 +324,7 @@ def killed_amid(videos, tmp_path, number):
 
 def test_a_video_that_crashes_the_decoder_is_left_out(videos, tmp_path):
     worker, answer = killed_amid(videos, tmp_path, signal.SIGSEGV)
-    assert answer == {"name": "train/endless.npy", "skipped": "ends the decoder with SIGSEGV"}
+    assert answer == {"name": "train/endless.npy", "skipped": "crashes the decoder with SIGSEGV"}
     assert worker.read("train", "train/00.npy", tmp_path / "frames")["frames"] == 30
     worker.close()
 

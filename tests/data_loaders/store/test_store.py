@@ -95,12 +95,12 @@ def change_summary(folder):
 
 
 DAMAGE = {
-    "frames cut": (cut_frames, r"train\.frames: has 9935 bytes, not 9936"),
+    "frames cut": (cut_frames, r"train\.frames: has 9935 bytes; its index says 9936"),
     "no frames": (lambda f: store.frames_file(f, "train").unlink(), "cannot be read"),
-    "index": (change_index, "its checksum differs"),
+    "index": (change_index, "checksum mismatch"),
     "no index": (lambda f: store.index_file(f, "train").unlink(), "cannot be read"),
     "no summary": (lambda f: (f / "store.json").write_text("{"), r"store\.json: cannot be read"),
-    "changed": (change_summary, r"store\.json: is not what was written"),
+    "changed": (change_summary, r"store\.json: checksum mismatch"),
     "newer": (lambda f: (f / "store.json").write_text('{"format": 99}'), "has format 99"),
 }
 

@@ -171,8 +171,8 @@ def test_files_that_are_no_videos(tmp_path, capfd):
     assert fault(b"", "a.mp4") == "is empty"
     (tmp_path / "a.mp4").touch()
     assert fault(tmp_path / "a.mp4", "a.mp4") == "is empty"
-    assert fault(b"Not a video.\n" * 100, "a.mp4").startswith("cannot be opened: it is no video")
-    assert fault(png(), "a.mp4").startswith("cannot be opened: it is no video")
+    assert fault(b"Not a video.\n" * 100, "a.mp4").startswith("cannot be opened: it is not a video")
+    assert fault(png(), "a.mp4").startswith("cannot be opened: it is not a video")
     assert fault(wav(), "a.mp4").startswith("has no pictures")
     assert fault(mp3_with_a_cover(), "a.mp4").startswith("has no pictures")
     assert capfd.readouterr().err == ""
@@ -212,7 +212,7 @@ def test_fragments_that_break_off_are_told(fragments):
     boundaries = [m.start() - 4 for m in re.finditer(b"moof", fragments)]
     cuts = [len(fragments) * i // 30 for i in range(1, 30)]
     told = [fault(fragments[:cut], "a.mp4") for cut in cuts if cut not in boundaries]
-    assert sum("its last fragment is not whole" in words for words in told) >= 20
+    assert sum("its last fragment is incomplete" in words for words in told) >= 20
 
 
 def test_what_no_header_tells_is_counted_on_request(fragments, tmp_path):

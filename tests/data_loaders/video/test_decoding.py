@@ -167,9 +167,7 @@ def test_times_count_from_the_first_frame(tmp_path):
 
 def test_frames_are_not_made_up(tmp_path):
     path = write_video(tmp_path / "a.mp4", counting(20), fps=25)
-    assert fault(path, path.name, fps=30) == (
-        "has 25 frames a second, fewer than data.fps asks for: 30"
-    )
+    assert fault(path, path.name, fps=30) == ("has 25 frames per second, fewer than data.fps = 30")
 
 
 def test_a_timestamp_from_nowhere(tmp_path):

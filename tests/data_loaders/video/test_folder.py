@@ -62,7 +62,7 @@ def test_what_is_not_used_is_told(tmp_path, capsys):
 
 def test_folders_that_are_nearly_called_train_and_test_are_refused(tmp_path):
     touch(tmp_path, "Train/b.npy", "Test/c.npy")
-    assert "Test: call it test/" in refusal(tmp_path)
+    assert "Test: rename it to test/" in refusal(tmp_path)
 
 
 def test_every_ending_counts_and_others_do_not(tmp_path):
@@ -137,7 +137,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
 
 
 def test_folders_without_videos(tmp_path):
-    with pytest.raises(UserError, match=r"set data\.videos_dir"):
+    with pytest.raises(UserError, match=r"data\.videos_dir is not set"):
         VideoFolder()
     assert f"{tmp_path / 'no'} does not exist" in refusal(tmp_path / "no")
     touch(tmp_path, "file")
@@ -166,7 +166,7 @@ def test_one_split_without_the_other(tmp_path, present, missing):
 def test_a_split_that_comes_out_empty(tmp_path, fraction, split):
     touch(tmp_path, *NUMBERED[:20])
     words = refusal(tmp_path, test_fraction=fraction)
-    assert f"none of the 20 videos in {tmp_path} comes out as a {split} video" in words
+    assert f"none of the 20 videos in {tmp_path} is a {split} video" in words
     assert "train/ and test/" in words
 
 

@@ -226,8 +226,8 @@ def test_damaged_arrays(tmp_path):
         words[name] = fault(tmp_path / name, name)
         assert fault(io.BytesIO(content), name) == words[name]
     assert words["a.npy"] == words["b.npz"] == "is cut short: 2 of 9 frames can be read"
-    assert all("np.save writes it" in words[f"{letter}.npy"] for letter in "cde")
-    assert "np.savez writes it" in words["f.npz"]
+    assert all("written by np.save" in words[f"{letter}.npy"] for letter in "cde")
+    assert "written by np.savez" in words["f.npz"]
     assert words["g.npz"] == "holds 2 arrays (arr_0, arr_1); expected one"
     assert "holds 0 arrays" in words["h.npz"]
     assert words["i.npy"] == words["j.npz"]
@@ -243,7 +243,7 @@ def test_an_archive_with_flipped_bits(tmp_path):
 
 def test_arrays_have_no_rate(tmp_path):
     path = saved(tmp_path / "a.npy", noise(5, 8, 8))
-    assert "leave data.fps out" in fault(path, path.name, fps=10)
+    assert "unset data.fps" in fault(path, path.name, fps=10)
 
 
 def test_names_that_are_no_videos(tmp_path):
