@@ -8,16 +8,14 @@ All images have the layout of MNIST: white ink on black, in the middle 20/28 of 
 is the number of images.
 """
 
-import contextlib
 import gzip
 import math
 import struct
-import urllib.error
-import urllib.request
 import zlib
 from pathlib import Path
 
 import numpy as np
+import requests
 
 from cwvae.errors import UserError, unknown_name
 from data_loaders.options import check_split
@@ -112,7 +110,7 @@ def _from_tfds(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray
     try:
         if not tfds.builder("mnist", data_dir=data_dir).is_prepared():
             # Without a network, tensorflow-datasets itself retries for minutes.
-            _check_reachable(_MNIST_HOST)
+            requests.head(_MNIST_HOST, timeout=10)
         data = tfds.as_numpy(tfds.load("mnist", split=split, data_dir=data_dir, batch_size=-1))
     except Exception as error:  # Network, disk and checksum failures have no common base class.
         where = data_dir or "the default folder of tensorflow-datasets (~/tensorflow_datasets)"
@@ -121,12 +119,6 @@ def _from_tfds(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray
             f"({type(error).__name__}: {error}). {_OTHER_SOURCES}"
         ) from error
     return data["image"][..., 0], data["label"]
-
-
-def _check_reachable(url: str) -> None:
-    """Raises an OSError at once if a host is unreachable; any HTTP status is fine."""
-    with contextlib.suppress(urllib.error.HTTPError):
-        urllib.request.urlopen(url, timeout=10).close()
 
 
 def _from_idx_files(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:

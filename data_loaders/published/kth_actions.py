@@ -132,13 +132,11 @@ class KthActions(ArchivedVideos):
         return found
 
     def expected_frames(self) -> int:
-        """Returns the published number, or an estimate once the archives exist."""
-        if self._missing():
-            return self.facts.num_frames
-        items = [(split, item) for split in SPLITS for item in self.items(split)]
-        if not self._ranges:
-            return sum(self.facts.frames_per_video[split] for split, _ in items)
-        return sum(last - first + 1 for first, last in (_range_of(item) for _, item in items))
+        """As in `ArchivedVideos`; exact for ranges of frames."""
+        if not self._ranges or self._missing():
+            return super().expected_frames()
+        ranges = [_range_of(item) for split in SPLITS for item in self.items(split)]
+        return sum(last - first + 1 for first, last in ranges)
 
     def read(self, split: str, item: str) -> Iterator[np.ndarray]:
         """As in `Source`. The ranges before the end of a truncated video can be read."""

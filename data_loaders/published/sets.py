@@ -212,6 +212,12 @@ class ArchivedVideos(Source):
                 file=sys.stderr,
             )
 
+    def expected_frames(self) -> int:
+        """Returns the published number, or an estimate once the archives exist."""
+        if self._missing():
+            return self.facts.num_frames
+        return sum(len(self.items(split)) * self.facts.frames_per_video[split] for split in SPLITS)
+
     def origin(self) -> dict[str, list[int]]:
         """Returns the size in bytes and the modification time in ns of each archive."""
         stats = {file: (self._folder() / file).stat() for file in self._files}
@@ -300,12 +306,6 @@ class Published(ArchivedVideos):
                 " it, or delete it to have it downloaded."
             )
         return sorted(found, key=natural_order)
-
-    def expected_frames(self) -> int:
-        """Returns the published number, or an estimate once the archive exists."""
-        if self._missing():
-            return self.facts.num_frames
-        return sum(len(self.items(split)) * self.facts.frames_per_video[split] for split in SPLITS)
 
     def _path(self) -> pathlib.Path:
         return self._folder() / next(iter(self._files))

@@ -16,7 +16,8 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+
+import tqdm
 
 from cwvae.errors import UserError
 from cwvae.run.files import locked
@@ -88,9 +89,12 @@ def _prepare(
     counts = " and ".join(f"{len(names)} {split}" for split, names in items.items())
     print(f"Preparing {source.name}, once: {counts} videos, {room}.", file=sys.stderr, flush=True)
     count = sum(map(len, items.values()))
+    done = sum(len(writer.lines) for writer in kept.values())
     with (
         open_readers(source, recipe, min(processes or _cores(), count)) as readers,
-        _progress(source.name, kept, count) as progress,
+        tqdm.tqdm(
+            total=count, initial=done, unit="video", desc=source.name, dynamic_ncols=True
+        ) as progress,
     ):
         for writer in kept.values():
             writer.run(readers, progress)
@@ -120,10 +124,7 @@ def _begin(partial: pathlib.Path, plan: dict) -> None:
 def _check_disk(source: Source, folder: pathlib.Path, there: int = 0) -> str:
     """Raises a UserError if the disk is too small; returns the space needed, in words.
 
-    Args:
-      source: The videos.
-      folder: The store, in a folder that exists.
-      there: The number of bytes of the store already on the disk.
+    `there` is the number of bytes of the store already on the disk.
     """
     size = source.expected_frames() * math.prod(source.frame_shape)
     free = shutil.disk_usage(folder.parent).free
@@ -134,15 +135,6 @@ def _check_disk(source: Source, folder: pathlib.Path, there: int = 0) -> str:
             " larger disk."
         )
     return f"about {size_text(size)} in {folder} ({size_text(free)} free)"
-
-
-@contextlib.contextmanager
-def _progress(name: str, kept: dict[str, "_Writer"], count: int) -> Iterator:
-    import tqdm
-
-    done = sum(len(writer.lines) for writer in kept.values())
-    with tqdm.tqdm(total=count, initial=done, unit="video", desc=name, dynamic_ncols=True) as bar:
-        yield bar
 
 
 class _Writer:

@@ -158,18 +158,14 @@ class Store(Dataset):
         """As in `Dataset`: those of the source."""
         return self._source.readable() if self._source else ()
 
-    def verify(self) -> Iterator[tuple[str, bool]]:
-        """Reads every byte; yields each clip's name, and whether its checksum is right."""
-        for i, line in enumerate(self._lines):
-            digest = hashlib.sha256()
-            left, offset = line["frames"] * self._frame_bytes, int(self._offsets[i])
-            while left:
-                piece = os.pread(self._file.fileno(), min(left, _PIECE), offset)
-                if not piece:
-                    break
-                digest.update(piece)
-                left, offset = left - len(piece), offset + len(piece)
-            yield line["name"], digest.hexdigest() == line["sha256"]
+    def is_intact(self, i: int) -> bool:
+        """Reads all frames of clip `i`, in pieces, and compares their checksum."""
+        digest = hashlib.sha256()
+        left, offset = self.length(i) * self._frame_bytes, int(self._offsets[i])
+        while left and (piece := os.pread(self._file.fileno(), min(left, _PIECE), offset)):
+            digest.update(piece)
+            left, offset = left - len(piece), offset + len(piece)
+        return digest.hexdigest() == self._lines[i]["sha256"]
 
     def _read_into(self, video: np.ndarray, i: int, start: int) -> None:
         memory = memoryview(video.reshape(-1))
@@ -208,8 +204,8 @@ def verify(folder: pathlib.Path) -> Iterator[tuple[str, str, bool]]:
       UserError: A file of the store is missing, or its index is damaged.
     """
     for split in SPLITS:
-        for name, intact in Store(folder, split).verify():
-            yield split, name, intact
+        data = Store(folder, split)
+        yield from ((split, data.name(i), data.is_intact(i)) for i in range(len(data)))
 
 
 def check_unchanged(source: Source, folder: pathlib.Path) -> None:

@@ -208,13 +208,7 @@ def _announced_end(
 def _at_rate(
     frames: Iterable[tuple["av.VideoFrame", float]], fps: float, video: "av.VideoStream"
 ) -> Iterator[tuple["av.VideoFrame", float]]:
-    """Yields the frames that are shown 0, 1 / fps, 2 / fps, ... seconds after the first one.
-
-    Args:
-      frames: Frames and times, in seconds.
-      fps: The target rate, in frames per second.
-      video: The stream of the frames.
-    """
+    """Yields the frames that are shown 0, 1 / fps, 2 / fps, ... seconds after the first one."""
     rate = float(video.average_rate or 0)
     if rate < (1 - _RATE_TOLERANCE) * fps:
         raise BadVideo(f"has {rate:.4g} frames per second, fewer than data.fps = {fps:g}")

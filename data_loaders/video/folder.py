@@ -136,12 +136,10 @@ class VideoFolder(Source):
             if not any(headers):  # As in recorded live streams: read one whole file.
                 some = min(items, key=lambda item: statuses[item].st_size or math.inf)
                 headers = [frames_and_rate(self._folder / some, through=True)]
-            frames = sum(self._frames_taken(*header) for header in headers if header)
-            expected += frames * len(items) / len(headers)
+            for frames, rate in filter(None, headers):
+                share = min(1, self._fps / rate) if self._fps and rate else 1
+                expected += frames * share * len(items) / len(headers)
         return math.ceil(expected)
-
-    def _frames_taken(self, frames: int, rate: float | None) -> float:
-        return frames * min(1, self._fps / rate) if self._fps and rate else frames
 
     def stamps(self) -> dict[str, str] | None:
         """Returns the size in bytes and modification time in ns of each video, by name."""

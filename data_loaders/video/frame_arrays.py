@@ -18,9 +18,7 @@ from PIL import Image
 from data_loaders.sources import BadVideo
 
 
-def array_frames(
-    stream: BinaryIO, suffix: str, path: pathlib.Path | None
-) -> Iterator[np.ndarray]:
+def array_frames(stream: BinaryIO, suffix: str, path: pathlib.Path | None) -> Iterator[np.ndarray]:
     """Reads an array written by `np.save`, or the only one in a file written by `np.savez`.
 
     Args:

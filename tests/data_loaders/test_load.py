@@ -1,4 +1,4 @@
-"""Tests of `load`: one name, wherever the data are, and what is said where they are not."""
+"""Tests of `load`: downloads, archives, folders of tfds, and messages."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def videos():
 
 @pytest.fixture(scope="module")
 def archive(videos, tmp_path_factory):
-    """moving_mnist_2digit in miniature, laid out as it is published."""
+    """A small moving_mnist_2digit with the published layout."""
     folder = tmp_path_factory.mktemp("archive")
     with zipfile.ZipFile(folder / "moving_mnist_2digit.zip", "w") as file:
         for split, part in videos.items():
@@ -60,9 +60,7 @@ def check_clips(dataset, videos, channels=1):
         np.testing.assert_array_equal(dataset.clip(i), expected)
 
 
-def test_from_the_web_into_a_store_with_a_transfer_that_is_cut(
-    archive, videos, data_dir, monkeypatch, capsys
-):
+def test_from_an_interrupted_download_to_a_store(archive, videos, data_dir, monkeypatch, capsys):
     content = archive.read_bytes()
     with serve() as server:
         server.files["/moving_mnist_2digit.zip"] = content
@@ -84,7 +82,7 @@ def test_from_the_web_into_a_store_with_a_transfer_that_is_cut(
     told = capsys.readouterr().err
     for words in ("archive.org/details/moving_mnist", "licence", "3 train and 1 test videos"):
         assert words in told
-    # All that is needed from now on is the store.
+    # From now on, only the store is needed.
     shutil.rmtree(data_dir / "downloads")
     check_clips(load(data_dir, channels=1), videos["train"])
 
@@ -113,7 +111,7 @@ def test_a_folder_of_tensorflow_datasets_is_prepared_from(tfds_dir, videos):
     check_clips(dataset, videos["train"])
 
 
-def test_windows_are_chosen_as_asked_for(archive, data_dir):
+def test_windows_are_chosen_as_configured(archive, data_dir):
     options = {"archives_dir": str(archive.parent), "channels": 1}
     dataset = load(data_dir, windows="chunks", **options)
     whole = [dataset.clip(i)[t : t + 5] for i, t in ((0, 0), (1, 0), (1, 5), (2, 0))]

@@ -1,4 +1,4 @@
-"""Tests of the tfds builders: archives in, folders out, and what goes wrong on the way."""
+"""Tests of the tfds builders: from archives to folders, and errors."""
 
 import socket
 import zipfile
@@ -21,7 +21,7 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    """Whoever tries to connect fails at once."""
+    """Makes every attempt to connect fail at once."""
 
     def refuse(*args):
         raise AssertionError(f"connects to {args[-1]}")
@@ -38,7 +38,7 @@ def some_video(folder, name, height=64, width=64):
 
 @pytest.fixture(scope="module")
 def archives_dir(tmp_path_factory):
-    """The archives of all data sets, in miniature: 11 videos for training, one for testing."""
+    """Small archives of all data sets: 11 videos for training, one for testing."""
     folder = tmp_path_factory.mktemp("archives")
     videos = [some_video(folder, f"{number}.mp4") for number in range(3)]
     for name, facts in sets.FACTS.items():
@@ -55,7 +55,7 @@ def archives_dir(tmp_path_factory):
 
 
 class FakeVideos(Published):
-    """Moving MNIST without archives: numbered videos, of which some are bad."""
+    """Moving MNIST without archives: numbered videos, some of them bad."""
 
     def __init__(self, bad=(), count=20, **options):
         super().__init__("moving_mnist_2digit", **options)
@@ -152,7 +152,7 @@ def test_tfds_load_prepares_a_data_set(archives_dir, tmp_path):
 
 @pytest.mark.parametrize("memory", ["memory", "files"])
 def test_records_keep_their_order(memory, prepare, monkeypatch):
-    if memory == "files":  # As tfds does where a data set has more than a gigabyte.
+    if memory == "files":  # As tfds does if a data set has more than a gigabyte.
         monkeypatch.setattr("tensorflow_datasets.core.shuffle.MAX_MEM_BUFFER_SIZE", 100)
     assert means(prepare(FakeVideos())) == list(range(20))
 

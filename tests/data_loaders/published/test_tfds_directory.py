@@ -36,7 +36,7 @@ def png(frame: np.ndarray | Image.Image) -> bytes:
 
 
 class _Original(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Like the original project's builders, but for where frames come from."""
+    """Like the original project's builders, except for the source of frames."""
 
     VERSION = tfds.core.Version("1.0.0")
     channels = 3
@@ -66,7 +66,7 @@ class MinerlNavigate(_Original, skip_registration=True):
 
 
 class MovingMnist_2digit(_Original, skip_registration=True):
-    """One channel, from PNGs as ffmpeg may write them: of any kind."""
+    """One channel, from PNGs of all kinds that ffmpeg may write."""
 
     channels = 1
 
@@ -93,7 +93,7 @@ def data_dir(tmp_path_factory):
 
 
 def expected(builder, data_dir, split):
-    """What tfds itself reads, in the order of the files."""
+    """Returns the videos that tfds itself reads, in the order of the files."""
     config = tfds.ReadConfig(interleave_cycle_length=1)
     data = builder(data_dir=data_dir).as_dataset(split=split, read_config=config)
     return [example["video"] for example in tfds.as_numpy(data)]
@@ -153,7 +153,7 @@ def test_any_kind_of_png_gives_one_channel(data_dir, split):
     source = open_source(find(data_dir, "moving_mnist_2digit"), "moving_mnist_2digit", 1)
     (video,) = read_all(source, split)
     (other,) = expected(MovingMnist_2digit, data_dir, split)
-    # Gray is kept to the bit; the weights of colors are rounded in another way.
+    # Gray is exact. The weights of colors are rounded differently.
     atol = 0 if split == "train" else 1
     np.testing.assert_allclose(video.astype(int), other.astype(int), rtol=0, atol=atol)
 
@@ -221,7 +221,7 @@ def test_tensorflow_is_not_needed(data_dir, no_tensorflow):
     subprocess.run([sys.executable, "-c", program], env=no_tensorflow, check=True)
 
 
-# From here on, folders that are made by hand, to be damaged.
+# Folders made by hand, to be damaged.
 
 
 def record(pngs: list[bytes], name: str = "video") -> bytes:
@@ -327,7 +327,7 @@ def test_other_features(tmp_path):
 
 
 def make_bad(case: str) -> tuple[bytes, str]:
-    """Returns a record that is not a video, and what is said of it."""
+    """Returns a record that is not a video, and the expected message."""
     pngs = [png(frame) for frame in some_frames(3, 3)]
     if case == "no example":
         return b"\x0a\xff" + bytes(9), "not a tf.train.Example"
