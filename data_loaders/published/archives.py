@@ -91,10 +91,11 @@ def _open(path: str | os.PathLike) -> _Archive:
     """Returns an archive, opened once per process and version of the file."""
     try:
         found = os.stat(path)
+        # The process is part of the key: a forked one shares the file's position with its parent.
+        return _index(pathlib.Path(path), found.st_mtime_ns, found.st_size, os.getpid())
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). {_REPLACE}") from None
-    # The process is part of the key: a forked process shares the file's position with its parent.
-    return _index(pathlib.Path(path), found.st_mtime_ns, found.st_size, os.getpid())
+        problem = error.strerror or error
+        raise UserError(f"{path}: cannot be read ({problem}). {_REPLACE}") from None
 
 
 @functools.lru_cache(maxsize=16)
@@ -106,8 +107,6 @@ def _index(path: pathlib.Path, *_: int) -> _Archive:
         raise UserError(
             f"{path}: is not a zip archive, or is cut short or damaged ({error}). {_REPLACE}"
         ) from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}). {_REPLACE}") from None
     names, found = set(), {}
     for member in file.infolist():
         parts = pathlib.PurePosixPath(member.filename).parts

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
+import data_loaders
 from cwvae.errors import UserError
-from data_loaders.published import kth_actions
-from data_loaders.published.sets import ArchivedVideos, Published
+from data_loaders.published.sets import ArchivedVideos
 from data_loaders.sources import SPLITS, BadVideo
 from data_loaders.store.store import label
 
@@ -31,6 +31,7 @@ class _Videos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Initial release."}  # noqa: RUF012 - as tfds declares it
+    SOURCE_OPTIONS = {}  # noqa: RUF012 - never changed
 
     def __init__(self, *, archives_dir: str | os.PathLike | None = None, **options: object):
         """Stores where videos come from. Nothing is downloaded yet.
@@ -49,7 +50,8 @@ class _Videos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         cls, data_dir: str | os.PathLike | None, archives_dir: str | os.PathLike | None
     ) -> ArchivedVideos:
         """Returns the videos of this data set, with the frames that its records have."""
-        return Published(cls.name, data_dir=data_dir, archives_dir=archives_dir)
+        folders = {"data_dir": data_dir, "archives_dir": archives_dir}
+        return data_loaders.SOURCES[cls.name](**folders, **cls.SOURCE_OPTIONS)
 
     def _info(self) -> tfds.core.DatasetInfo:
         facts = self._source.facts
@@ -114,14 +116,9 @@ class MovingMnist_2digit(_Videos):
 
 
 class KthActions(_Videos):
-    """`kth_actions`: whole videos, with the split and the frames that most papers use."""
+    """`kth_actions`: whole videos, squeezed to squares, with the split that most papers use."""
 
-    @classmethod
-    def make_source(
-        cls, data_dir: str | os.PathLike | None, archives_dir: str | os.PathLike | None
-    ) -> ArchivedVideos:
-        """As for the others; persons 1 to 20 are for training, frames are squeezed to squares."""
-        return kth_actions.KthActions(data_dir=data_dir, archives_dir=archives_dir, fit="squeeze")
+    SOURCE_OPTIONS = {"fit": "squeeze"}  # noqa: RUF012
 
 
 BUILDERS = {

@@ -296,7 +296,7 @@ class Published(ArchivedVideos):
         A split's folder is at the archive's root or one level below.
         """
         check_split(split)
-        path, folder = self._path(), self.facts.folders[split]
+        path, folder = self._folder() / next(iter(self._files)), self.facts.folders[split]
         videos = archives.members(path, (".mp4",))
         found = [video for video in videos if _is_in(folder, video)]
         if not found:
@@ -306,9 +306,6 @@ class Published(ArchivedVideos):
                 " it, or delete it to have it downloaded."
             )
         return sorted(found, key=natural_order)
-
-    def _path(self) -> pathlib.Path:
-        return self._folder() / next(iter(self._files))
 
     def _member(self, item: str) -> tuple[str, str]:
         return next(iter(self._files)), item

@@ -17,6 +17,7 @@ import shutil
 import sys
 import time
 
+import numpy as np
 import tqdm
 
 from cwvae.errors import UserError
@@ -271,10 +272,8 @@ def _statistics(partial: pathlib.Path, writer: _Writer) -> dict:
     lines = [line for line in writer.lines if "skipped" not in line]
     frames = [line["frames"] for line in lines]
     values = writer.bytes / len(lines[0]["sum"])  # Per channel.
-    means = [sum(column) / values for column in zip(*(line["sum"] for line in lines), strict=True)]
-    squares = [
-        sum(column) / values for column in zip(*(line["squares"] for line in lines), strict=True)
-    ]
+    mean = np.sum([line["sum"] for line in lines], 0) / values
+    variance = np.sum([line["squares"] for line in lines], 0) / values - mean**2
     index = store.index_file(partial, writer.split).read_bytes()
     return {
         "clips": len(lines),
@@ -282,11 +281,8 @@ def _statistics(partial: pathlib.Path, writer: _Writer) -> dict:
         "frames": sum(frames),
         "shortest": min(frames),
         "longest": max(frames),
-        "mean": [round(mean, 4) for mean in means],
-        "stddev": [
-            round(max(0.0, square - mean**2) ** 0.5, 4)
-            for mean, square in zip(means, squares, strict=True)
-        ],
+        "mean": mean.round(4).tolist(),
+        "stddev": np.sqrt(np.maximum(variance, 0)).round(4).tolist(),
         "index_sha256": hashlib.sha256(index).hexdigest(),
     }
 

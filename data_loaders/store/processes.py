@@ -8,6 +8,7 @@ The processes end with the main program even if it is killed.
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -126,7 +127,7 @@ def open_readers(source: Source, recipe: dict | None, count: int) -> Iterator[Re
       count: The number of processes.
     """
     if recipe is None or count <= 1:
-        yield Readers(lambda split, item, path: read_one(source, split, item, path))
+        yield Readers(functools.partial(read_one, source))
         return
     workers = [_Worker(recipe) for _ in range(count)]
     idle = queue.SimpleQueue()
@@ -146,7 +147,7 @@ def open_readers(source: Source, recipe: dict | None, count: int) -> Iterator[Re
 
     try:
         yield Readers(read, count, close)
-    finally:
+    finally:  # Again, as a thread may have restarted its worker after an abort.
         close()
 
 

@@ -168,9 +168,7 @@ def test_damaged_idx_file_is_named(idx_folder, damage):
     with pytest.raises(UserError, match=expected) as caught:
         load_digits("test", 28, digits_dir=idx_folder)
     assert str(path) in str(caught.value)
-    load_digits(
-        "train", 28, digits_dir=idx_folder
-    )  # The other split is intact.
+    load_digits("train", 28, digits_dir=idx_folder)  # The other split is intact.
 
 
 def test_missing_idx_file_or_folder_is_named(idx_folder):

@@ -289,9 +289,7 @@ def test_disk_errors_are_not_reported_as_network_errors(server, path, monkeypatc
     with pytest.raises(UserError, match="cannot be written"):
         download([f"{server.url}/a.zip"], path, SHA1)
     monkeypatch.undo()
-    download(
-        [f"{server.url}/a.zip"], path, SHA1
-    )  # Nothing is downloaded again.
+    download([f"{server.url}/a.zip"], path, SHA1)  # Nothing is downloaded again.
     assert len(server.requests) == 1
 
 

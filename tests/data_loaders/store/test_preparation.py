@@ -309,9 +309,7 @@ def test_a_worker_ends_with_the_process_that_started_it(videos, tmp_path):
 def killed_amid(videos, tmp_path, number):
     """Ends a worker by a signal during an endless video; returns it and its answer."""
     path = videos / "train" / "endless.npy"
-    np.lib.format.open_memmap(
-        path, "w+", np.uint8, (10**6, 8, 8, 3)
-    )  # A sparse file.
+    np.lib.format.open_memmap(path, "w+", np.uint8, (10**6, 8, 8, 3))  # A sparse file.
     worker, frames = processes._Worker(recipe(videos)), tmp_path / "frames"
 
     def kill():
