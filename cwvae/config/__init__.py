@@ -35,7 +35,7 @@ from cwvae.errors import UserError, unknown_name
 
 BASE = pathlib.Path(__file__).parent.parent.parent / "configs" / "base.yml"
 
-# Settings of earlier versions: the one value that still says what happens, and the advice for others.
+# Settings of earlier versions: the one value that is still accepted, and advice for all others.
 _REMOVED = {
     ("data", "store"): (
         True,
