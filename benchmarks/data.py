@@ -1,10 +1,9 @@
-"""Frames per second into batches, how they grow, and the memory of a long run over a large store.
+"""Measures the frames per second of batches, and the memory of a long run over a large store.
 
     python benchmarks/data.py [--seconds 5] [--directory /tmp]
 
-Prints Markdown tables. Stores are made of random frames (for the first table, of holes: a sparse
-file of 10 GB) in a folder that is removed at the end. They are warm: what was just written, or a
-hole, is read from memory.
+Prints Markdown tables. Stores have random frames, or for the first table are a sparse file of 10
+GB, in a folder that is removed at the end. They are warm: all reads come from memory.
 """
 
 import argparse
@@ -32,7 +31,7 @@ CLIP_BYTES = CLIP * math.prod(SHAPE)
 
 
 class Mapped(store.Store):
-    """A store that is read through a memory map, to compare."""
+    """A store that is read through a memory map, for comparison."""
 
     def __init__(self, folder: pathlib.Path, split: str):
         """Maps the frames."""
@@ -46,7 +45,7 @@ class Mapped(store.Store):
 
 
 def make_store(folder: pathlib.Path, size: float, sparse: bool = False) -> None:
-    """Writes what `Store` opens: clips of random frames, or of holes in a file, `size` bytes."""
+    """Writes a store of `size` bytes, with random frames or as a sparse file."""
     clips = max(1, int(size / CLIP_BYTES))
     lines = [json.dumps({"name": str(i), "frames": CLIP}) + "\n" for i in range(clips)]
     index = "".join(lines).encode()
@@ -64,13 +63,13 @@ def make_store(folder: pathlib.Path, size: float, sparse: bool = False) -> None:
 
 
 def resident() -> float:
-    """Returns the memory that this process holds now, in MiB."""
+    """Returns the resident memory of this process, in MiB."""
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) / 1024
 
 
 def speed(dataset: Dataset, batch: int, length: int, seconds: float) -> float:
-    """Returns the frames per second that come out of `batches`."""
+    """Returns the frames per second of `batches`."""
     stream = iter(dataset.batches(batch, length, seed=0))
     for _ in range(4):
         next(stream)
@@ -82,7 +81,7 @@ def speed(dataset: Dataset, batch: int, length: int, seconds: float) -> float:
 
 
 def print_stores(folder: pathlib.Path, seconds: float) -> None:
-    """Prints how fast stores of several sizes are read, and through a memory map."""
+    """Prints the speed of stores of several sizes, and of a memory map."""
     print(f"\n| store, batches of {BATCH} x {LENGTH} x 64x64x3 | frames/s | through a memory map |")
     print("| --- | --- | --- |")
     for size in (0.1e9, 0.5e9, 2.5e9):
@@ -97,7 +96,7 @@ def print_stores(folder: pathlib.Path, seconds: float) -> None:
 
 
 def print_digits(seconds: float) -> None:
-    """Prints how fast moving digits are drawn."""
+    """Prints the speed of moving digits."""
     print(f"\n| moving_digits, batches of {BATCH} x {LENGTH} | frames/s |\n| --- | --- |")
     options = ({}, {"channels": 3}, {"num_digits": 4}, {"frame_size": 128, "digit_size": 56})
     for changes in options:
@@ -107,7 +106,7 @@ def print_digits(seconds: float) -> None:
 
 
 def print_memory(folder: pathlib.Path, batches: int) -> None:
-    """Prints the memory that a run over a store of 10 GB holds, and with a memory map."""
+    """Prints the memory of a run over a store of 10 GB, and with a memory map."""
     make_store(folder / "sparse", 10e9, sparse=True)
     kinds = {"store": store.Store, "through a memory map": Mapped}
     times = [batches * part // 8 for part in range(1, 9)]
@@ -129,11 +128,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="per line")
-    parser.add_argument("--batches", type=int, default=2000, help="of the memory's table")
-    parser.add_argument("--directory", help="where stores are made; the system's by default")
+    parser.add_argument("--batches", type=int, default=2000, help="for the table of memory")
+    parser.add_argument("--directory", help="the folder for stores; default: the system's")
     options = parser.parse_args()
     with quiet_tensorflow():
-        import tensorflow  # noqa: F401 - so that its messages do not come between the tables
+        import tensorflow  # noqa: F401 - keeps its messages out of the tables
     with tempfile.TemporaryDirectory(dir=options.directory) as folder:
         print_memory(pathlib.Path(folder), options.batches)
         print_stores(pathlib.Path(folder), options.seconds)

@@ -1,20 +1,17 @@
-"""Videos to learn from: `load(name, split, ...)` gives any data set by its name."""
+"""Data sets of videos: `load(name, split, ...)` returns any of them by its name."""
 
 import functools
 import inspect
-import pathlib
 
 from cwvae.errors import UserError, unknown_name
-from cwvae.startup import quiet_tensorflow
 from data_loaders.generated.moving_digits import MovingDigits
 from data_loaders.generated.procedural_mazes import ProceduralMazes
 from data_loaders.options import check_split
 from data_loaders.pipeline import WINDOWS, Dataset
-from data_loaders.published import tfds_records
 from data_loaders.published.downloads import data_folder
 from data_loaders.published.kth_actions import KthActions
 from data_loaders.published.sets import Published
-from data_loaders.published.tfds_directory import TfdsDirectory, TfdsStream
+from data_loaders.published.tfds_directory import TfdsDirectory, find
 from data_loaders.sources import Source
 from data_loaders.store import preparation
 from data_loaders.store.store import Store
@@ -22,7 +19,7 @@ from data_loaders.video.folder import VideoFolder
 
 __all__ = ["Dataset", "Source", "load", "open_source"]
 
-# Data sets that are prepared into a store, and what gives their videos, called with options.
+# Data sets that are prepared into a store: the sources of their videos, called with options.
 SOURCES = {
     "minerl_navigate": functools.partial(Published, "minerl_navigate"),
     "gqn_mazes": functools.partial(Published, "gqn_mazes"),
@@ -32,27 +29,24 @@ SOURCES = {
     "procedural_mazes": ProceduralMazes,
 }
 
-# Data sets whose clips are made as they are read, called with (split, **options).
+# Data sets whose clips are computed when they are read, called with (split, **options).
 GENERATORS = {"moving_digits": MovingDigits}
 
-# What `load` itself takes, beside the options of the data sets.
-_OPTIONS = ("data_dir", "store", "windows")
+# Options of `load` itself, in addition to those of the data sets.
+_OPTIONS = ("data_dir", "windows")
 
 
 def load(name: str, split: str, **options: object) -> Dataset:
-    """Loads one split of a data set; prepares its store first, if there is none.
+    """Loads one split of a data set, after preparing its store if there is none.
 
     Args:
       name: The name of the data set, a key of `SOURCES` or `GENERATORS`.
       split: 'train' or 'test'.
-      **options: Keys of a configuration's section `data`, and `frame_size` and `channels`. Those
-        that belong to other data sets have no effect, for a configuration holds all of them.
-
-    Returns:
-      The data set.
+      **options: Keys of a configuration's section `data`, and `frame_size` and `channels`. Options
+        of other data sets have no effect, since a configuration holds all of them.
 
     Raises:
-      UserError: an unknown name, split or option, or data that are missing or damaged.
+      UserError: An unknown name, split or option, or data that are missing or damaged.
     """
     check(name, options)
     check_split(split)
@@ -62,86 +56,59 @@ def load(name: str, split: str, **options: object) -> Dataset:
     if name in GENERATORS:
         if windows == "chunks":
             raise UserError(
-                f"data.windows=chunks: clips of {name} have no end, so that no epoch would go"
-                " through all of them; leave it at random."
+                f"data.windows=chunks: {name} has too many clips for an epoch over all of them."
+                " Set data.windows=random."
             )
         dataset = GENERATORS[name](split, **_own(GENERATORS[name], options))
-    elif options.get("store", True):
+    else:
         source = open_source(name, **options)
         recipe = {"name": name, **options}
         folder = preparation.prepare(source, data_folder(options.get("data_dir")), recipe)
         dataset = Store(folder, split, source)
-    else:
-        dataset = _stream(name, split, options)
     dataset.windows = windows
     return dataset
 
 
 def open_source(name: str, **options: object) -> Source:
-    """Returns where the videos of a data set come from, before a store holds them.
+    """Returns the source that a data set's store is made from.
 
-    That is a folder which tensorflow-datasets has prepared, if there is one and no `archives_dir`
-    is named, and else what the data set was published as. Either gives the same store, but for the
-    order of the videos where the original project's builders shuffled them.
+    If tensorflow-datasets has prepared a folder and no `archives_dir` is given, it is that folder;
+    otherwise the data set as it was published. Both lead to the same store, except for the order of
+    the videos if the original project's builders shuffled them.
 
     Args:
       name: The name of the data set, a key of `SOURCES`.
       **options: As in `load`.
 
     Raises:
-      UserError: An unknown name or option, or one that does not fit.
+      UserError: An unknown name or option, or an invalid value.
     """
     check(name, options)
     if name not in SOURCES:
-        raise UserError(f"{name} is made as it is read: there is nothing to prepare.")
+        raise UserError(f"{name} is computed when it is read: there is nothing to prepare.")
     source = SOURCES[name](**_own(SOURCES[name], options))
-    folder = _prepared_by_tfds(source, options)
-    if folder is None or options.get("archives_dir") is not None:
+    if not source.in_tfds or options.get("archives_dir") is not None:
+        return source
+    folder = find(data_folder(options.get("data_dir")), source.name)
+    if folder is None:
         return source
     frames = _own(TfdsDirectory, options)
     return TfdsDirectory(name=name, folder=folder, description=source.describe(), **frames)
 
 
-def _prepared_by_tfds(source: Source, options: dict[str, object]) -> pathlib.Path | None:
-    """Returns the folder that tensorflow-datasets has prepared of a source, if there is one."""
-    if not source.in_tfds:
-        return None
-    return tfds_records.find(data_folder(options.get("data_dir")), source.name)
-
-
-def _stream(name: str, split: str, options: dict[str, object]) -> TfdsStream:
-    """Returns a data set without a store; makes the folder of tensorflow-datasets if need be."""
-    source = SOURCES[name](**_own(SOURCES[name], options)) if name in SOURCES else None
-    if source is None or not source.in_tfds:
-        raise UserError(
-            f"data.store=false: {name} with these options is not a data set that"
-            " tensorflow-datasets keeps, and is read from a store only. Leave data.store=true."
-        )
-    folder = _prepared_by_tfds(source, options)
-    if folder is None:
-        with quiet_tensorflow():
-            from data_loaders.published import builders
-
-        folder = builders.build(source, data_folder(options.get("data_dir")))
-    return TfdsStream(split, folder=folder, **_own(TfdsStream, options))
-
-
 def options_of(name: str) -> list[str]:
     """Returns the options that have an effect on a data set, by their names in `data`."""
-    source = GENERATORS.get(name) or SOURCES[name]
-    known = [option for option in inspect.signature(source).parameters if option != "split"]
-    return known if name in GENERATORS else [*_OPTIONS, *(o for o in known if o not in _OPTIONS)]
+    if name in GENERATORS:
+        return _parameters(GENERATORS[name])
+    return list(dict.fromkeys([*_OPTIONS, *_parameters(SOURCES[name])]))
 
 
 def check(name: str, options: dict[str, object]) -> None:
-    """Sees that there is such a data set, without looking for its files.
+    """Raises a UserError if there is no such data set, or an option that no data set has.
 
     Args:
       name: As for `load`.
       options: As for `load`.
-
-    Raises:
-      UserError: No such data set, or an option that none has.
     """
     names = [*GENERATORS, *SOURCES]
     if name not in names:
@@ -153,5 +120,15 @@ def check(name: str, options: dict[str, object]) -> None:
 
 
 def _own(source, options: dict[str, object]) -> dict[str, object]:
-    parameters = inspect.signature(source).parameters
-    return {key: value for key, value in options.items() if key in parameters and key != "name"}
+    known = _parameters(source)
+    return {key: value for key, value in options.items() if key in known and key != "name"}
+
+
+def _parameters(source) -> list[str]:
+    """Returns the keyword arguments of a class, including those that it passes to its bases."""
+    classes = getattr(source, "func", source).__mro__
+    own = [vars(kind)["__init__"] for kind in classes if "__init__" in vars(kind)]
+    parameters = [
+        p for function in own[:-1] for p in inspect.signature(function).parameters.values()
+    ]
+    return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]

@@ -4,7 +4,7 @@
     python -m data_loaders info gqn_mazes             counts, lengths, size, a picture of frames
     python -m data_loaders check gqn_mazes            reads every byte and compares checksums
 
-The settings are those of configs/NAME.yml, where there is such a file, and of --config and --set.
+Settings come from configs/NAME.yml if that file exists, or from --config, and from --set.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from data_loaders.sources import SPLITS
 from data_loaders.store import preparation, store
 from data_loaders.store.store import Store
 
-_SHOWN = (4, 8)  # Clips of each split, and frames of each, in the picture.
+_SHOWN = (4, 8)  # The number of clips per split, and of frames per clip, in the picture.
 _CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
 
@@ -35,15 +35,15 @@ def prepare(options: dict, processes: int | None, again: bool) -> None:
     try:
         folder = preparation.prepare(source, data_dir, options, processes, again)
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        print("Stopped. The same command resumes from here.", file=sys.stderr)
         raise
     for split in SPLITS:
-        Store(folder, split)  # One that was there may be damaged.
+        Store(folder, split)  # An existing store may be damaged.
     print(f"{folder} is ready.")
 
 
 def info(options: dict, out: str | None) -> None:
-    """Prints what a store holds, and draws a picture of it."""
+    """Prints a summary of a store, and writes a picture of some frames."""
     folder = _existing(options)
     content = store.summary(folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
@@ -52,7 +52,7 @@ def info(options: dict, out: str | None) -> None:
     print("from " + json.dumps(content["description"]))
     height, width, channels = content["frame_shape"]
     print(f"frames of {height} x {width} pixels, {channels} channel{'s' * (channels > 1)}")
-    head = "videos", "frames", "shortest", "longest", "left out"
+    head = "videos", "frames", "shortest", "longest", "skipped"
     print("      {:>8}{:>12}{:>10}{:>9}{:>10}  mean, standard deviation".format(*head))
     for split in SPLITS:
         numbers = content["splits"][split]
@@ -62,14 +62,13 @@ def info(options: dict, out: str | None) -> None:
             f"{numbers['longest']:9,}{numbers['skipped']:10,}  {mean}, {stddev}"
         )
     if any(part["skipped"] for part in content["splits"].values()):
-        print(f"left out: {folder / 'skipped.txt'}")
+        print(f"skipped: {folder / 'skipped.txt'}")
     path = pathlib.Path(out) if out else folder / "samples.png"
     try:
         _picture(folder).save(path)
-    except (OSError, ValueError) as error:  # ValueError: an ending that stands for no picture.
+    except (OSError, ValueError) as error:  # ValueError: not the extension of a picture.
         raise UserError(
-            f"{path}: the picture cannot be written there ({error}). --out FILE.png puts it"
-            " elsewhere."
+            f"{path}: the picture cannot be written there ({error}). Give another --out FILE.png."
         ) from None
     print(f"sample frames: {path}")
 
@@ -78,23 +77,23 @@ def check(options: dict) -> None:
     """Reads every byte of a store.
 
     Raises:
-      UserError: There is no store, or clips are not what they were.
+      UserError: There is no store, or clips are damaged.
     """
     folder = _existing(options)
     count = sum(part["clips"] for part in store.summary(folder)["splits"].values())
     damaged = [
         store.label(split, name)
-        for split, name, whole in tqdm.tqdm(store.verify(folder), total=count, unit="video")
-        if not whole
+        for split, name, intact in tqdm.tqdm(store.verify(folder), total=count, unit="video")
+        if not intact
     ]
     if damaged:
         shown = ", ".join(damaged[:5]) + (", ..." if len(damaged) > 5 else "")
         raise UserError(
-            f"{folder}: {len(damaged)} of {count} videos are damaged: {shown}. Prepare it anew, on"
-            f" a disk that is sound: python -m data_loaders prepare {options['name']} --again, with"
-            " the same --config and --set."
+            f"{folder}: {len(damaged)} of {count} videos are damaged: {shown}. Prepare it again, on"
+            f" a working disk: python -m data_loaders prepare {options['name']} --again, with the"
+            " same --config and --set."
         )
-    print(f"{folder}: all {count} videos are whole.")
+    print(f"{folder}: all {count} videos are intact.")
 
 
 def _existing(options: dict) -> pathlib.Path:
@@ -102,8 +101,8 @@ def _existing(options: dict) -> pathlib.Path:
     folder = store.folder_of(source, data_loaders.data_folder(options["data_dir"]))
     if not store.is_complete(folder):
         raise UserError(
-            f"{source.name}: there is no store {folder} yet. python -m data_loaders prepare"
-            f" {source.name}, with the same --config and --set, makes it."
+            f"{source.name}: there is no store {folder} yet. Make it: python -m data_loaders"
+            f" prepare {source.name}, with the same --config and --set."
         )
     try:
         store.check_unchanged(source, folder)
@@ -113,7 +112,7 @@ def _existing(options: dict) -> pathlib.Path:
 
 
 def _picture(folder: pathlib.Path) -> Image.Image:
-    """Draws frames of clips of both splits, which are spread evenly over clip and split."""
+    """Draws frames from clips of both splits, spread evenly over splits and clips."""
     rows, labels = [], []
     for split in SPLITS:
         data = Store(folder, split)
@@ -151,7 +150,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("prepare", "make the store of a data set"),
-        ("info", "say what a store holds, and draw frames of it"),
+        ("info", "summarize a store, and draw some of its frames"),
         ("check", "read every byte of a store, and compare checksums"),
     ):
         command = commands.add_parser(name, help=text)
@@ -159,10 +158,10 @@ def main() -> None:
         command.add_argument("--config", help="an experiment's YAML file, for its settings")
         command.add_argument("--set", action="append", default=[], metavar="section.key=value")
         if name == "prepare":
-            command.add_argument("--processes", type=_count, help="by default one per core")
-            command.add_argument("--again", action="store_true", help="although it is there")
+            command.add_argument("--processes", type=_count, help="default: one per core")
+            command.add_argument("--again", action="store_true", help="replace an existing store")
         if name == "info":
-            command.add_argument("--out", metavar="FILE", help="where the picture goes")
+            command.add_argument("--out", metavar="FILE", help="the picture to write")
     arguments = parser.parse_args()
     with exit_on_user_error():
         options = _options(arguments)

@@ -1,4 +1,4 @@
-"""Checks that the options of several data sets have in common."""
+"""Checks of options that several data sets share."""
 
 import numpy as np
 

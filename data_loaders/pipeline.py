@@ -1,4 +1,4 @@
-"""What every dataset is, and how it feeds training: (seed, step) -> batch.
+"""The interface of a data set, and its batches as a function of (seed, step).
 
 B is the batch size, T a number of frames, H, W and C the height, width and channels of a frame.
 """
@@ -11,55 +11,55 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cwvae.errors import UserError
-from data_loaders.readable import Readable
-from data_loaders.windows import Clips, UnequalClips, chunk_numbers
+from data_loaders.attributes import Readable
+from data_loaders.windows import Clips, chunk_numbers
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
-_ALIGNMENT = 64  # Bytes: what TensorFlow asks of a tensor's memory.
+_ALIGNMENT = 64  # Bytes. TensorFlow requires it of a tensor's memory.
 WINDOWS = ("random", "chunks")
 
 
 class Dataset(abc.ABC):
     """A sequence of video clips of one frame size, with random access to their frames.
 
-    A subclass gives the clips; batches are made here. A batch is a pure function of (seed, step):
-    a run that resumes needs its step and nothing else, and two runs with one seed see the same
-    batches. There is no shuffle buffer: windows are drawn by number, and only they are read.
+    A subclass provides the clips, this class the batches. A batch is a pure function of (seed,
+    step): a run needs only its step to resume, and two runs with the same seed see the same
+    batches. There is no shuffle buffer: windows are drawn by number, and nothing else is read.
     """
 
     # How windows are chosen; `load` sets it. 'random': any T frames of a clip, each window equally
-    # likely. 'chunks': clips are cut every T frames and each epoch goes through all pieces in an
-    # order of its own, as in the original implementation.
+    # likely. 'chunks': clips are cut every T frames and each epoch covers all pieces in another
+    # order, as in the original implementation.
     windows = "random"
 
-    # Differs where the clips do; None for those that are a function of the configuration.
+    # Differs if the clips differ; None if they are a function of the configuration.
     fingerprint: str | None = None
 
-    # The error that ended a stream of batches, since what passes through tf.data loses its type.
+    # The error that ended a stream of batches. tf.data raises it with another type.
     failure: UserError | None = None
 
     def __init__(self, clips: Clips, frame_shape: tuple[int, int, int]):
-        """Keeps how many clips there are and how long each is, and (H, W, C) of a frame."""
+        """Stores the lengths of the clips, and (H, W, C) of a frame."""
         self.clips, self.frame_shape = clips, frame_shape
 
     @abc.abstractmethod
     def clip(self, i: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        """Returns frames `start` to `start + length` of clip `i`; without a length, to its end.
+        """Returns frames of clip `i`.
 
         Args:
-          i: The clip, from 0 to `len(self) - 1`, in the order of the files.
+          i: The number of the clip, from 0, in the order of the files.
           start: The first frame.
-          length: Frames to return.
+          length: The number of frames; None for all to the end of the clip.
 
         Returns:
           uint8 [length, H, W, C].
 
         Raises:
-          IndexError: there is no clip `i`.
-          UserError: the frames asked for are not all within the clip, or cannot be read.
+          IndexError: There is no clip `i`.
+          UserError: Some of the frames are outside the clip, or cannot be read.
         """
 
     def __len__(self) -> int:
@@ -72,54 +72,53 @@ class Dataset(abc.ABC):
         return self.clips.length(i)
 
     def at_least(self, length: int) -> Sequence[int]:
-        """Returns the clips with `length` frames or more, in order.
+        """Returns the numbers of the clips with `length` frames or more, in order.
 
         Raises:
-          UserError: there is none.
+          UserError: There are none.
         """
         found = self.clips.at_least(length)
         if len(found) == 0:
             raise UserError(
-                f"windows of {length} frames were asked for, but the clips of this data set have "
-                f"at most {self.clips.longest} frames. Ask for fewer frames (training.seq_len, or "
-                "evaluation.context and evaluation.horizon), or take longer clips."
+                f"windows have {length} frames, but the clips of this data set have at most"
+                f" {self.clips.longest} frames. Set fewer frames (training.seq_len, or"
+                " evaluation.context and evaluation.horizon), or use longer clips."
             )
         return found
 
     def shorter_than(self, length: int) -> list[str]:
-        """Returns `NAME: N frames` of every clip that is shorter than a window."""
+        """Returns `NAME: N frames` for each clip that is shorter than a window."""
         if len(self.at_least(length)) == len(self):
             return []
         short = np.setdiff1d(np.arange(len(self)), self.at_least(length)).tolist()
         return [f"{self.name(i)}: {self.length(i)} frames" for i in short]
 
     def name(self, i: int) -> str:
-        """Returns what clip `i` is called, such as its file's name."""
+        """Returns the name of clip `i`, such as its file's name."""
         self._check_index(i)
         return str(i)
 
     def select(self, numbers: Sequence[int]) -> "Selection":
-        """Returns the data set of some of the clips, in the order of their numbers."""
+        """Returns a data set of the clips with these numbers, in this order."""
         return Selection(self, numbers)
 
     def attributes(
         self, i: int, start: int = 0, length: int | None = None
     ) -> dict[str, np.ndarray]:
-        """Returns what is known of the content of `clip(i, start, length)`, by name: may be {}."""
+        """Returns the known attributes of `clip(i, start, length)`, by name; may be empty."""
         del start, length
         self._check_index(i)
         return {}
 
     def readable(self) -> tuple[Readable, ...]:
-        """Returns what of the attributes can be read from a single frame: may be ()."""
+        """Returns the attributes that a single frame shows; may be empty."""
         return ()
 
     def readings(self, i: int, start: int = 0, length: int | None = None) -> dict[str, np.ndarray]:
-        """Returns what is to be read in each frame of `clip(i, start, length)`.
+        """Returns the true values of `readable()` for each frame of `clip(i, start, length)`.
 
         Returns:
-          By the name of each `readable()`: int64 [T, K] classes or float32 [T, K, 2] points, in an
-          order that means nothing.
+          By name: classes int64 [T, K] or points float32 [T, K, 2], in arbitrary order within K.
         """
         known = self.attributes(i, start, length)
         return {readable.name: readable.read(known) for readable in self.readable()}
@@ -127,20 +126,20 @@ class Dataset(abc.ABC):
     def batch(
         self, batch_size: int, length: int, seed: int, step: int, rows: range | None = None
     ) -> np.ndarray:
-        """Returns one batch of windows; clips that are shorter than a window are left out.
+        """Returns one batch of windows, skipping clips that are shorter than a window.
 
         Args:
           batch_size: B.
           length: Frames per window, T.
           seed: The seed of the run, not negative.
           step: The number of the batch, from 0.
-          rows: Which of the batch's rows to return; all without it.
+          rows: The rows of the batch to return; None for all.
 
         Returns:
           uint8 [B or len(rows), T, H, W, C], a pure function of the arguments.
 
         Raises:
-          UserError: a window longer than all clips, or an argument out of range.
+          UserError: All clips are shorter than a window, or an argument is out of range.
         """
         self._check_batch(batch_size, length, seed, step)
         if self.windows == "chunks":
@@ -172,26 +171,25 @@ class Dataset(abc.ABC):
     ) -> "tf.data.Dataset":
         """Returns the endless stream of `batch(batch_size, length, seed, n)` for n = step, ...
 
-        Batches are made ahead in the background, and come in order.
+        Batches are prefetched in the background, and come in order.
 
         Args:
           batch_size: B.
           length: Frames per window, T.
           seed: The seed of the run, not negative.
-          step: The number of the first batch: a run that stopped after `step` batches goes on
-            here.
-          shards: In how many equal parts each batch is cut, for as many devices.
-          own: The parts that come, one after the other: those of this process's devices.
+          step: The number of the first batch. A run that stopped after `step` batches resumes here.
+          shards: The number of equal parts of each batch, one per device.
+          own: The parts to return, one after the other: those of this process's devices.
 
         Returns:
           A tf.data.Dataset of uint8 [B / shards, T, H, W, C], shapes static.
 
         Raises:
-          UserError: a window longer than the clips, or an argument out of range.
+          UserError: All clips are shorter than a window, or an argument is out of range.
         """
-        import tensorflow as tf  # Here, for the datasets themselves need NumPy only.
+        import tensorflow as tf  # Only needed here: clips and batches are NumPy.
 
-        # Checked before the first batch, for errors inside tf.data lose their type and message.
+        # Checked before the first batch, since errors inside tf.data lose their type and message.
         self._check_batch(batch_size, length, seed, step)
         size = batch_size // shards
 
@@ -224,14 +222,14 @@ class Dataset(abc.ABC):
             raise IndexError(f"there is no clip {i}: this data set has {len(self)} clips, from 0.")
 
     def _window_length(self, i: int, start: int, length: int | None) -> int:
-        """Returns the frames in a window of a clip, after checking that it lies within the clip."""
+        """Returns the length of a window, after checking that it lies within the clip."""
         frames = self.length(i)
         if length is None:
             length = frames - start
         if start < 0 or length < 1 or start + length > frames:
             raise UserError(
-                f"frames {start} to {start + length} were asked for, but clip {i} of this data "
-                f"set has {frames} frames. Ask for at least one frame, within these."
+                f"frames {start} to {start + length}: clip {i} of this data set has {frames}"
+                " frames. Ask for at least one frame, within these."
             )
         return length
 
@@ -240,9 +238,9 @@ class Selection(Dataset):
     """Some clips of a data set."""
 
     def __init__(self, dataset: Dataset, numbers: Sequence[int]):
-        """Takes the clips with these numbers; `dataset` stays open."""
+        """Stores the numbers of the clips; `dataset` stays open."""
         lengths = [dataset.length(int(i)) for i in numbers]
-        super().__init__(UnequalClips(lengths), dataset.frame_shape)
+        super().__init__(Clips(lengths), dataset.frame_shape)
         self._dataset, self._numbers = dataset, numbers
         self.windows = dataset.windows
 
@@ -269,7 +267,7 @@ class Selection(Dataset):
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """Returns an uninitialised uint8 array that TensorFlow takes over without a copy of its own."""
+    """Returns an uninitialised uint8 array that TensorFlow can use without a copy."""
     size = math.prod(shape)
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     first = -memory.ctypes.data % _ALIGNMENT

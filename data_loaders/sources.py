@@ -1,9 +1,9 @@
-"""Where videos come from, before a store holds them: what every source can say and give.
+"""The interface of a source: videos from which a store is prepared.
 
-A source knows both splits. It is asked in this order: `expected_frames`; `fetch`, once; `items`;
-`digest` and `read` for every item. Those two are asked in other processes, too, of a source that
-was opened there with the same options and has fetched nothing. H, W and C are the height, width
-and channels of a frame.
+A source has both splits. The order of calls is: `expected_frames`; `fetch`, once; `items`; then
+`digest` and `read` for every item. Other processes, too, call these two, on a source that they
+opened with the same options and without `fetch`. H, W and C are the height, width and channels of a
+frame.
 """
 
 import abc
@@ -11,50 +11,50 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data_loaders.readable import Readable
+from data_loaders.attributes import Readable
 
 SPLITS = ("train", "test")
 
 
 class BadVideo(Exception):
-    """A video that cannot be used; the message says why, without the video's name."""
+    """A video that cannot be used. The message is the reason, without the video's name."""
 
 
 class Source(abc.ABC):
-    """Videos of a data set, as they were published, or as a program makes them."""
+    """Videos of a data set, published or generated."""
 
-    # Whether tensorflow-datasets may hold the same videos: those of `builders.py`.
+    # Whether a folder of tensorflow-datasets may hold the same videos; see `builders.py`.
     in_tfds = False
 
     def __init__(self, name: str, frame_size: int, channels: int):
-        """Keeps what all sources have.
+        """Stores the name and the shape of a frame.
 
         Args:
-          name: The data set's name, as in a configuration's `data.name`.
-          frame_size: H and W of the frames that `read` gives, in pixels.
-          channels: C: 1 or 3.
+          name: The data set's name, as in `data.name`.
+          frame_size: H and W of the frames that `read` yields, in pixels.
+          channels: C, 1 or 3.
         """
         self.name = name
         self.frame_shape = (frame_size, frame_size, channels)
 
     @abc.abstractmethod
     def describe(self) -> dict[str, object]:
-        """Returns all that decides which frames there are, as JSON can hold it.
+        """Returns everything that determines the frames, as values for JSON.
 
-        Two sources of one name and description give the same store.
+        Two sources with the same name and description lead to the same store.
         """
 
     @abc.abstractmethod
     def fetch(self) -> None:
-        """Gets what is not here yet, such as archives, and looks at what is.
+        """Downloads missing files, such as archives, and checks existing ones.
 
         Raises:
-          UserError: What is missing cannot be had, or what is here is damaged.
+          UserError: Files are missing and cannot be downloaded, or they are damaged.
         """
 
     @abc.abstractmethod
     def items(self, split: str) -> list[str]:
-        """Returns the names of a split's videos, in the order that they are kept in.
+        """Returns the names of a split's videos, in the order of the store.
 
         Raises:
           UserError: There are none, or they cannot be listed.
@@ -62,13 +62,13 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def expected_frames(self) -> int:
-        """Returns about how many frames both splits have together: more rather than less.
+        """Returns the approximate number of frames of both splits, rather too high than too low.
 
-        It can be asked before `fetch`, and may know better after it.
+        The result may be more exact after `fetch`.
         """
 
     def digest(self, split: str, item: str) -> str | None:
-        """Returns the SHA-256 of the bytes that a video is read from; None where there are none.
+        """Returns the SHA-256 of the bytes that a video is read from; None if it is generated.
 
         Raises:
           BadVideo: They cannot be read.
@@ -81,33 +81,32 @@ class Source(abc.ABC):
         """Yields a video's frames in order, in blocks of uint8 [n, H, W, C], n from 1 to about 100.
 
         Raises:
-          BadVideo: The video cannot be used, which may show after some of its frames only.
+          BadVideo: The video cannot be used. It may be raised after some of the frames.
         """
 
     def attributes(self, split: str, item: str) -> dict[str, np.ndarray]:
-        """Returns what is known of a video's content, by name.
+        """Returns the known attributes of a video's content, by name; may be empty.
 
-        Arrays whose first dimension is the video's length hold a value per frame. Empty where
-        nothing is known.
+        Arrays whose first dimension is the video's length hold a value per frame.
         """
         del split, item
         return {}
 
     def readable(self) -> tuple[Readable, ...]:
-        """Returns what of the attributes can be read from a single frame: may be ()."""
+        """Returns the attributes that a single frame shows; may be empty."""
         return ()
 
     def stamps(self) -> dict[str, str] | None:
-        """Returns what tells that a file has changed, such as its size and time, by its name.
+        """Returns a stamp per file, such as its size and time, that differs if the file changes.
 
-        A store remembers them, and says so where they are others later. None where nothing
-        changes, as in published archives, or where the files have gone for good.
+        A store saves them and later reports differences. None if files cannot change, as in
+        published archives, or no longer exist.
         """
         return None
 
     def origin(self) -> object:
-        """Returns what, beside `stamps`, differs once the files are others, as JSON can hold it.
+        """Returns a value for JSON that, like `stamps`, differs if the files change.
 
-        What was prepared before an interruption is kept where both are still the same.
+        An interrupted preparation is resumed only if both are still the same.
         """
         return None

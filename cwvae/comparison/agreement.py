@@ -19,7 +19,7 @@ from cwvae.evaluation.results import COPY
 
 # Settings of the data that leave the test videos as they are: where files lie, how they are read,
 # and what concerns training alone. That the files themselves differ is seen by the baselines.
-_NO_PIXELS = {"name", "data_dir", "archives_dir", "videos_dir", "store", "windows"}
+_NO_PIXELS = {"name", "data_dir", "archives_dir", "videos_dir", "windows"}
 _NO_PIXELS |= {"train_length", "train_videos", "digits_dir"}
 
 _COUNTS = ("context", "horizon", "num_videos", "num_samples")

@@ -35,6 +35,15 @@ from cwvae.errors import UserError, unknown_name
 
 BASE = pathlib.Path(__file__).parent.parent.parent / "configs" / "base.yml"
 
+# Settings of earlier versions: the one value that is still accepted, and advice for all others.
+_REMOVED = {
+    ("data", "store"): (
+        True,
+        "training without a store was removed. Delete this setting: videos are decoded once, into a"
+        " store in data.data_dir, and read from there",
+    )
+}
+
 _SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
 
 
@@ -118,8 +127,13 @@ def _resolve(given: list[_Setting], purpose: str, whose: str = "") -> Config:
     defaults += [*_settings_of_file(own)] if own.is_file() else []
     values = {}
     for setting in [*defaults, *given]:
-        _check_key(setting, sections)
+        if setting[:2] not in _REMOVED:
+            _check_key(setting, sections)
         values[setting.section, setting.key] = setting
+    for (section, key), (kept, advice) in _REMOVED.items():
+        setting = values.get((section, key))
+        if setting is not None and setting.value is not kept:
+            raise UserError(f"{setting.origin}: {section}.{key}: {advice}.")
     config = Config(
         **{
             name: section(**{key: _checked(section, name, key, values) for key in _keys(section)})

@@ -136,7 +136,6 @@ class DataConfig:
     seed: int = _within(minimum=0)
     data_dir: str | None
     archives_dir: str | None
-    store: bool
     windows: Literal["random", "chunks"]
     videos_dir: str | None
     test_fraction: float = _within(above=0, maximum=0.9)

@@ -38,7 +38,7 @@ class Network:
         """Checks what there is to read.
 
         Args:
-          readables: As `data_loaders.readable.Readable`.
+          readables: As `data_loaders.attributes.Readable`.
           frame_shape: (H, W, C).
 
         Raises:

@@ -31,7 +31,6 @@ CHANGEABLE = (
     "training.skip_limit:",
     "data.data_dir:",
     "data.archives_dir:",
-    "data.store:",
     "data.digits_dir:",
     "data.test_length:",
     "evaluation.",

@@ -1,1 +1,1 @@
-"""Videos that are generated: moving digits and walks through procedural mazes."""
+"""Generated videos: moving digits and walks through procedural mazes."""

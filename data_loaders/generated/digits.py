@@ -1,32 +1,30 @@
-"""Images of handwritten digits, the material of `moving_digits`, from one of three sources.
+"""Images of handwritten digits for `moving_digits`, from one of three sources.
 
   digits='sklearn'   the 1797 UCI digits that scikit-learn ships, 8x8, redrawn. No download.
   digits='mnist'     MNIST through `tensorflow_datasets`, which downloads it.
-  digits_dir=...     MNIST, or any set in its format, from a folder of IDX files.
+  digits_dir=...     MNIST, or any data set in its format, from a folder of IDX files.
 
-Every source is brought to one layout, that of MNIST: white ink on black, in the middle 20/28 of a
-square picture. N is the number of images.
+All images have the layout of MNIST: white ink on black, in the middle 20/28 of a square picture. N
+is the number of images.
 """
 
-import contextlib
 import gzip
 import math
 import struct
-import urllib.error
-import urllib.request
 import zlib
 from pathlib import Path
 
 import numpy as np
+import requests
 
 from cwvae.errors import UserError, unknown_name
 from data_loaders.options import check_split
 
 SOURCES = ("sklearn", "mnist")
 
-_IDX_PREFIX = {"train": "train", "test": "t10k"}  # How MNIST's own files call the two splits.
-_UBYTE = 0x08  # The IDX type code of unsigned bytes, the only one that MNIST uses.
-_MNIST_HOST = "https://storage.googleapis.com"  # Where tensorflow-datasets gets MNIST from.
+_IDX_PREFIX = {"train": "train", "test": "t10k"}  # The splits in the names of MNIST's files.
+_UBYTE = 0x08  # The IDX type code of unsigned bytes, the only one in MNIST.
+_MNIST_HOST = "https://storage.googleapis.com"  # tensorflow-datasets downloads MNIST from here.
 _OTHER_SOURCES = (
     "Set data.digits_dir to a folder of MNIST's IDX files, or data.digits=sklearn, "
     "which needs no download."
@@ -43,19 +41,19 @@ def load_digits(
     """Loads the digit images of one split. No image is in both splits.
 
     Args:
-      split: 'train' or 'test'. MNIST is split as published; of scikit-learn's digits the last 20%
+      split: 'train' or 'test'. MNIST is split as published; the last 20% of scikit-learn's digits
         are the test split.
       size: Height and width of the images, in pixels.
-      digits: 'sklearn' or 'mnist'. Not looked at where `digits_dir` is given.
+      digits: 'sklearn' or 'mnist'. Ignored if `digits_dir` is given.
       digits_dir: A folder with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the two
         `t10k-...` files, each plain or with `.gz`.
-      data_dir: Where `tensorflow_datasets` keeps MNIST; None for its default folder.
+      data_dir: The folder of `tensorflow_datasets`; None for the default.
 
     Returns:
       (images, labels): uint8 [N, size, size], from 0 (paper) to 255 (ink), and int64 [N].
 
     Raises:
-      UserError: an unknown split or source, or digits that are missing or damaged.
+      UserError: An unknown split or source, or digits that are missing or damaged.
     """
     check_split(split)
     if digits_dir is not None:
@@ -89,8 +87,8 @@ def _redraw(images: np.ndarray) -> np.ndarray:
     """Redraws [N, 8, 8] images in 0..16 as strokes with sharp edges, uint8 [N, 112, 112].
 
     Each of the 8x8 values is the share of ink in a 4x4 block of a black and white scan. Smooth
-    interpolation to a fine grid followed by a steep contrast curve recovers a plausible outline;
-    the last step, from here to the size asked for, then smooths the edges over one pixel.
+    interpolation to a fine grid and a steep contrast curve recover a plausible outline. Resizing
+    to the final size then smooths the edges over one pixel.
     """
     # MNIST's layout at four times its size: 80 pixels of digit in the middle of 112.
     framed = np.pad(images / 16, ((0, 0), (2, 2), (2, 2)))
@@ -101,7 +99,7 @@ def _redraw(images: np.ndarray) -> np.ndarray:
 
 
 def _from_tfds(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Returns MNIST from `tensorflow_datasets`, [N, 28, 28], downloading it where needed."""
+    """Returns MNIST from `tensorflow_datasets`, [N, 28, 28], downloading it if needed."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -111,8 +109,8 @@ def _from_tfds(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray
         ) from error
     try:
         if not tfds.builder("mnist", data_dir=data_dir).is_prepared():
-            # Without a network tensorflow-datasets itself gives up after minutes of retrying.
-            _check_reachable(_MNIST_HOST)
+            # Without a network, tensorflow-datasets itself retries for minutes.
+            requests.head(_MNIST_HOST, timeout=10)
         data = tfds.as_numpy(tfds.load("mnist", split=split, data_dir=data_dir, batch_size=-1))
     except Exception as error:  # Network, disk and checksum failures have no common base class.
         where = data_dir or "the default folder of tensorflow-datasets (~/tensorflow_datasets)"
@@ -121,12 +119,6 @@ def _from_tfds(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray
             f"({type(error).__name__}: {error}). {_OTHER_SOURCES}"
         ) from error
     return data["image"][..., 0], data["label"]
-
-
-def _check_reachable(url: str) -> None:
-    """Raises an OSError at once where a host cannot be reached; any answer will do."""
-    with contextlib.suppress(urllib.error.HTTPError):
-        urllib.request.urlopen(url, timeout=10).close()
 
 
 def _from_idx_files(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +135,7 @@ def _from_idx_files(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     if len(images) != len(labels):
         raise UserError(
             f"{images_file} holds {len(images)} images, but {labels_file} holds {len(labels)} "
-            "labels. The two files do not belong together: fetch both again."
+            "labels. The two files do not belong together: download both again."
         )
     return images, labels
 
@@ -155,8 +147,8 @@ def _find_idx(folder: Path, name: str) -> Path:
     problem = "has no file" if folder.is_dir() else "is not a folder; expected there:"
     raise UserError(
         f"data.digits_dir: {folder} {problem} {name} or {name}.gz. Put MNIST's four IDX files "
-        "into that folder, or leave data.digits_dir out and set data.digits=sklearn, which needs "
-        "no download."
+        "into that folder, or unset data.digits_dir and set data.digits=sklearn, which needs no "
+        "download."
     )
 
 
@@ -166,22 +158,22 @@ def _read_idx(path: Path, num_dims: int) -> np.ndarray:
     header = 4 * (1 + num_dims)
     if len(data) < header:
         raise UserError(
-            f"{path}: is cut short: {len(data)} bytes, not even a header. Fetch it again."
+            f"{path}: is cut short: {len(data)} bytes, not even a header. Download it again."
         )
     magic, *shape = struct.unpack(f">{1 + num_dims}I", data[:header])
     expected_magic = _UBYTE << 8 | num_dims
     if magic != expected_magic:
         raise UserError(
             f"{path}: is not an IDX file of bytes with {num_dims} dimensions: it begins with "
-            f"{magic:#010x}, expected {expected_magic:#010x}. Replace it by MNIST's own file."
+            f"{magic:#010x}, expected {expected_magic:#010x}. Replace it with MNIST's file."
         )
-    # math.prod, for Python's integers do not overflow on the sizes of a damaged header.
+    # math.prod: Python's integers do not overflow on the sizes of a damaged header.
     expected = header + math.prod(shape)
     if len(data) != expected:
         problem = "is cut short" if len(data) < expected else "is too long"
         raise UserError(
             f"{path}: {problem}: the header announces {expected} bytes, found {len(data)}. "
-            "Fetch it again."
+            "Download it again."
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
@@ -189,11 +181,11 @@ def _read_idx(path: Path, num_dims: int) -> np.ndarray:
 def _read_maybe_gzip(path: Path) -> bytes:
     try:
         data = path.read_bytes()
-        # Known by its first bytes, for browsers unpack a .gz file and leave its name.
+        # By content, since browsers may decompress a .gz file without renaming it.
         return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(
-            f"{path}: cannot be read ({error}). It may be cut short or damaged: fetch it again."
+            f"{path}: cannot be read ({error}). It may be damaged: download it again."
         ) from error
 
 
@@ -202,7 +194,7 @@ def _resize(images: np.ndarray, size: int) -> np.ndarray:
     if size == images.shape[1]:
         return images
     resized = np.empty((len(images), size, size), np.uint8)
-    for first in range(0, len(images), 1024):  # In pieces: MNIST in float32 would take 188 MB.
+    for first in range(0, len(images), 1024):  # All of MNIST in float32 would take 188 MB.
         piece = slice(first, first + 1024)
         resized[piece] = _to_uint8(_interpolate(images[piece], size))
     return resized
@@ -211,11 +203,11 @@ def _resize(images: np.ndarray, size: int) -> np.ndarray:
 def _interpolate(images: np.ndarray, size: int) -> np.ndarray:
     """Resamples [N, H, H] to float32 [N, size, size] with the Catmull-Rom cubic kernel.
 
-    Where the picture shrinks, the kernel is widened to the output's pixels, which removes aliasing.
+    If the picture shrinks, the kernel is widened to the output's pixels, which prevents aliasing.
     """
     num_inputs = images.shape[1]
     scale = num_inputs / size  # Input pixels per output pixel.
-    centers = (np.arange(size) + 0.5) * scale - 0.5  # Of the output pixels, in input pixels.
+    centers = (np.arange(size) + 0.5) * scale - 0.5  # Output pixels' centers, in input pixels.
     x = np.abs(centers[:, None] - np.arange(num_inputs)) / max(1, scale)  # [size, H]
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2

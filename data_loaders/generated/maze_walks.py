@@ -1,8 +1,7 @@
 """Floor plans of two rooms with a passage between them, and walks through them.
 
-Plans come from `labmaze.RandomMaze`. A walker heads for random places in a room, and after a few of
-them for the other room. It turns and walks with limited speeds and accelerations, and slides along
-what it would run into.
+Plans come from `labmaze.RandomMaze`. A walker heads for a few random places in a room, then for the
+other room. It turns and walks with limited speeds and accelerations, and slides along walls.
 
 T is a walk's length; Y and X are the cells of a floor plan.
 """
@@ -16,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 PLAN_SIZES = (7, 9, 11)  # Cells along an edge of a floor plan, walls included.
-LONGEST_PASSAGE = 5  # Cells; longer ones fill a clip with walls alone.
+LONGEST_PASSAGE = 5  # Cells. In longer passages a clip would show little but walls.
 STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
-# Cells or radians, per frame or per frame and frame.
+# Cells or radians, per frame or per frame squared.
 TOP_SPEED = (0.06, 0.09)
 SPEED_CHANGE = 0.008
 TURN_SPEED = 0.12
@@ -34,8 +33,8 @@ class Maze(NamedTuple):
 
     solid: bool [Y, X].
     room: int64 [Y, X]: 0 or 1 in the two rooms, -1 elsewhere.
-    zone: int64 [Y, X]: the nearer room, by the way on foot; 0 in walls.
-    passage: Cells (row, column) that lead from room 0 to room 1, the first and last inside of them.
+    zone: int64 [Y, X]: the nearer room, by walking distance; 0 in walls.
+    passage: Cells (row, column) from room 0 to room 1; the first and last lie in the rooms.
     """
 
     solid: np.ndarray
@@ -45,11 +44,11 @@ class Maze(NamedTuple):
 
 
 def random_maze(labmaze: ModuleType, rng: np.random.Generator, parity: int) -> Maze:
-    """Returns a floor plan; plans of parity 0 and 1 are never the same.
+    """Returns a floor plan. Plans of different parity use different seeds.
 
     Args:
-      labmaze: The package of that name.
-      rng: Where randomness comes from.
+      labmaze: The package `labmaze`.
+      rng: The source of randomness.
       parity: 0 or 1.
     """
     while True:
@@ -59,14 +58,14 @@ def random_maze(labmaze: ModuleType, rng: np.random.Generator, parity: int) -> M
             width=int(width),
             max_rooms=2,
             max_variations=2,
-            # Odd for one parity and even for the other: no maze has both.
+            # Odd for one parity, even for the other.
             random_seed=2 * int(rng.integers(2**30)) + parity,
         )
         solid = np.asarray(plan.entity_layer) == "*"
         letters = np.asarray(plan.variations_layer)
         room = np.where(letters == "A", 0, np.where(letters == "B", 1, -1))
         if not np.any(room == 1):
-            continue  # The second room did not fit.
+            continue  # There was no space for a second room.
         distances = [_distances(solid, room == k) for k in range(2)]
         zone = np.where(distances[1] < distances[0], 1, 0)
         passage = _passage(room, distances[1])
@@ -89,7 +88,7 @@ def _distances(solid: np.ndarray, start: np.ndarray) -> np.ndarray:
 
 
 def _passage(room: np.ndarray, distances: np.ndarray) -> list[tuple[int, int]]:
-    """Returns the shortest way from room 0 to where `distances` are zero, both ends included."""
+    """Returns the shortest way from room 0 to cells with distance zero, both ends included."""
     cells = np.argwhere(room == 0)
     cell = tuple(int(k) for k in cells[np.argmin(distances[room == 0])])
     way = [cell]
@@ -100,7 +99,7 @@ def _passage(room: np.ndarray, distances: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _places(maze: Maze, rng: np.random.Generator) -> Iterator[tuple[float, float]]:
-    """Yields where to go, one place (x, y) after the other, each in straight reach of the last."""
+    """Yields the walker's goals (x, y), each on a straight way from the one before."""
     here = int(rng.integers(2))
     place = (math.inf, math.inf)
     while True:
@@ -126,12 +125,12 @@ def walk(maze: Maze, rng: np.random.Generator, length: int) -> np.ndarray:
 
     Args:
       maze: The floor plan.
-      rng: Where randomness comes from.
+      rng: The source of randomness.
       length: T.
 
     Returns:
-      float64 [T, 3]: x, y and heading, as in `ProceduralMazes.attributes`. A longer walk begins as
-      a shorter one does.
+      float64 [T, 3]: x, y and heading, as in `ProceduralMazes.attributes`. A shorter walk is the
+      beginning of a longer one.
     """
     places = _places(maze, rng)
     x, y = next(places)
@@ -146,12 +145,12 @@ def walk(maze: Maze, rng: np.random.Generator, length: int) -> np.ndarray:
             goal = next(places)
         error = math.remainder(math.atan2(goal[1] - y, goal[0] - x) - heading, 2 * math.pi)
         turn += _limit(_limit(TURN_GAIN * error, TURN_SPEED) - turn, TURN_CHANGE)
-        # Whoever faces away from the goal turns on the spot: no circles around it.
+        # Facing away from the goal, the walker turns on the spot, so it never circles the goal.
         speed += _limit(top_speed * max(0.0, math.cos(error)) ** 2 - speed, SPEED_CHANGE)
         heading += turn
         x += speed * math.cos(heading)
         y += speed * math.sin(heading)
-        # A step is shorter than the clearance: it ends in an open cell.
+        # A step is shorter than the clearance, so it ends in an open cell.
         x, y = clear_of_walls(maze.solid, x, y)
     return poses
 
@@ -161,7 +160,7 @@ def _limit(value: float, bound: float) -> float:
 
 
 def clear_of_walls(solid: np.ndarray, x: float, y: float) -> tuple[float, float]:
-    """Returns the nearest place in the cell of (x, y) that is CLEARANCE away from all walls."""
+    """Returns the nearest place in the cell of (x, y) at a distance of CLEARANCE from walls."""
     column, row = math.floor(x), math.floor(y)
     near_x = -1 if x - column < CLEARANCE else 1 if x - column > 1 - CLEARANCE else 0
     near_y = -1 if y - row < CLEARANCE else 1 if y - row > 1 - CLEARANCE else 0
@@ -174,7 +173,7 @@ def clear_of_walls(solid: np.ndarray, x: float, y: float) -> tuple[float, float]
         near_y = 0
     if near_x and near_y and solid[row + near_y, column + near_x]:
         distance = math.dist((x, y), (corner_x, corner_y))
-        if 0 < distance < CLEARANCE:  # The edge of a wall that juts out.
+        if 0 < distance < CLEARANCE:  # A convex corner of a wall.
             scale = CLEARANCE / distance
             x, y = corner_x + (x - corner_x) * scale, corner_y + (y - corner_y) * scale
     return x, y

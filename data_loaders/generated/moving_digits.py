@@ -1,8 +1,8 @@
-"""Digits that drift across the frame and bounce off its edges, made on the fly.
+"""Digits that move across the frame and bounce off its edges, drawn on the fly.
 
-The Moving MNIST of the paper, as a function: frame t of clip i of a split can be computed without
-any other frame. Digit n moves on a straight line from p0 at v pixels a frame, and the line is
-folded back into the frame, which is what elastic reflection amounts to:
+This is the paper's Moving MNIST as a function: frame t of clip i can be computed without any other
+frame. A digit moves on a straight line from p0 at v pixels per frame. Folding the line back into
+the frame gives elastic reflection:
 
   p(t) = fold(p0 + v t),  fold(x) = S - |x mod 2S - S|,  S = frame_size - digit_size.
 
@@ -15,22 +15,20 @@ from typing import NamedTuple
 import numpy as np
 
 from cwvae.errors import UserError, unknown_name
+from data_loaders.attributes import CLASSES, POINTS, Readable
 from data_loaders.generated import digits as digit_images
 from data_loaders.options import check_channels, check_whole_number
 from data_loaders.pipeline import Dataset
-from data_loaders.readable import CLASSES, POINTS, Readable
 from data_loaders.sources import SPLITS
 from data_loaders.windows import EqualClips
 
 OVERLAPS = ("sum", "max")
 
-# Clips cost nothing until they are drawn. There are as many as a signed 32-bit index can name,
-# more than any run will see.
-NUM_CLIPS = 2**31 - 1
+NUM_CLIPS = 2**31 - 1  # The largest signed 32-bit index: more than any run will see.
 
 
 class _Motion(NamedTuple):
-    """What clip i is made from: image numbers [N], p0 [N, 2] and v [N, 2], as (row, column)."""
+    """The parameters of a clip: image numbers [N], p0 [N, 2] and v [N, 2], as (row, column)."""
 
     indices: np.ndarray
     origin: np.ndarray
@@ -63,19 +61,20 @@ class MovingDigits(Dataset):
           split: 'train' or 'test': different digits, and different motions for the same seed.
           frame_size: H and W, in pixels.
           channels: C: 1, or 3 for the same gray picture three times.
-          seed: Chooses the clips, not negative.
+          seed: The seed of the clips, not negative.
           num_digits: Digits in each clip, N.
           digit_size: Height and width of a digit image, in pixels; less than `frame_size`.
-          speed: (lowest, highest), in pixels a frame. Each digit keeps its speed, drawn uniformly.
-          overlap: What digits do where they cross: 'sum', clipped at 255, or 'max'.
-          digits: Where digit images come from; see `digits.load_digits`, as for the next two.
-          digits_dir: A folder of MNIST's IDX files, in place of `digits`.
-          data_dir: The folder of `tensorflow_datasets`, for digits='mnist'.
+          speed: (lowest, highest), in pixels per frame. Each digit has a constant speed, drawn
+            uniformly.
+          overlap: How crossing digits are combined: 'sum', clipped at 255, or 'max'.
+          digits: The source of digit images; see `load_digits`.
+          digits_dir: See `load_digits`.
+          data_dir: See `load_digits`.
           train_length: Frames per clip of the train split.
           test_length: Frames per clip of the test split.
 
         Raises:
-          UserError: an option out of range, or digits that are missing or damaged.
+          UserError: An option out of range, or digits that are missing or damaged.
         """
         for name, value, least in (
             ("model.frame_size", frame_size, 2),
@@ -88,8 +87,8 @@ class MovingDigits(Dataset):
             check_whole_number(name, value, least)
         if digit_size >= frame_size:
             raise UserError(
-                f"digits of {digit_size} pixels (data.digit_size) have no room to move in frames "
-                f"of {frame_size} pixels (model.frame_size). Make the digits smaller."
+                f"data.digit_size: digits of {digit_size} pixels cannot move in frames of"
+                f" {frame_size} pixels (model.frame_size). Make the digits smaller."
             )
         check_channels(channels)
         if overlap not in OVERLAPS:
@@ -108,7 +107,7 @@ class MovingDigits(Dataset):
         super().__init__(clips, (frame_size, frame_size, channels))
 
     def clip(self, i: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        """As in `Dataset`. Only the frames asked for are drawn, digits at whole pixels."""
+        """As in `Dataset`. Digits are drawn at whole pixels."""
         length = self._window_length(i, start, length)
         motion = self._motion(i)
         positions, _ = self._trajectory(motion, start, length)
@@ -121,19 +120,19 @@ class MovingDigits(Dataset):
     def attributes(
         self, i: int, start: int = 0, length: int | None = None
     ) -> dict[str, np.ndarray]:
-        """Returns what `clip(i, start, length)` shows.
+        """Returns the attributes of `clip(i, start, length)`.
 
         Args:
-          i: The clip.
+          i: The number of the clip.
           start: The first frame.
-          length: Frames, T; without it, to the end of the clip.
+          length: The number of frames, T; None for all to the end of the clip.
 
         Returns:
           digits: int64 [N], the class of each digit, 0 to 9.
           indices: int64 [N], the number of its image in `load_digits` of this split.
           positions: float32 [T, N, 2], row and column of its image's top left corner, in pixels;
             the clip shows it at the nearest whole pixel.
-          velocities: float32 [T, N, 2], rows and columns per frame, at the moment of the frame.
+          velocities: float32 [T, N, 2], rows and columns per frame, at the time of the frame.
         """
         length = self._window_length(i, start, length)
         motion = self._motion(i)
@@ -146,7 +145,7 @@ class MovingDigits(Dataset):
         }
 
     def readable(self) -> tuple[Readable, ...]:
-        """Returns the digits, and where the centers of their images are drawn, at whole pixels."""
+        """Returns the digits, and the centers of their images at whole pixels."""
         count = self._num_digits
 
         def digits(known: dict[str, np.ndarray]) -> np.ndarray:
@@ -162,7 +161,7 @@ class MovingDigits(Dataset):
 
     def _motion(self, i: int) -> _Motion:
         self._check_index(i)
-        # The spawn key keeps (split, i) apart from every seed, however large.
+        # With a spawn key, no (split, i) collides with another seed.
         key = (SPLITS.index(self._split), int(i))
         rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
         indices = rng.integers(len(self._images), size=self._num_digits)
@@ -179,14 +178,14 @@ class MovingDigits(Dataset):
         t = np.arange(start, start + length)[:, None, None]
         phase = np.mod(motion.origin + motion.velocity * t, 2 * self._room)
         positions = self._room - np.abs(phase - self._room)
-        # In the second half of its period a digit is on its way back.
+        # In the second half of its period, a digit moves back.
         velocities = np.where(phase < self._room, motion.velocity, -motion.velocity)
         return positions.astype(np.float32), velocities.astype(np.float32)
 
     def _draw(self, index: int, corners: np.ndarray) -> np.ndarray:
         """Draws one digit with its top left corner at `corners` [T, 2], as uint8 [T, H, W]."""
-        # The digit lies in the middle of a black canvas; the part of the canvas that is seen
-        # through a frame-sized window moves opposite to the digit. One copy draws all frames.
+        # The digit is in the middle of a black canvas, and frames are windows of the canvas that
+        # move in the opposite direction. One copy draws all frames.
         canvas = np.pad(self._images[index], self._room)
         windows = np.lib.stride_tricks.sliding_window_view(canvas, self.frame_shape[:2])
         offsets = self._room - corners
@@ -194,7 +193,7 @@ class MovingDigits(Dataset):
 
 
 def _corners(positions: np.ndarray) -> np.ndarray:
-    """Returns where digits at these positions are drawn."""
+    """Returns the whole pixels at which digits with these positions are drawn."""
     return np.rint(positions)
 
 
@@ -205,16 +204,16 @@ def _checked_speed(speed: Sequence[float]) -> tuple[float, float]:
         low, high = np.nan, np.nan
     if not 0 <= low <= high < np.inf:
         raise UserError(
-            f"data.speed is {speed!r}; expected the lowest and the highest speed in pixels a "
-            "frame, such as [2, 6]."
+            f"data.speed is {speed!r}; expected the lowest and the highest speed in pixels per"
+            " frame, such as [2, 6]."
         )
     return low, high
 
 
 def _merge(frames: np.ndarray, other: np.ndarray, overlap: str) -> None:
-    """Puts the digit of `other` into `frames`, in place; both uint8 [T, H, W], `other` is spent."""
+    """Adds a digit to `frames` in place; both uint8 [T, H, W]. Overwrites `other`, too."""
     if overlap == "max":
         np.maximum(frames, other, out=frames)
     else:
-        np.minimum(other, 255 - frames, out=other)  # What is left up to white: no overflow below.
+        np.minimum(other, 255 - frames, out=other)  # So the sum cannot overflow.
         frames += other

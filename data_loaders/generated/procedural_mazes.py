@@ -1,8 +1,8 @@
-"""First-person walks through random mazes of two rooms: a stand-in for GQN Mazes.
+"""First-person walks through random mazes of two rooms: a substitute for GQN Mazes.
 
-The floor plans and the pictures on walls, floors and sky come from the package `labmaze`, a part of
-DeepMind Lab, which drew the mazes of GQN (Eslami et al., 2018). Each room has a wall and a floor
-texture of its own; the passage between them is dressed as the room that is nearer.
+Floor plans and textures come from the package `labmaze`, a part of DeepMind Lab, with which the
+mazes of GQN (Eslami et al., 2018) were made. Each room has its own wall and floor texture. The
+passage between them has the textures of the nearer room.
 
 A clip is a pure function of (seed, split, number), and its beginning does not depend on its length.
 T is a video's length; H, W and C are as in `sources.py`.
@@ -19,21 +19,21 @@ import numpy as np
 from PIL import Image
 
 from cwvae.errors import UserError
+from data_loaders.attributes import CLASSES, NOT_READABLE, Readable
 from data_loaders.generated.maze_walks import Maze, random_maze, walk
 from data_loaders.generated.raycaster import TEXTURE_SIZE, Raycaster, texture_pyramid
 from data_loaders.options import check_channels, check_split, check_whole_number
-from data_loaders.readable import CLASSES, NOT_READABLE, Readable
 from data_loaders.sources import SPLITS, Source
 from data_loaders.video.frames import FrameFormat
 
-# Raised whenever the same options come to give other frames.
+# Bump when the same options would give different frames.
 VERSION = 1
 
 BLOCK = 100  # Frames per block that `read` yields.
 
 
 class _Clip(NamedTuple):
-    """What clip i is made of, as in `ProceduralMazes.attributes`."""
+    """The parameters of a clip, as in `ProceduralMazes.attributes`."""
 
     maze: Maze
     walls: np.ndarray
@@ -56,19 +56,19 @@ class ProceduralMazes(Source):
         train_length: int = 300,
         test_length: int = 300,
     ):
-        """Checks the options; nothing is made yet.
+        """Checks the options.
 
         Args:
           frame_size: H and W, in pixels.
           channels: C: 3, or 1 for the luma of the same pictures.
-          seed: Chooses the videos, not negative.
+          seed: The seed of the videos, not negative.
           train_videos: Videos of the train split.
           test_videos: Videos of the test split, in other mazes.
           train_length: Frames per video of the train split.
           test_length: Frames per video of the test split.
 
         Raises:
-          UserError: an option out of range.
+          UserError: An option out of range.
         """
         for name, value, least in (
             ("model.frame_size", frame_size, 2),
@@ -98,11 +98,7 @@ class ProceduralMazes(Source):
         }
 
     def fetch(self) -> None:
-        """Makes sure that the package `labmaze` is there.
-
-        Raises:
-          UserError: It is not.
-        """
+        """Checks that the package `labmaze` is installed; raises a UserError if it is not."""
         _labmaze()
 
     def items(self, split: str) -> list[str]:
@@ -111,15 +107,11 @@ class ProceduralMazes(Source):
         return [f"{i:06d}" for i in range(self._videos[split])]
 
     def expected_frames(self) -> int:
-        """Returns how many frames both splits have together, exactly."""
+        """Returns the exact number of frames of both splits."""
         return sum(self._videos[split] * self._lengths[split] for split in SPLITS)
 
     def read(self, split: str, item: str) -> Iterator[np.ndarray]:
-        """As in `Source`.
-
-        Raises:
-          UserError: the package `labmaze` is missing.
-        """
+        """As in `Source`; raises a UserError if the package `labmaze` is missing."""
         clip = self._clip(split, item)
         raycaster = Raycaster(
             clip.maze.solid,
@@ -134,22 +126,22 @@ class ProceduralMazes(Source):
             yield self._format.convert(frames)
 
     def attributes(self, split: str, item: str) -> dict[str, np.ndarray]:
-        """Returns what a video shows, without drawing it.
+        """Returns a video's attributes without drawing it.
 
         Args:
           split: 'train' or 'test'.
-          item: The video, one of `items(split)`.
+          item: The number of the video, one of `items(split)`.
 
         Returns:
           pose: float32 [T, 3]: x and y in cells of the floor plan, to the right and down, and the
-            heading in radians, which grows clockwise from 0, along x, without jumps at full turns.
+            heading in radians, 0 along x, growing clockwise, without jumps at full turns.
           room: int64 [T]: 0 or 1, or -1 in the passage between the rooms.
-          wall_textures: int64 [2], of each room, in the order of `texture_paths('wall')`.
-          floor_textures: int64 [2], of each room, in the order of `texture_paths('floor')`.
-          sky: int64 [], in the order of `labmaze.assets.SKY_STYLES`.
+          wall_textures: int64 [2], an index into `texture_paths('wall')` per room.
+          floor_textures: int64 [2], an index into `texture_paths('floor')` per room.
+          sky: int64 [], an index into `labmaze.assets.SKY_STYLES`.
 
         Raises:
-          UserError: the package `labmaze` is missing.
+          UserError: The package `labmaze` is missing.
         """
         clip = self._clip(split, item)
         column, row = clip.pose[:, :2].astype(int).T
@@ -164,10 +156,10 @@ class ProceduralMazes(Source):
     def readable(self) -> tuple[Readable, ...]:
         """Returns the wall and floor texture of the room that the camera is in, if it is in one.
 
-        The sky is left out: many frames show none of it.
+        The sky is not among them, since many frames do not show it.
 
         Raises:
-          UserError: the package `labmaze` is missing.
+          UserError: The package `labmaze` is missing.
         """
         return tuple(
             Readable(
@@ -183,7 +175,7 @@ class ProceduralMazes(Source):
 
     def _clip(self, split: str, item: str) -> _Clip:
         check_split(split)
-        # The spawn key keeps (split, i) apart from every seed, however large.
+        # With a spawn key, no (split, i) collides with another seed.
         key = (SPLITS.index(split), int(item))
         rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
         maze = random_maze(_labmaze(), rng, SPLITS.index(split))
@@ -195,17 +187,13 @@ class ProceduralMazes(Source):
 
 
 def _of_the_room(name: str, known: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns which of an attribute's two values is that of the room, int64 [T, 1]."""
+    """Returns the current room's value of an attribute that has one per room, int64 [T, 1]."""
     room = known["room"][:, None]
     return np.where(room < 0, NOT_READABLE, known[name][room])
 
 
 def _labmaze() -> ModuleType:
-    """Returns the package `labmaze` with its module `assets`.
-
-    Raises:
-      UserError: It is missing.
-    """
+    """Returns the package `labmaze` with its module `assets`; raises a UserError without it."""
     try:
         labmaze = importlib.import_module("labmaze")
         importlib.import_module("labmaze.assets")
@@ -225,13 +213,13 @@ def _labmaze() -> ModuleType:
 
 @functools.cache
 def texture_paths(kind: str) -> list[str]:
-    """Returns the images of all textures of a kind; their order gives them numbers.
+    """Returns the image files of all textures of a kind, in the order of their numbers.
 
     Args:
       kind: 'wall' or 'floor'.
 
     Raises:
-      UserError: the package `labmaze` is missing.
+      UserError: The package `labmaze` is missing.
     """
     assets = _labmaze().assets
     of_style = assets.get_wall_texture_paths if kind == "wall" else assets.get_floor_texture_paths
@@ -240,7 +228,7 @@ def texture_paths(kind: str) -> list[str]:
 
 def _image(path: str) -> np.ndarray:
     with Image.open(path) as image:
-        # By way of RGBA: Pillow warns of palettes with transparency otherwise.
+        # Through RGBA: otherwise Pillow warns about palettes with transparency.
         image = image.convert("RGBA").convert("RGB")
         return np.asarray(image.resize((TEXTURE_SIZE, TEXTURE_SIZE), Image.Resampling.BOX))
 

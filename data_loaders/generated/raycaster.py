@@ -1,17 +1,16 @@
-"""First-person pictures of a maze of square cells: rays along the floor plan, many frames at once.
+"""First-person pictures of a maze of square cells, by ray casting many frames at once.
 
-A maze is a floor plan of cells that are open or solid, all walls are one cell high, and the eye is
-half-way up, so that the picture is symmetric about its horizon until it is textured: what holds of
-a row above holds of its mirror image below. The floor plan's x is its column and y its row, in
-cells; a heading of 0 looks along x, and headings grow towards y, clockwise on the printed plan.
+A maze is a floor plan of open and solid cells. All walls are one cell high and the eye is half-way
+up, so the geometry is symmetric about the horizon. The floor plan's x is its column and y its row,
+in cells. A heading of 0 looks along x, and headings grow towards y, clockwise on the printed plan.
 
 A column of the picture is one ray. It ends at the first wall, at depth z: the distance along the
-viewing direction, not along the ray, which is what keeps straight walls straight. All that a column
-shows is a function of z: with h the tangent of a row's angle above or below the horizon, it is wall
-where h z < 1/2, and beyond that sky above and floor below, the latter at depth 1 / (2 h).
+viewing direction, not along the ray, which keeps straight walls straight. A column is a function of
+z. With h the tangent of a row's angle above or below the horizon, it shows the wall where
+h z < 1/2; beyond that, the sky above and the floor below, at depth 1 / (2 h).
 
-Every pixel is the mean of 2x2 samples. A sample reads one texel, of the copy of the texture that
-has about a texel per sample at that depth, so that far walls do not flicker.
+Each pixel is the mean of 2x2 samples. Textures are stored in several sizes, and a sample reads the
+one that has about one texel per sample at that depth, so far walls do not flicker.
 
 F is frames, S samples along an edge of the picture (twice its pixels), Y and X cells.
 """
@@ -29,23 +28,23 @@ _LEVEL_STARTS = np.cumsum(_LEVEL_SIZES**2) - _LEVEL_SIZES**2
 _PYRAMID_SIZE = int(np.sum(_LEVEL_SIZES**2))
 
 # The tangent of half the field of view, 70 degrees. Up to 1 / sqrt(2), no ray above the horizon
-# passes the upper edge of the sky's four sides, however the head is turned.
+# leaves the upper edge of the sky's four sides, whatever the heading.
 _HALF_VIEW = 0.7
 
-# Light is counted in 64ths: four samples of 255 * 64 fill 16 bits, and never more.
+# Light is counted in 64ths, so the sum of four samples of 255 * 64 fits in 16 bits.
 _FULL_LIGHT = 64
-_SIDE_LIGHT = 0.82  # Of walls that run along y: without it, corners of a room do not show.
+_SIDE_LIGHT = 0.82  # The light on walls along y. Without it, corners are invisible.
 _FADE = 0.07  # Light falls as 1 / (1 + _FADE * depth).
 
-_FRAMES_AT_ONCE = 8  # What one pass computes stays in a core's cache.
+_FRAMES_AT_ONCE = 8  # So the intermediate arrays fit in a core's cache.
 
 
 class Hits(NamedTuple):
-    """Where rays end; all arrays [F, S].
+    """The ends of rays; all arrays [F, S].
 
     depth: float32, in cells, in units of the ray's direction.
     across_x: bool, whether the wall is a line of constant x.
-    u: float32 in [0, 1), the place on the wall, from left to right as the ray sees it.
+    u: float32 in [0, 1), the place on the wall, from left to right as seen.
     row, column: int, the open cell in front of the wall.
     """
 
@@ -62,10 +61,10 @@ def cast(solid: np.ndarray, origin: np.ndarray, direction: np.ndarray) -> Hits:
     Args:
       solid: bool [Y, X], whose border is solid.
       origin: float32 [F, 2], x and y of each frame's eye, in an open cell.
-      direction: float32 [F, S, 2], x and y, of any length but zero.
+      direction: float32 [F, S, 2], x and y, of any length above zero.
     """
     x, y = origin[:, :1], origin[:, 1:]
-    # A ray along a line would never cross it, and divide by zero: it is turned by a hair.
+    # A ray along a line never crosses it, so it is turned slightly to avoid a division by zero.
     dx, dy = (np.where(np.abs(d) < 1e-6, np.float32(1e-6), d) for d in np.moveaxis(direction, 2, 0))
     depth_x = _first_wall(solid.T, x, y, dx, dy)
     depth_y = _first_wall(solid, y, x, dy, dx)
@@ -73,11 +72,11 @@ def cast(solid: np.ndarray, origin: np.ndarray, direction: np.ndarray) -> Hits:
     depth = np.where(across_x, depth_x, depth_y)
     end_x, end_y = x + depth * dx, y + depth * dy
     along = np.where(across_x, end_y, end_x)
-    # Seen from the left to the right, a wall's own coordinate grows or falls.
+    # From left to right as seen, a wall's coordinate grows or falls.
     mirrored = np.where(across_x, dx < 0, dy > 0)
     u = along - np.floor(along)
     u = np.minimum(np.where(mirrored, 1 - u, u), np.float32(1 - 1e-6))
-    # The wall's line has a whole number, from which rounding cannot lead into the cell behind it.
+    # Walls are at whole numbers. Rounding to them cannot end in the cell behind the wall.
     column = np.where(across_x, np.rint(end_x) - (dx > 0), np.floor(end_x)).astype(np.int32)
     row = np.where(across_x, np.floor(end_y), np.rint(end_y) - (dy > 0)).astype(np.int32)
     return Hits(depth, across_x, u, row, column)
@@ -89,9 +88,9 @@ def _first_wall(
     """Returns the depth at which rays first enter a solid cell through a line of constant p.
 
     Args:
-      solid: bool, the floor plan as [q, p] transposed to [p, q].
-      p: float32 [F, 1], the origin's coordinate that the lines cut.
-      q: float32 [F, 1], the other one.
+      solid: bool, the floor plan as [p, q].
+      p: float32 [F, 1], the origin's coordinate across the lines.
+      q: float32 [F, 1], the other coordinate.
       dp: float32 [F, S], the ray's direction in p, not zero.
       dq: float32 [F, S], the ray's direction in q.
     """
@@ -99,14 +98,14 @@ def _first_wall(
     for line in range(1, len(solid)):
         depth = (np.float32(line) - p) / dp
         place = np.clip(q + depth * dq, 0, solid.shape[1] - 1).astype(np.int32)
-        # The cell that is entered lies behind the line, as seen along the ray.
+        # The ray enters the cell behind the line.
         entered = np.where(dp > 0, solid[line][place], solid[line - 1][place])
         np.minimum(nearest, depth, out=nearest, where=entered & (depth > 0))
     return nearest
 
 
 def texture_pyramid(image: np.ndarray) -> np.ndarray:
-    """Returns a texture in all its sizes, as uint64 texels that `Raycaster` reads.
+    """Returns a texture in all sizes, as uint64 texels for `Raycaster`.
 
     Args:
       image: uint8 [TEXTURE_SIZE, TEXTURE_SIZE, 3]. It covers one cell and is repeated.
@@ -122,8 +121,8 @@ def texture_pyramid(image: np.ndarray) -> np.ndarray:
 def _pack(image: np.ndarray) -> np.ndarray:
     """Returns an image as uint64 texels, column after column.
 
-    A texel is four 16-bit numbers: red, green, blue and nothing. One gather moves all of it, and
-    one sum or product works on all of its colors, as long as none of them leaves its 16 bits.
+    A texel is four 16-bit numbers: red, green, blue and zero. One gather, sum or product works on
+    all colors at once, as long as none of them exceeds 16 bits.
     """
     height, width, _ = image.shape
     lanes = np.zeros((width, height, 4), np.uint16)
@@ -132,7 +131,7 @@ def _pack(image: np.ndarray) -> np.ndarray:
 
 
 class Raycaster:
-    """Draws one maze, from any pose in it."""
+    """Draws a maze from any pose in it."""
 
     def __init__(
         self,
@@ -143,16 +142,16 @@ class Raycaster:
         sky: Sequence[np.ndarray],
         frame_size: int,
     ):
-        """Keeps a maze and its textures.
+        """Stores a maze and its textures.
 
         Args:
           solid: bool [Y, X], the floor plan; its border is solid.
-          zone: int [Y, X], which of the textures the cells have; a wall has those of the cell in
+          zone: int [Y, X], the index of each cell's textures; a wall has those of the cell in
             front of it.
           walls: The texture of each zone's walls, from `texture_pyramid`.
           floors: The texture of each zone's floor, as above.
           sky: The sides of a cube around the maze, to the north (y falls), east, south and west:
-            uint8 [TEXTURE_SIZE, TEXTURE_SIZE, 3] each. The upper halves show.
+            uint8 [TEXTURE_SIZE, TEXTURE_SIZE, 3] each. Their upper halves are visible.
           frame_size: H and W, in pixels.
         """
         self._solid = solid
@@ -164,12 +163,12 @@ class Raycaster:
 
         size = 2 * frame_size
         self._step = np.float32(2 * _HALF_VIEW / size)  # Between samples, at a depth of one cell.
-        # Right of the center, and above or below the horizon, the nearest to it first.
+        # Distances to the right of the center, and from the horizon up or down.
         self._right = (np.arange(size, dtype=np.float32) + 0.5) * self._step - _HALF_VIEW
         self._rise = (np.arange(frame_size, dtype=np.float32)[:, None] + 0.5) * self._step
 
         self._floor_depth = 0.5 / self._rise
-        # Along the view, the floor is seen at a slant: its samples are further apart.
+        # Along the view, the floor is slanted, so its samples are further apart.
         spacing = self._floor_depth * self._step
         level = _level(spacing, spacing * 2 * self._floor_depth)
         self._floor_size = _LEVEL_SIZES[level].astype(np.int32)
@@ -178,10 +177,10 @@ class Raycaster:
         self._floor_light = _light(self._floor_depth)
 
     def render(self, pose: np.ndarray) -> np.ndarray:
-        """Returns what is seen, as uint8 [F, H, W, 3].
+        """Returns frames uint8 [F, H, W, 3].
 
         Args:
-          pose: [F, 3], x and y in cells, inside of an open cell, and the heading in radians.
+          pose: [F, 3], x and y in cells, inside an open cell, and the heading in radians.
         """
         frames = np.empty((len(pose), self._frame_size, self._frame_size, 3), np.uint8)
         for start in range(0, len(pose), _FRAMES_AT_ONCE):
@@ -219,17 +218,17 @@ class Raycaster:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns the texel of each sample above the horizon and below, and the columns' light.
 
-        The texels are numbers, int32 [F, S / 2, S], of use only where there is wall; the light is
+        The texels are indices int32 [F, S / 2, S], valid only where there is wall; the light is
         uint64 [F, 1, S].
         """
         spacing = hits.depth * self._step
-        # The more a wall is turned away, the further apart its samples.
+        # The more slanted a wall is, the further apart are its samples.
         facing = np.abs(np.where(hits.across_x, direction[..., 0], direction[..., 1]))
         level = _level(spacing, spacing / np.maximum(facing, np.float32(1e-6)))
         size = _LEVEL_SIZES[level].astype(np.int32)
         start = self._wall_start[hits.row, hits.column] + _LEVEL_STARTS[level].astype(np.int32)
         start += (hits.u * size).astype(np.int32) * size
-        # Counted from the top of the wall; below the horizon, the same from its bottom.
+        # Above the horizon, counted from the top of the wall; below, from its bottom.
         half = np.float32(0.5) * size[:, None]
         texel = (half - self._rise * (hits.depth * size)[:, None]).astype(np.int32)
         light = np.where(hits.across_x, np.float32(_SIDE_LIGHT), np.float32(1))
@@ -240,7 +239,7 @@ class Raycaster:
     def _floor(self, depth: np.ndarray, origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """Returns the floor's texel for each sample below the horizon, int32 [F, S / 2, S].
 
-        Behind walls there is floor up to the wall only: all samples lie inside of the maze.
+        Samples behind a wall are moved to the wall, so all of them lie inside the maze.
         """
         depth = np.minimum(self._floor_depth, depth[:, None])
         x, y = (
@@ -266,15 +265,14 @@ class Raycaster:
 
 
 def _level(spacing: np.ndarray, other_spacing: np.ndarray) -> np.ndarray:
-    """Returns which copy of a texture to read, given its samples' distances along both edges.
+    """Returns the size level of a texture to read, given the sample distances along both edges.
 
-    Between the one that would be sharp along one edge and flicker along the other, and the one that
-    would not flicker but blur.
+    It is a compromise between flicker along one edge and blur along the other.
     """
     texels = TEXTURE_SIZE * np.sqrt(spacing * other_spacing)
     return np.clip(np.rint(np.log2(texels)), 0, _NUM_LEVELS - 1).astype(np.int32)
 
 
 def _light(depth: np.ndarray, light: np.ndarray | float = 1.0) -> np.ndarray:
-    """Returns how much of the texture's light is seen, in 64ths, as uint64."""
+    """Returns the visible share of a texture's light in 64ths, uint64."""
     return np.rint(_FULL_LIGHT * light / (1 + _FADE * depth)).astype(np.uint64)

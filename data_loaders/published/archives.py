@@ -1,7 +1,7 @@
-"""Videos straight out of zip archives: nothing is unpacked to the disk.
+"""Reads videos from zip archives without unpacking them to the disk.
 
-An archive is data from elsewhere. One that would write outside of its folder, were it unpacked, or
-that hides what it holds, is refused as a whole: no published archive is like that.
+Archives are untrusted. One with names that lead out of its folder, links, encrypted files or names
+that occur twice is rejected as a whole: no published archive has these.
 """
 
 import functools
@@ -18,23 +18,23 @@ from typing import NamedTuple
 from cwvae.errors import UserError
 from data_loaders.sources import BadVideo
 
-MAX_BYTES = 2**30  # A member that claims more is no video of these data sets.
+MAX_BYTES = 2**30  # No video of these data sets is larger.
 
-# Python's others, bzip2 and LZMA, unpack without a limit on what comes out.
+# Python unpacks bzip2 and LZMA without a limit on the size of the output.
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
-# What Python's zipfile says of damage, depending on what is hit.
+# The exceptions of Python's zipfile for damaged archives.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error)
 _DAMAGE += (EOFError, ValueError, OverflowError, RuntimeError)
 
 _REPLACE = (
-    "Delete it and run the same command again, which downloads it anew; in a data.archives_dir,"
-    " replace it by a whole copy."
+    "Delete it and run the same command again, which downloads it again; in a data.archives_dir,"
+    " replace it with a complete copy."
 )
 
 
 class _Archive(NamedTuple):
-    """An open archive, and its files by name; folders, and what is hidden, left out."""
+    """An open archive and its files by name, without folders and hidden files."""
 
     file: zipfile.ZipFile
     members: dict[str, zipfile.ZipInfo]
@@ -45,32 +45,30 @@ def members(path: str | os.PathLike, suffixes: Sequence[str] = (".mp4", ".avi"))
 
     Args:
       path: The archive.
-      suffixes: Endings to look for, in lower case, with the dot; those of the files may be in
-        upper case.
+      suffixes: Extensions in lower case, with the dot. Case does not matter in the archive.
 
     Returns:
-      The names of the files that have one of the endings, with their folders, sorted. Hidden files
-      and the resource forks of macOS are none.
+      The sorted names, with their folders, of the files with one of the extensions, without hidden
+      files and the resource forks of macOS.
 
     Raises:
-      UserError: The file is missing, is not a zip archive, is cut short, or holds what none of the
-        published archives holds: names that lead out of a folder, symbolic links, encrypted files,
-        a name twice, or an unknown compression.
+      UserError: The file is missing, truncated or not a zip archive, or it contains names that lead
+        out of a folder, symbolic links, encrypted files, a name twice, or an unknown compression.
     """
     names = _open(path).members
     return sorted(name for name in names if name.lower().endswith(tuple(suffixes)))
 
 
 def read_member(path: str | os.PathLike, name: str) -> bytes:
-    """Returns the content of one of an archive's files.
+    """Returns the content of a file in an archive.
 
     Args:
       path: The archive.
-      name: The file, as `members` calls it.
+      name: The file, as in the result of `members`.
 
     Raises:
       BadVideo: The file is damaged, missing or too large.
-      UserError: The archive as a whole cannot be used, as for `members`.
+      UserError: The archive cannot be used, as for `members`.
     """
     archive = _open(path)
     member = archive.members.get(name)
@@ -80,7 +78,7 @@ def read_member(path: str | os.PathLike, name: str) -> bytes:
         raise BadVideo(f"has {member.file_size} bytes in {path}, more than {MAX_BYTES}")
     try:
         with archive.file.open(member) as file:
-            # To its size and no further: what really comes out may be far more than is announced.
+            # The output may be far larger than the announced size.
             data = file.read(member.file_size)
     except (OSError, *_DAMAGE) as error:
         raise BadVideo(f"is damaged in {path} ({error})") from None
@@ -90,34 +88,33 @@ def read_member(path: str | os.PathLike, name: str) -> bytes:
 
 
 def _open(path: str | os.PathLike) -> _Archive:
-    """Opens an archive, or gives the one that is open."""
+    """Returns an archive, opened once per process and version of the file."""
     try:
         found = os.stat(path)
+        # The process is part of the key: a forked one shares the file's position with its parent.
+        return _index(pathlib.Path(path), found.st_mtime_ns, found.st_size, os.getpid())
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). {_REPLACE}") from None
-    # By process, too: a process that was forked would share the file's position with its parent.
-    return _index(pathlib.Path(path), found.st_mtime_ns, found.st_size, os.getpid())
+        problem = error.strerror or error
+        raise UserError(f"{path}: cannot be read ({problem}). {_REPLACE}") from None
 
 
 @functools.lru_cache(maxsize=16)
 def _index(path: pathlib.Path, *_: int) -> _Archive:
-    """Opens an archive and reads its index, which takes 0.2 s for 30,000 members."""
+    """Opens an archive and reads its index, in 0.2 s for 30,000 members."""
     try:
         file = zipfile.ZipFile(path)
     except _DAMAGE as error:
         raise UserError(
             f"{path}: is not a zip archive, or is cut short or damaged ({error}). {_REPLACE}"
         ) from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}). {_REPLACE}") from None
     names, found = set(), {}
     for member in file.infolist():
         parts = pathlib.PurePosixPath(member.filename).parts
         problem = "is there twice" if parts in names else _problem(member)
         if problem:
             raise UserError(
-                f"{path}: its member {member.orig_filename!r} {problem}, so that nothing of the"
-                f" archive was used. It is not as it was published. {_REPLACE}"
+                f"{path}: its member {member.orig_filename!r} {problem}, so nothing of the archive"
+                f" was used. It is not the published archive. {_REPLACE}"
             )
         names.add(parts)
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
@@ -127,7 +124,7 @@ def _index(path: pathlib.Path, *_: int) -> _Archive:
 
 
 def _problem(member: zipfile.ZipInfo) -> str | None:
-    """Returns what is wrong with a member; None where nothing is."""
+    """Returns the reason to reject a member, or None."""
     name = member.orig_filename
     if name.startswith("/") or re.match(r"[A-Za-z]:", name):
         return "has an absolute name"

@@ -1,7 +1,7 @@
-"""Files from the web: resumed where they were cut, and checked before anyone reads them.
+"""Downloads files: resumes interrupted downloads and checks files before anything reads them.
 
-While a file comes it is called `NAME.part`, and `NAME.part.json` says which version of the file it
-is a part of. Only what is whole and has the checksum that was asked for gets the name itself.
+During a download the file is called `NAME.part`, and `NAME.part.json` identifies the version of the
+file on the server. It is renamed to `NAME` when it is complete and has the expected checksum.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ from cwvae.run.files import locked
 
 ARCHIVE_ORG = "https://archive.org"
 
-CONNECT_SECONDS = 5.0  # Without a network, the refusal comes at once.
+CONNECT_SECONDS = 5.0
 STALL_SECONDS = 60.0
-RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # Waits after connections that were cut.
+RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # Waits after interrupted connections.
 
-_CHUNK = 2**14  # Bytes; less than one chunk comes twice where a connection is cut.
+_CHUNK = 2**14  # Bytes. At most one chunk is downloaded twice after an interruption.
 
 
 class Checksum(NamedTuple):
-    """What a file is known by; `algorithm` is 'md5', 'sha1' or 'sha256', `size` counts bytes."""
+    """A file's checksum by 'md5', 'sha1' or 'sha256', and its size in bytes."""
 
     algorithm: str
     digest: str
@@ -41,33 +41,33 @@ class Checksum(NamedTuple):
 
 
 class _Failed(Exception):
-    """A request that did not give the file; the message says why."""
+    """A request that failed; the message gives the reason."""
 
-    def __init__(self, reason: str, passing: bool = False):
-        """Keeps the reason, and whether the same request may do better a little later."""
+    def __init__(self, reason: str, temporary: bool = False):
+        """Stores the reason, and whether the same request may succeed a little later."""
         super().__init__(reason)
-        self.passing = passing
+        self.temporary = temporary
 
 
 def default_data_dir() -> pathlib.Path:
-    """Returns the folder that `tensorflow_datasets` uses where none is named."""
+    """Returns the default folder of `tensorflow_datasets`."""
     return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def data_folder(data_dir: str | None) -> pathlib.Path:
-    """Returns the folder where data sets are kept.
+    """Returns the folder of data sets.
 
     Args:
-      data_dir: The option of that name; None for the folder of tensorflow-datasets.
+      data_dir: The option `data.data_dir`; None for the folder of tensorflow-datasets.
 
     Raises:
-      UserError: A folder that was named is not there: rather a slip than a wish for a new one.
+      UserError: A given folder does not exist: probably a typo, so it is not created.
     """
     if data_dir is None:
         return default_data_dir()
     folder = pathlib.Path(data_dir).expanduser()
     if not folder.is_dir():
-        make = "" if folder.exists() else f", or make it: mkdir -p {folder}"
+        make = "" if folder.exists() else f", or create it: mkdir -p {folder}"
         raise UserError(f"data.data_dir: {data_dir} is not a folder. Correct it{make}.")
     return folder
 
@@ -80,7 +80,7 @@ def archive_org_checksum(item: str, file_name: str) -> Checksum | None:
       file_name: The file's name in that item.
 
     Returns:
-      The checksum, with the size; None, after a note on stderr, where it cannot be had.
+      The checksum with the size, or None after a note on stderr if the request fails.
     """
     url = f"{ARCHIVE_ORG}/metadata/{item}/files"
     try:
@@ -91,28 +91,28 @@ def archive_org_checksum(item: str, file_name: str) -> Checksum | None:
         return Checksum(algorithm, entry[algorithm].lower(), int(entry["size"]))
     except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
         answered = not isinstance(error, requests.RequestException) or isinstance(error, ValueError)
-        reason = f"not the expected answer: {error!r}" if answered else _reason(error)
+        reason = f"unexpected response: {error!r}" if answered else _reason(error)
         print(
-            f"Note: no checksum for {file_name} ({url}: {reason}). Only the archive's own"
-            " checksums of its members will be checked.",
+            f"Note: no checksum for {file_name} ({url}: {reason}). Only the checksums inside the"
+            " archive will be checked.",
             file=sys.stderr,
         )
         return None
 
 
 def download(urls: Sequence[str], path: pathlib.Path, checksum: Checksum | None = None) -> None:
-    """Downloads a file, unless it is there; goes on where an earlier download was cut.
+    """Downloads a file unless it exists; resumes an earlier download.
 
-    Of two processes that want one file, one downloads it and the other waits.
+    If two processes need the same file, one downloads it and the other waits.
 
     Args:
-      urls: Where the file can be had, http or https; each is tried after the ones before it.
-      path: Where it goes; folders are made where they are missing.
-      checksum: What the file must have.
+      urls: Addresses of the file, http or https, tried in order.
+      path: The file to write. Missing folders are created.
+      checksum: The expected checksum.
 
     Raises:
-      UserError: No URL gives the file, it is not the file that was asked for, or the disk is full
-        or cannot be written. What has come is kept, and continued by the next call.
+      UserError: No URL works, the checksum differs, or the disk is full or cannot be written. The
+        next call resumes with the bytes received so far.
     """
     if path.is_file():
         return
@@ -133,26 +133,26 @@ def download(urls: Sequence[str], path: pathlib.Path, checksum: Checksum | None 
                 return
             except _Failed as failure:
                 failures.append(f"{url}: {failure}")
-        kept = f", and goes on after the {_size(part.size)} that are here" if part.size else ""
+        kept = f" and resumes after {_size(part.size)}" if part.size else ""
         raise UserError(
             f"{path.name} could not be downloaded. {'; '.join(failures)}. The same command tries"
-            f" again{kept}. Or get the file by other means, and put it at {path}."
+            f" again{kept}. Or get the file in another way, and put it at {path}."
         )
 
 
 def _fetch(url: str, part: "_Part", checksum: Checksum | None) -> None:
-    """Completes a part from one URL, over as many connections as that takes."""
+    """Completes a part from one URL, with as many connections as needed."""
     waits, longest, began = iter(RETRY_SECONDS), part.size, False
     while not part.is_whole():
         try:
             _request(url, part, checksum)
         except _Failed as failure:
-            # Bytes that came before do not count: a server that cannot resume, and is cut at the
-            # same place each time, would be asked for ever.
+            # Only progress beyond the longest part resets the waits. Otherwise a server that cannot
+            # resume, and always fails at the same byte, would be asked forever.
             if part.size > longest:
                 waits, longest, began = iter(RETRY_SECONDS), part.size, True
-            # Where nothing came at all there is no network, or no such server.
-            wait = next(waits, None) if failure.passing and began else None
+            # If nothing was ever received, there is no network or no such server.
+            wait = next(waits, None) if failure.temporary and began else None
             if wait is None:
                 raise
             print(f"{part.path.name}: {failure}. Trying again in {wait:g} s.", file=sys.stderr)
@@ -162,8 +162,8 @@ def _fetch(url: str, part: "_Part", checksum: Checksum | None) -> None:
 
 
 def _request(url: str, part: "_Part", checksum: Checksum | None) -> None:
-    """Appends what one connection gives, which is all that is missing, or fails."""
-    headers = {"Accept-Encoding": "identity"}  # Or a length would count packed bytes.
+    """Appends the bytes of one connection; raises _Failed unless the part is complete then."""
+    headers = {"Accept-Encoding": "identity"}  # Lengths must count uncompressed bytes.
     if part.size and part.validator:
         headers |= {"Range": f"bytes={part.size}-", "If-Range": part.validator}
     try:
@@ -183,33 +183,33 @@ def _request(url: str, part: "_Part", checksum: Checksum | None) -> None:
                     part.append(chunk)
                     progress.update(len(chunk))
     except requests.RequestException as error:
-        raise _Failed(_reason(error), passing=True) from None
+        raise _Failed(_reason(error), temporary=True) from None
     if part.total is not None and part.size != part.total:
-        raise _Failed(f"cut after {_size(part.size)} of {_size(part.total)}", passing=True)
+        raise _Failed(f"cut after {_size(part.size)} of {_size(part.total)}", temporary=True)
 
 
 def _accept(response: requests.Response, part: "_Part", checksum: Checksum | None) -> None:
-    """Looks at an answer before its content is read: makes the part ready for it, or fails."""
+    """Checks the headers of a response, and prepares the part for its content."""
     status = response.status_code
     if status == 206:
         sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
         if not sent or (int(sent[1]), int(sent[2])) != (part.size, part.total):
             part.begin(None, None)
-            raise _Failed("the server sent another part than it was asked for", passing=True)
+            raise _Failed("the server sent another part than requested", temporary=True)
     elif status == 200:
         length = response.headers.get("Content-Length", "")
         total = int(length) if length.isdecimal() else None
         if checksum and checksum.size and total and total != checksum.size:
-            raise _Failed(f"has {total} bytes, where {checksum.size} were expected")
+            raise _Failed(f"has {total} bytes; expected {checksum.size}")
         validator = response.headers.get("ETag")
-        if validator is None or validator.startswith("W/"):  # Weak: does not promise equal bytes.
+        if validator is None or validator.startswith("W/"):  # Weak: does not imply equal bytes.
             validator = response.headers.get("Last-Modified")
         part.begin(validator, total)
     else:
-        if status == 416:  # What is here is no beginning of what is there.
+        if status == 416:  # The server's file is shorter than the part.
             part.begin(None, None)
-        passing = status in (408, 429) or status >= 500
-        raise _Failed(f"HTTP {status} {response.reason or ''}".rstrip(), passing)
+        temporary = status in (408, 429) or status >= 500
+        raise _Failed(f"HTTP {status} {response.reason or ''}".rstrip(), temporary)
     part.check_room()
 
 
@@ -217,16 +217,16 @@ class _Part(contextlib.AbstractContextManager):
     """The beginning of a file, on the disk."""
 
     def __init__(self, path: pathlib.Path):
-        """Opens what is there of the file that will be at `path`."""
+        """Opens the existing part of the file that will be at `path`, or an empty one."""
         self.path = path
         self._part = path.with_name(f"{path.name}.part")
         self._state = path.with_name(f"{path.name}.part.json")
-        # Unbuffered: what came before a full disk, a kill or Ctrl-C is there the next time.
+        # Unbuffered, so nothing received is lost to a full disk, a kill or Ctrl-C.
         self._file = open(self._part, "ab", buffering=0)  # noqa: SIM115
         self.validator, self.total = self._read_state()
 
     def __exit__(self, *_) -> None:
-        """Closes it; an empty part is removed."""
+        """Closes the part, and removes an empty one."""
         self._file.close()
         with contextlib.suppress(FileNotFoundError):
             if self._part.stat().st_size == 0:
@@ -234,18 +234,18 @@ class _Part(contextlib.AbstractContextManager):
 
     @property
     def size(self) -> int:
-        """Bytes that are there."""
+        """The number of bytes received so far."""
         return os.fstat(self._file.fileno()).st_size
 
     def is_whole(self) -> bool:
-        """Whether nothing is missing, as where a process was killed right at the end."""
+        """Returns whether nothing is missing, for example after a kill right at the end."""
         return self.total is not None and self.size == self.total
 
     def begin(self, validator: str | None, total: int | None) -> None:
-        """Starts anew, for a file of `total` bytes that the server calls `validator`."""
+        """Starts from byte 0, for a file of `total` bytes with the server's `validator`."""
         with _disk_errors(self.path):
             self._file.truncate(0)
-            # Before the first byte: no part is ever taken for one of another version.
+            # Written before the first byte, so a part never passes for one of another version.
             self._state.write_text(json.dumps({"validator": validator, "total": total}))
         self.validator, self.total = self._read_state()
 
@@ -256,7 +256,7 @@ class _Part(contextlib.AbstractContextManager):
                 data = data[self._file.write(data) :]
 
     def check_room(self) -> None:
-        """Raises a UserError where the disk has no room for the rest."""
+        """Raises a UserError if the disk has no room for the rest."""
         if self.total is None:
             return
         need = self.total - self.size
@@ -269,7 +269,7 @@ class _Part(contextlib.AbstractContextManager):
             )
 
     def finish(self, checksum: Checksum | None) -> None:
-        """Gives a whole file its name, or sets a damaged one aside and raises a UserError."""
+        """Renames a complete file; renames a damaged one to NAME.damaged and raises a UserError."""
         with _disk_errors(self.path):
             if checksum:
                 self._check(checksum)
@@ -283,13 +283,13 @@ class _Part(contextlib.AbstractContextManager):
         if found == expected and size in (None, self.size):
             return
         damaged = self.path.with_name(f"{self.path.name}.damaged")
-        sizes = f"{self.size} bytes" + (f" in place of {size}" if size else "")
+        sizes = f"{self.size} bytes" + (f" instead of {size}" if size else "")
         os.replace(self._part, damaged)
         self._forget()
         raise UserError(
-            f"{self.path.name} is not the file that was to be downloaded: its {algorithm} is"
-            f" {found}, expected {expected}; it has {sizes}. It was set aside as {damaged}, which"
-            " can be deleted. The same command downloads it anew, from its beginning."
+            f"{self.path.name}: checksum mismatch: its {algorithm} is {found}, expected {expected};"
+            f" it has {sizes}. It was renamed to {damaged}, which can be deleted. The same command"
+            " downloads it again from the start."
         )
 
     def _forget(self) -> None:
@@ -297,7 +297,7 @@ class _Part(contextlib.AbstractContextManager):
         self._state.unlink(missing_ok=True)
 
     def _read_state(self) -> tuple[str | None, int | None]:
-        """Returns (validator, total); without a total a part is not continued."""
+        """Returns (validator, total); a part with unknown total is not resumed."""
         try:
             state = json.loads(self._state.read_text())
             validator, total = state["validator"], state["total"]
@@ -309,16 +309,15 @@ class _Part(contextlib.AbstractContextManager):
 
 @contextlib.contextmanager
 def _disk_errors(path: pathlib.Path) -> Iterator[None]:
-    """Tells what a disk refuses as a UserError about the download of `path`."""
+    """Turns an error of the disk into a UserError about the download of `path`."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "Make room" if full else "See to it that the folder can be written"
+        advice = "Make room" if full else "Make the folder writable"
         raise UserError(
-            f"{path.name} cannot be kept in {path.parent} ({error.strerror}). {advice}, or set"
-            " data.data_dir to another folder. What has come is kept: the same command goes on"
-            " from there."
+            f"{path.name} cannot be written to {path.parent} ({error.strerror}). {advice}, or set"
+            " data.data_dir to another folder. The same command resumes the download."
         ) from None
 
 
@@ -342,17 +341,17 @@ def _digest(path: pathlib.Path, algorithm: str) -> str:
 
 
 def _reason(error: requests.RequestException) -> str:
-    """Says in a few words what went wrong with a request."""
+    """Returns a short reason for a failed request."""
     if isinstance(error, requests.HTTPError):
         return f"HTTP {error.response.status_code} {error.response.reason or ''}".rstrip()
     if isinstance(error, requests.ConnectTimeout):
         return f"no connection within {CONNECT_SECONDS:g} s"
-    # Libraries wrap the cause several times, each time with a longer message.
+    # Libraries wrap the cause several times, with ever longer messages.
     cause = error
     while cause.__cause__ or cause.__context__:
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, TimeoutError) and cause.errno is None:
-        return f"nothing came for {STALL_SECONDS:g} s"
+        return f"nothing received for {STALL_SECONDS:g} s"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection was cut"
     return getattr(cause, "strerror", None) or str(cause)

@@ -1,8 +1,7 @@
-"""KTH Actions: 25 persons who walk, jog, run, box, wave and clap, in four scenarios each.
+"""KTH Actions: 25 people walking, jogging, running, boxing, waving and clapping in four scenarios.
 
-One archive for each action, of avi files such as `person01_boxing_d1_uncomp.avi`; persons are what
-the splits are made of. The data set's own `00sequences.txt` says in which frames the person is in
-the picture, in up to a few ranges of frames for each video.
+There is one archive per action, with avi files such as `person01_boxing_d1_uncomp.avi`. Splits
+divide the people. `00sequences.txt`, by the same authors, lists the frames with a person in them.
 """
 
 import contextlib
@@ -18,23 +17,24 @@ from data_loaders.options import check_split
 from data_loaders.published import archives
 from data_loaders.published.sets import ArchivedVideos, Facts, natural_order
 from data_loaders.sources import SPLITS, BadVideo
+from data_loaders.video.frames import FrameFormat
 
 ACTIONS = ("walking", "jogging", "running", "boxing", "handwaving", "handclapping")
 SEQUENCES = "00sequences.txt"
 
-# The persons of each split, by who drew the line: SVG and most papers since, or MCnet.
+# The persons of each split: as in SVG and most papers since, or as in MCnet.
 PERSONS = {
     "svg": {"train": range(1, 21), "test": range(21, 26)},
     "mcnet": {"train": range(1, 17), "test": range(17, 26)},
 }
 
-ABSENT = "person13_handclapping_d3"  # The one video of 600 that was never published.
+ABSENT = "person13_handclapping_d3"  # One of the 600 videos was never published.
 
 _SITES = ("http://www.nada.kth.se/cvap/actions", "https://www.csc.kth.se/cvap/actions")
 _ARCHIVES = [f"{action}.zip" for action in ACTIONS]
 
 FACTS = Facts(
-    description="25 persons who walk, jog, run, box, wave and clap; gray, 25 frames a second.",
+    description="25 people walking, jogging, running, boxing, waving and clapping; gray, 25 fps.",
     homepage="https://www.csc.kth.se/cvap/actions/",
     licence="not stated by the source; see https://www.csc.kth.se/cvap/actions/",
     citation="""\
@@ -61,56 +61,30 @@ _LINE = re.compile(r"(?P<key>person\d+_\w+_d\d+)(\s+(?P<rest>.*))?")
 class KthActions(ArchivedVideos):
     """Whole videos, or the ranges of frames with a person in them.
 
-    An item is called as the video in its archive, or `<video>#1-95` for a range, from 1 and
-    inclusive. Files in an archive that are not called like a video of its action are left out,
-    and counted.
+    An item has the name of the video in its archive, or `<video>#1-95` for a range, which starts
+    at 1 and is inclusive. Files that are not named like videos of their action are skipped.
     """
 
-    def __init__(
-        self,
-        *,
-        frame_size: int = 64,
-        channels: int | None = None,
-        data_dir: str | None = None,
-        archives_dir: str | None = None,
-        fit: str = "crop",
-        resize: str = "area",
-        kth_split: str = "svg",
-        kth_sequences: bool = False,
-    ):
-        """Keeps the options; those of `ArchivedVideos`, and two of its own.
+    def __init__(self, *, kth_split: str = "svg", kth_sequences: bool = False, **options: object):
+        """Stores the options.
 
         Args:
-          frame_size: H and W, in pixels.
-          channels: C: 1 or 3; None for 1.
-          data_dir: The folder of data sets; None for that of `tensorflow_datasets`.
-          archives_dir: A folder that has the archives.
-          fit: How frames become squares: 'crop' or 'squeeze'.
-          resize: How they are resized: 'area' or 'bilinear'.
           kth_split: 'svg', persons 1 to 20 and 21 to 25, or 'mcnet', 1 to 16 and 17 to 25.
-          kth_sequences: Whether an item is a range of frames, in place of a whole video.
+          kth_sequences: Whether an item is a range of frames instead of a whole video.
+          **options: The options of `ArchivedVideos`.
 
         Raises:
           UserError: An option out of range.
         """
-        super().__init__(
-            "kth_actions",
-            FACTS,
-            frame_size=frame_size,
-            channels=channels,
-            data_dir=data_dir,
-            archives_dir=archives_dir,
-            fit=fit,
-            resize=resize,
-        )
+        super().__init__("kth_actions", FACTS, **options)
         if kth_split not in PERSONS:
             raise UserError(unknown_name("data.kth_split", kth_split, PERSONS))
         self._kth_split, self._ranges = kth_split, bool(kth_sequences)
         if not self._ranges:
             del self._files[SEQUENCES]
-        # What the builder for tensorflow-datasets makes, and nothing else.
-        made = (kth_split, self._ranges, fit, resize, frame_size)
-        self.in_tfds = made == ("svg", False, "squeeze", "area", 64)
+        # The frames that the builder for tensorflow-datasets stores.
+        kept = FrameFormat(64, self._format.channels, "squeeze", "area")
+        self.in_tfds = (kth_split, self._ranges, self._format) == ("svg", False, kept)
 
     def describe(self) -> dict[str, object]:
         """As in `Source`."""
@@ -118,7 +92,7 @@ class KthActions(ArchivedVideos):
         return super().describe() | own
 
     def fetch(self) -> None:
-        """As in `Source`; tells what is left out, and which videos are not there."""
+        """As in `ArchivedVideos`; also prints which files are skipped and which are missing."""
         super().fetch()
         videos, others = self._videos()
         published = {
@@ -128,14 +102,14 @@ class KthActions(ArchivedVideos):
             for scenario in range(1, 5)
         }
         keys = {key for key, _ in videos.values()}
-        self._note(others, "files are left out, not called like videos of their archive")
+        self._note(others, "files are skipped: their names are not those of videos of the archive")
         self._note(published - keys - {ABSENT}, "videos are not in the archives")
         if self._ranges:
             unlisted = keys - set(self._sequences())
-            self._note(unlisted, f"videos are left out, of which {SEQUENCES} has no frames")
+            self._note(unlisted, f"videos are skipped: {SEQUENCES} lists no frames of them")
 
     def items(self, split: str) -> list[str]:
-        """As in `Source`, in natural order."""
+        """Returns the names of the videos or ranges, 2 before 10."""
         check_split(split)
         persons = PERSONS[self._kth_split][split]
         videos, _ = self._videos()
@@ -152,22 +126,20 @@ class KthActions(ArchivedVideos):
             raise UserError(
                 f"{self._folder()}: the archives of kth_actions have no videos of the persons"
                 f" {persons[0]} to {persons[-1]}, the {split} split of data.kth_split="
-                f"{self._kth_split}. Delete them to have them downloaded, or replace them by those"
-                f" of {FACTS.homepage}."
+                f"{self._kth_split}. Delete them to have them downloaded, or replace them with"
+                f" those of {FACTS.homepage}."
             )
         return found
 
     def expected_frames(self) -> int:
-        """As in `Source`: what was published, until the archives are there."""
-        if self._missing():
-            return self.facts.num_frames
-        items = [(split, item) for split in SPLITS for item in self.items(split)]
-        if not self._ranges:
-            return sum(self.facts.frames_per_video[split] for split, _ in items)
-        return sum(last - first + 1 for first, last in (_range_of(item) for _, item in items))
+        """As in `ArchivedVideos`; exact for ranges of frames."""
+        if not self._ranges or self._missing():
+            return super().expected_frames()
+        ranges = [_range_of(item) for split in SPLITS for item in self.items(split)]
+        return sum(last - first + 1 for first, last in ranges)
 
     def read(self, split: str, item: str) -> Iterator[np.ndarray]:
-        """As in `Source`. Of a video that breaks off, the ranges before that can be read."""
+        """As in `Source`. The ranges before the end of a truncated video can be read."""
         frames = super().read(split, item)
         yield from _cut(frames, *_range_of(item)) if self._ranges else frames
 
@@ -175,11 +147,11 @@ class KthActions(ArchivedVideos):
         video = item.rpartition("#")[0] if self._ranges else item
         match = _VIDEO.fullmatch(pathlib.PurePosixPath(video).name)
         if match is None:
-            raise BadVideo("is not called like a video of kth_actions")
+            raise BadVideo("does not have the name of a video of kth_actions")
         return f"{match['action']}.zip", video
 
     def _videos(self) -> tuple[dict[str, tuple[str, int]], list[str]]:
-        """Returns (key, person) of each video by its name in its archive, and other files."""
+        """Returns (key, person) of each video by its name in its archive, and the other files."""
         videos, others = {}, []
         for action in ACTIONS:
             for name in archives.members(self._folder() / f"{action}.zip", (".avi",)):
@@ -200,17 +172,17 @@ class KthActions(ArchivedVideos):
 
 
 def read_sequences(path: pathlib.Path) -> dict[str, list[tuple[int, int]]]:
-    """Reads the data set's `00sequences.txt`, of lines such as `person01_boxing_d1 frames 1-95`.
+    """Reads the data set's `00sequences.txt`, with lines such as `person01_boxing_d1 frames 1-95`.
 
     Args:
-      path: The file. Lines that do not begin with the name of a video are prose.
+      path: The file. Lines that do not begin with the name of a video are ignored.
 
     Returns:
-      By video, as in 'person01_boxing_d1', its ranges (first, last), from 1 and inclusive, in the
-      file's order and without repetitions; none for a video that the file says is missing.
+      The ranges (first, last) of each video, such as 'person01_boxing_d1': from 1, inclusive, in
+      the file's order and without repetitions. A video that the file says is missing has none.
 
     Raises:
-      UserError: The file cannot be read, a line is malformed, or there are none.
+      UserError: The file cannot be read, a line is malformed, or no video is listed.
     """
     try:
         text = path.read_text(errors="replace")
@@ -240,7 +212,7 @@ def read_sequences(path: pathlib.Path) -> dict[str, list[tuple[int, int]]]:
 
 
 def _parse_ranges(text: str) -> list[tuple[int, int]] | None:
-    """Returns the ranges of a line; None where it is malformed."""
+    """Returns the ranges of a line, or None if it is malformed."""
     if "missing" in text:
         return []
     if not text.startswith("frames"):
@@ -259,7 +231,7 @@ def _range_of(item: str) -> tuple[int, int]:
 
 
 def _cut(blocks: Iterator[np.ndarray], first: int, last: int) -> Iterator[np.ndarray]:
-    """Yields the frames `first` to `last` of a video, from 1 and inclusive; reads no further."""
+    """Yields frames `first` to `last`, from 1 and inclusive, without reading the rest."""
     done = 0
     with contextlib.closing(blocks):
         for block in blocks:

@@ -1,7 +1,7 @@
-"""Data sets that are published as zip archives of videos, and what is known of each.
+"""Data sets that are published as zip archives of videos, and the facts about each.
 
-`ArchivedVideos` fetches archives and reads videos out of them; `Published` are the data sets of
-archive.org, which have a folder for each split.
+`ArchivedVideos` downloads archives and reads videos from them. `Published` is a data set of
+archive.org, with a folder for each split.
 """
 
 import abc
@@ -25,19 +25,19 @@ from data_loaders.video.frames import FrameFormat, read_video
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is known of a published data set.
+    """Facts about a published data set.
 
     Attributes:
-      description: What the videos show, in one line.
-      homepage: Where to read more.
+      description: The content of the videos, in one line.
+      homepage: The address of its page.
       licence: Its terms, as far as the source states them.
       citation: BibTeX entries.
-      files: Where each file can be had: URLs by file name.
+      files: The URLs of each file, by file name.
       frame_shape: (height, width, channels) of the original frames.
-      frames_per_video: About how many, by split.
-      num_frames: About how many frames both splits have together.
-      item: The item of archive.org that has the files, and knows their checksums.
-      folders: The folder in the archive that holds a split, by split.
+      frames_per_video: The approximate length of a video, by split.
+      num_frames: The approximate number of frames of both splits.
+      item: The archive.org item that has the files and their checksums.
+      folders: The archive's folder with the videos of a split, by split.
     """
 
     description: str
@@ -52,9 +52,10 @@ class Facts:
     folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-_ALIKE = 0.5  # Published numbers are rounded, and some are guesses; less than this is another set.
+# Published numbers of frames are rounded or guessed. Below this ratio it is another data set.
+_SIMILAR = 0.5
 _MEANWHILE = (
-    "To try meanwhile, without a download: configs/quickstart.yml and configs/procedural_mazes.yml."
+    "Without a download, you can try configs/quickstart.yml and configs/procedural_mazes.yml."
 )
 
 _CLOCKWORK = """\
@@ -102,7 +103,7 @@ _ARCHIVE_ORG = "https://archive.org/download"
 
 FACTS = {
     "minerl_navigate": Facts(
-        description="People who walk through the worlds of Minecraft.",
+        description="People walking through Minecraft worlds.",
         homepage="https://archive.org/details/minerl_navigate",
         licence="CC BY-NC-SA 4.0 (stated by https://github.com/vaibhavsaxena11/minerl_navigate)",
         citation=_CLOCKWORK + _MINERL,
@@ -143,7 +144,7 @@ FACTS = {
 
 
 class ArchivedVideos(Source):
-    """Videos that are read out of archives; a subclass knows how the archives are laid out."""
+    """Videos read from archives. A subclass knows the layout of the archives."""
 
     version = "1.0.0"
 
@@ -152,25 +153,25 @@ class ArchivedVideos(Source):
         name: str,
         facts: Facts,
         *,
-        frame_size: int,
-        channels: int | None,
-        data_dir: str | None,
-        archives_dir: str | None,
-        fit: str,
-        resize: str,
+        frame_size: int = 64,
+        channels: int | None = None,
+        data_dir: str | None = None,
+        archives_dir: str | None = None,
+        fit: str = "crop",
+        resize: str = "area",
     ):
-        """Keeps the options; nothing is looked for yet.
+        """Stores the options. No files are read yet.
 
         Args:
           name: The data set's name.
-          facts: What is known of it.
+          facts: The facts about it.
           frame_size: H and W, in pixels.
-          channels: C: 1 or 3; None for those of the original.
-          data_dir: The folder of data sets, which has or will have a folder `downloads`; None for
-            that of `tensorflow_datasets`.
-          archives_dir: A folder that has the archives, in place of `downloads`.
-          fit: How frames become squares: 'crop' or 'squeeze'.
-          resize: How they are resized: 'area' or 'bilinear'.
+          channels: C, 1 or 3; None for that of the original.
+          data_dir: The folder of data sets; archives are kept in its folder `downloads`. None for
+            the folder of `tensorflow_datasets`.
+          archives_dir: A folder that has the archives, instead of `downloads`.
+          fit: See `FrameFormat`.
+          resize: See `FrameFormat`.
 
         Raises:
           UserError: An option out of range.
@@ -185,18 +186,18 @@ class ArchivedVideos(Source):
         self._files = dict(facts.files)
 
     def describe(self) -> dict[str, object]:
-        """As in `Source`; not where the archives are."""
+        """As in `Source`, without the place of the archives."""
         options = {"frame_size": self._format.size, "channels": self._format.channels}
-        if self.facts.frame_shape[:2] != self.frame_shape[:2]:  # Else frames fit as they are.
+        if self.facts.frame_shape[:2] != self.frame_shape[:2]:  # Otherwise these have no effect.
             options |= {"fit": self._format.fit, "resize": self._format.resize}
         return {"name": self.name, "version": self.version, **options}
 
     def fetch(self) -> None:
-        """Downloads the archives that are missing, after saying what they are, and lists them.
+        """Downloads missing archives, after printing what they are, and lists their videos.
 
         Raises:
-          UserError: A folder that was named is not there, archives are missing from
-            `archives_dir` or cannot be downloaded, or they are damaged.
+          UserError: A given folder does not exist, archives are missing from `archives_dir` or
+            cannot be downloaded, or they are damaged.
         """
         missing = self._missing()
         if missing:
@@ -204,15 +205,21 @@ class ArchivedVideos(Source):
         for split in SPLITS:
             self.items(split)
         expected, published = self.expected_frames(), self.facts.num_frames
-        if not _ALIKE * published <= expected <= published / _ALIKE:
+        if not _SIMILAR * published <= expected <= published / _SIMILAR:
             print(
                 f"Note: the archives in {self._folder()} hold about {expected:,} frames of"
-                f" {self.name}, of which {published:,} were published.",
+                f" {self.name}, but {published:,} were published.",
                 file=sys.stderr,
             )
 
+    def expected_frames(self) -> int:
+        """Returns the published number, or an estimate once the archives exist."""
+        if self._missing():
+            return self.facts.num_frames
+        return sum(len(self.items(split)) * self.facts.frames_per_video[split] for split in SPLITS)
+
     def origin(self) -> dict[str, list[int]]:
-        """As in `Source`: size in bytes and time of change in ns of the archives."""
+        """Returns the size in bytes and the modification time in ns of each archive."""
         stats = {file: (self._folder() / file).stat() for file in self._files}
         return {file: [stat.st_size, stat.st_mtime_ns] for file, stat in stats.items()}
 
@@ -221,27 +228,27 @@ class ArchivedVideos(Source):
         return hashlib.sha256(self._content(item)).hexdigest()
 
     def read(self, split: str, item: str) -> Iterator[np.ndarray]:
-        """As in `Source`. Frames of another size than the original's are none of this data set."""
+        """As in `Source`. A video is bad if its frames have another size than the original's."""
         file, name = io.BytesIO(self._content(item)), self._member(item)[1]
         size = self.facts.frame_shape[:2]
         yield from read_video(file, name, self._format, exact_size=size)
 
     @abc.abstractmethod
     def _member(self, item: str) -> tuple[str, str]:
-        """Returns the archive's file name, and the name in the archive, of the video of an item."""
+        """Returns the archive's file name and the name in the archive of an item's video."""
 
     def _content(self, item: str) -> bytes:
         archive, member = self._member(item)
         return archives.read_member(self._folder() / archive, member)
 
     def _folder(self) -> pathlib.Path:
-        """Returns where the archives are, or will be."""
+        """Returns the folder of the archives, which need not exist yet."""
         if self._archives_dir is not None:
             return pathlib.Path(self._archives_dir).expanduser()
         return data_folder(self._data_dir) / "downloads"
 
     def _missing(self) -> list[str]:
-        """Returns the archives that are to be downloaded, after looking for those that are not."""
+        """Returns the archives to download; raises a UserError if they must not be downloaded."""
         folder = self._folder()
         missing = [file for file in self._files if not (folder / file).is_file()]
         if self._archives_dir is None or not missing:
@@ -251,7 +258,7 @@ class ArchivedVideos(Source):
         where = "; ".join(f"{file} from {self._files[file][0]}" for file in missing)
         raise UserError(
             f"{self.name}: data.archives_dir {folder} has no {', no '.join(missing)}. Get {where};"
-            " or leave data.archives_dir out, and what is needed is downloaded."
+            " or unset data.archives_dir to have them downloaded."
         )
 
     def _download(self, folder: pathlib.Path, files: list[str]) -> None:
@@ -277,51 +284,19 @@ class Published(ArchivedVideos):
 
     in_tfds = True
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        frame_size: int = 64,
-        channels: int | None = None,
-        data_dir: str | None = None,
-        archives_dir: str | None = None,
-        fit: str = "crop",
-        resize: str = "area",
-    ):
-        """Keeps the options; nothing is looked for yet.
-
-        Args:
-          name: A name in `FACTS`.
-          frame_size: H and W, in pixels.
-          channels: C: 1 or 3; None for those of the original.
-          data_dir: The folder of data sets; None for that of `tensorflow_datasets`.
-          archives_dir: A folder that has the archive.
-          fit: How frames become squares, where they are not: 'crop' or 'squeeze'.
-          resize: How they are resized: 'area' or 'bilinear'.
-
-        Raises:
-          UserError: An unknown name, or an option out of range.
-        """
+    def __init__(self, name: str, **options: object):
+        """Stores the options: those of `ArchivedVideos`; `name` is a key of `FACTS`."""
         if name not in FACTS:
             raise UserError(unknown_name("data set", name, FACTS))
-        super().__init__(
-            name,
-            FACTS[name],
-            frame_size=frame_size,
-            channels=channels,
-            data_dir=data_dir,
-            archives_dir=archives_dir,
-            fit=fit,
-            resize=resize,
-        )
+        super().__init__(name, FACTS[name], **options)
 
     def items(self, split: str) -> list[str]:
-        """As in `Source`: the names in the archive, 2.mp4 before 10.mp4.
+        """Returns the names in the archive, 2.mp4 before 10.mp4.
 
-        A split's folder is at the archive's root, or in one other folder there.
+        A split's folder is at the archive's root or one level below.
         """
         check_split(split)
-        path, folder = self._path(), self.facts.folders[split]
+        path, folder = self._folder() / next(iter(self._files)), self.facts.folders[split]
         videos = archives.members(path, (".mp4",))
         found = [video for video in videos if _is_in(folder, video)]
         if not found:
@@ -332,26 +307,17 @@ class Published(ArchivedVideos):
             )
         return sorted(found, key=natural_order)
 
-    def expected_frames(self) -> int:
-        """As in `Source`: what was published, until the archive is there."""
-        if self._missing():
-            return self.facts.num_frames
-        return sum(len(self.items(split)) * self.facts.frames_per_video[split] for split in SPLITS)
-
-    def _path(self) -> pathlib.Path:
-        return self._folder() / next(iter(self._files))
-
     def _member(self, item: str) -> tuple[str, str]:
         return next(iter(self._files)), item
 
 
 def _is_in(folder: str, video: str) -> bool:
-    """Whether a video lies in a folder at the archive's root, or one level below."""
+    """Returns whether a video lies in a folder at the archive's root or one level below."""
     parts = video.split("/")
     return len(parts) <= 3 and parts[-2:-1] == [folder]
 
 
 def natural_order(name: str) -> tuple:
-    """Returns a key that sorts names as people do: numbers in them by their values."""
+    """Returns a sort key that compares the numbers in names by value."""
     parts = re.split(r"([0-9]+)", name)
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name

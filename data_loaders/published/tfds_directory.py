@@ -1,36 +1,50 @@
-"""The videos in a folder that `tensorflow_datasets` (tfds) prepared, for a store or without one.
+"""The videos in a folder that `tensorflow_datasets` (tfds) prepared.
 
-`tfds_records.py` finds them. Neither tfds nor TensorFlow is needed.
+tfds reads the folder's description and parses records. The walk from record to record is ours:
+TensorFlow's reader gives up the rest of a file at the first damaged record, and it cannot jump to
+the record of one video. Nothing here starts TensorFlow.
 
-T, H, W and C are the frames of a video, and the height, width and channels of a frame.
+The folder, `<data_dir>/<name>/<version>`, holds `dataset_info.json` and the shards of each split. A
+shard is a TFRecord file: for each record its size (uint64, little-endian), a CRC (uint32), the
+record and its CRC (uint32). A record is one video, a `tf.train.Example` with one PNG per frame.
+CRC-32C is slow in Python, so these CRCs are not checked: each chunk of a PNG has its own.
 """
 
 import hashlib
 import io
 import os
-import zlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from cwvae.errors import UserError
-from data_loaders.pipeline import Dataset
-from data_loaders.published.tfds_records import Records, anew, frame_spans
 from data_loaders.sources import SPLITS, BadVideo, Source
-from data_loaders.video.frames import FrameFormat
-from data_loaders.windows import UnequalClips
+from data_loaders.video.frames import BLOCK_LENGTH, FrameFormat
 
-RECORD_SIZE = 64  # H and W of the frames in the records of every data set that is read here.
-_BLOCK = 64  # Frames that are decoded at a time.
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+RECORD_SIZE = 64  # Height and width of the stored frames, in every data set that is read here.
+_SAMPLE = 16  # Records per split that are read to estimate its number of frames.
+_HEADER, _FOOTER = 12, 4  # Bytes before and after each record of a shard.
+
+
+def find(data_dir: str | os.PathLike, name: str) -> Path | None:
+    """Returns the newest complete folder `<data_dir>/<name>/1.x.y`, or None.
+
+    tfds writes to a folder with a longer name and renames it at the end.
+    """
+    found = []
+    for path in Path(data_dir).expanduser().glob(f"{name}/1.*/dataset_info.json"):
+        version = path.parent.name
+        if re.fullmatch(r"1\.\d+\.\d+", version):
+            found.append(([int(number) for number in version.split(".")], path.parent))
+    return max(found)[1] if found else None
 
 
 class TfdsDirectory(Source):
-    """The videos of a prepared folder, to be put into a store. Items are named by their number."""
-
-    in_tfds = True
+    """The videos of a prepared folder. Items are the numbers of records."""
 
     def __init__(
         self,
@@ -43,162 +57,216 @@ class TfdsDirectory(Source):
         fit: str = "crop",
         resize: str = "area",
     ):
-        """Keeps where to read. Nothing is read before `fetch`.
+        """Stores the options. Nothing is read before `fetch`.
 
         Args:
           name: The data set's name.
-          folder: As `find` returns it.
-          description: What `describe` returns: that of the archives that the folder was made from,
-            so that both give one store.
-          frame_size: H and W of the frames that are given, in pixels.
-          channels: C, 1 or 3, whatever the PNGs have.
-          fit: See `video.FrameFormat`.
-          resize: See `video.FrameFormat`.
+          folder: The folder, as `find` returns it.
+          description: The result of `describe`. It is that of the archives that the folder was made
+            from, so both lead to the same store.
+          frame_size: H and W of the returned frames, in pixels.
+          channels: C of the returned frames, 1 or 3. The PNGs may have others.
+          fit: See `FrameFormat`.
+          resize: See `FrameFormat`.
         """
         super().__init__(name, frame_size, channels)
         self._folder = Path(folder).expanduser()
         self._description = dict(description)
         self._format = FrameFormat(frame_size, channels, fit, resize)
-        self._records: dict[str, Records] = {}
+        self._records: dict[str, list[_Record]] = {}
 
     def describe(self) -> dict[str, object]:
-        """As in `Source`: what the constructor was given."""
+        """Returns the description given to the constructor."""
         return dict(self._description)
 
     def fetch(self) -> None:
-        """As in `Source`: finds the records of both splits."""
+        """Finds the records of both splits.
+
+        Raises:
+          UserError: The folder has another format, or files are missing or damaged.
+        """
         for split in SPLITS:
             self._split(split)
 
     def origin(self) -> list[object]:
-        """As in `Source`: the folder, and its description's time of change in ns."""
+        """Returns the folder and the modification time of its description, in ns."""
         return [str(self._folder), (self._folder / "dataset_info.json").stat().st_mtime_ns]
 
     def items(self, split: str) -> list[str]:
-        """As in `Source`, in the order of the files."""
+        """Returns the numbers of the records, in the order of the files."""
         return [f"{i:05d}" for i in range(len(self._split(split)))]
 
     def expected_frames(self) -> int:
-        """As in `Source`: exact where all videos are equally long."""
-        return sum(self._split(split).count_frames() for split in SPLITS)
+        """Returns an estimate from some records; exact if all videos have the same length."""
+        return sum(_estimate_frames(self._split(split)) for split in SPLITS)
 
     def digest(self, split: str, item: str) -> str:
-        """As in `Source`, of the whole record."""
-        return hashlib.sha256(self._split(split).read(int(item))).hexdigest()
+        """Returns the SHA-256 of a record."""
+        return hashlib.sha256(self._split(split)[int(item)].read()).hexdigest()
 
     def read(self, split: str, item: str) -> Iterator[np.ndarray]:
         """As in `Source`."""
-        record = self._split(split).read(int(item))
-        spans = frame_spans(record).tolist()
-        for first in range(0, len(spans), _BLOCK):
-            pngs = [record[start:end] for start, end in spans[first : first + _BLOCK]]
-            yield _decode(pngs, first, self._format)
+        pngs = _pngs(self._split(split)[int(item)].read())
+        for first in range(0, len(pngs), BLOCK_LENGTH):
+            block = enumerate(pngs[first : first + BLOCK_LENGTH], first)
+            frames = [decode_png(png, number, self._format.channels) for number, png in block]
+            yield self._format.convert(np.stack(frames))
 
-    def _split(self, split: str) -> Records:
+    def _split(self, split: str) -> list["_Record"]:
         if split not in self._records:
-            self._records[split] = Records(self._folder, split)
+            self._records[split] = _find_records(self._folder, split)
         return self._records[split]
 
 
-class TfdsStream(Dataset):
-    """One split of a prepared folder, without a store: decodes what is asked for, each time.
+class _Record(NamedTuple):
+    """The place of a record in its shard; `start` and `size` are in bytes."""
 
-    Takes no room and no preparation, but each time a frame is read costs its PNG, about 100 us, a
-    hundred times as much as from a store. Keeps 8 bytes a frame in memory.
-    """
+    path: Path
+    start: int
+    size: int
 
-    def __init__(
-        self,
-        split: str,
-        *,
-        folder: str | os.PathLike,
-        frame_size: int = RECORD_SIZE,
-        channels: int = 3,
-        fit: str = "crop",
-        resize: str = "area",
-    ):
-        """Finds every frame of every record: reads all files once, without decoding.
-
-        Args:
-          split: 'train' or 'test'.
-          folder: As `find` returns it.
-          frame_size: As for `TfdsDirectory`, as for the next three.
-          channels: See there.
-          fit: See there.
-          resize: See there.
-
-        Raises:
-          UserError: Another format, or files that are missing or damaged.
-        """
-        self._records = Records(Path(folder).expanduser(), split)
-        self._format = FrameFormat(frame_size, channels, fit, resize)
-        self._spans = [self._find_frames(i) for i in range(len(self._records))]
-        lengths = [len(spans) for spans in self._spans]
-        super().__init__(UnequalClips(lengths), (frame_size, frame_size, channels))
-
-    def clip(self, i: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        """As in `Dataset`. Reads and decodes the frames asked for only."""
-        length = self._window_length(i, start, length)
-        spans = self._spans[i][start : start + length].tolist()
-        offset = spans[0][0]
+    def read(self) -> bytes:
+        """Returns the record; raises a `BadVideo` if that fails."""
         try:
-            data = self._records.read(i, offset, spans[-1][1] - offset)
-            pngs = [data[first - offset : end - offset] for first, end in spans]
-            return _decode(pngs, start, self._format)
-        except BadVideo as error:
-            raise self._unusable(i, error) from error
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(self.start)
+                data = file.read(self.size)
+        except OSError as error:
+            raise BadVideo(f"cannot be read ({error})") from error
+        if len(data) != self.size:
+            raise BadVideo("the file has become shorter")
+        return data
 
-    def _find_frames(self, i: int) -> np.ndarray:
+
+def _find_records(folder: Path, split: str) -> list[_Record]:
+    """Returns the records of a split, in order; raises a `UserError` for a damaged folder."""
+    records = []
+    for path, count in _list_shards(folder, split):
+        found, at = [], 0
         try:
-            # No record reaches 2 GiB, the limit of protocol buffers: half the memory will do.
-            return frame_spans(self._records.read(i)).astype(np.uint32)
-        except BadVideo as error:
-            raise self._unusable(i, error) from error
-
-    def _unusable(self, i: int, error: BadVideo) -> UserError:
-        return UserError(
-            f"{self._records.where(i)}: {error}. Set data.store=true to leave out videos that "
-            f"cannot be used. Otherwise: {anew(self._records.folder)}"
-        )
-
-
-def _decode(pngs: Sequence[bytes], first: int, frame_format: FrameFormat) -> np.ndarray:
-    """Decodes frames `first`, ... of a video to uint8 [T, H, W, C]."""
-    mode = "L" if frame_format.channels == 1 else "RGB"
-    frames = [_decode_png(png, number, mode) for number, png in enumerate(pngs, first)]
-    return frame_format.convert(np.stack(frames))
-
-
-def _decode_png(png: bytes, number: int, mode: str) -> np.ndarray:
-    """Decodes one PNG of any kind, in 8 bits and without transparency, as TensorFlow does."""
+            with path.open("rb", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                while at < end:
+                    file.seek(at)
+                    size = int.from_bytes(file.read(_HEADER)[:8], "little")
+                    found.append(_Record(path, at + _HEADER, size))
+                    at += _HEADER + size + _FOOTER
+        except OSError as error:
+            raise _damaged(folder, f"{path}: cannot be read ({error.strerror})") from error
+        if at > end:
+            problem = f"record {len(found) - 1} should end at byte {at}, the file ends at {end}"
+            raise _damaged(folder, f"{path}: is cut short or damaged: {problem}")
+        if count is not None and len(found) != count:
+            problem = f"holds {len(found)} records; dataset_info.json announces {count}"
+            raise _damaged(folder, f"{path}: {problem}")
+        records += found
+    if not records:
+        raise _damaged(folder, f"{folder}: the split {split!r} holds no records")
     try:
-        _check_png(png)
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            width, height = image.size
-            good = width == height == RECORD_SIZE
-            frame = _in_mode(image, mode) if good else None
-    except Exception as error:  # What Pillow raises has no common base class.
+        features = _features(records[0].read())
+    except BadVideo:
+        return records  # One bad video, which is reported when it is read.
+    if "video" not in features:
+        raise UserError(
+            f"{folder}: its records have no feature 'video'; found: "
+            f"{', '.join(sorted(features)) or 'nothing'}. Set data.data_dir to another folder, and"
+            " the data set is prepared there."
+        )
+    return records
+
+
+def _list_shards(folder: Path, split: str) -> list[tuple[Path, int | None]]:
+    """Returns the files of a split, each with its number of records; None if that is unknown."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.dataset_info import read_proto_from_builder_dir
+
+    path = folder / "dataset_info.json"
+    try:
+        info = read_proto_from_builder_dir(folder)
+    except Exception as error:  # Errors of the file and of the parser have no common base class.
+        problem = f"is not the description of a tfds data set ({type(error).__name__}: {error})"
+        raise _damaged(folder, f"{path}: {problem}") from error
+    splits = {part.name: part for part in info.splits}
+    if split not in splits:
+        found = ", ".join(splits) or "none"
+        raise _damaged(folder, f"{path}: has no split {split!r}; found: {found}")
+    if info.file_format not in ("", "tfrecord"):
+        raise UserError(
+            f"{folder}: holds files of the format {info.file_format!r}; only 'tfrecord' can be "
+            "read. Delete the folder and prepare the data set again, or set another data.data_dir."
+        )
+    # The first versions of tfds wrote only the number of shards.
+    counts = list(splits[split].shard_lengths) or [None] * splits[split].num_shards
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=folder, dataset_name=info.name, split=split, filetype_suffix="tfrecord"
+    )
+    files = template.sharded_filepaths(len(counts)) if counts else []
+    return [(Path(file), count) for file, count in zip(files, counts, strict=True)]
+
+
+def _damaged(folder: Path, problem: str) -> UserError:
+    return UserError(
+        f"{problem}. Restore the files, or delete the folder {folder} and prepare the data set"
+        " again."
+    )
+
+
+def _features(record: bytes):
+    """Returns the features of a `tf.train.Example` by name."""
+    from google.protobuf.message import DecodeError
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    try:
+        return tf_example_pb2.Example.FromString(record).features.feature
+    except DecodeError as error:
+        raise BadVideo(f"the record is not a tf.train.Example ({error})") from error
+
+
+def _pngs(record: bytes) -> Sequence[bytes]:
+    features = _features(record)
+    if "video" not in features:
+        raise BadVideo("the record has no feature 'video'")
+    pngs = features["video"].bytes_list.value
+    if not pngs:
+        raise BadVideo("the record holds no frames")
+    return pngs
+
+
+def _estimate_frames(records: list[_Record]) -> int:
+    counts = []
+    for i in np.unique(np.linspace(0, len(records) - 1, _SAMPLE).astype(int)).tolist():
+        try:
+            counts.append(len(_pngs(records[i].read())))
+        except BadVideo:
+            counts.append(0)
+    return -(-sum(counts) * len(records) // len(counts))  # Rounded up.
+
+
+def decode_png(png: bytes, number: int, channels: int) -> np.ndarray:
+    """Decodes any PNG to 8 bits without transparency, as TensorFlow does.
+
+    Args:
+      png: The content of the file.
+      number: The number of the frame, for messages.
+      channels: C, 1 or 3.
+
+    Returns:
+      uint8 [RECORD_SIZE, RECORD_SIZE], with a last dimension of 3 for RGB.
+
+    Raises:
+      BadVideo: It is not a PNG of that size, or it is damaged.
+    """
+    try:
+        image = Image.open(io.BytesIO(png), formats=["PNG"])
+        width, height = image.size
+        if width == height == RECORD_SIZE:
+            image.verify()  # Decoding ignores the CRCs of the pixels. It needs the image again.
+            image = Image.open(io.BytesIO(png), formats=["PNG"])
+            if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8, not scale.
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            return np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    except UnidentifiedImageError as error:  # Its message holds an address in memory.
+        raise BadVideo(f"frame {number} is not a PNG") from error
+    except Exception as error:  # Pillow's errors have no common base class.
         raise BadVideo(f"frame {number} is not a readable PNG ({error})") from error
-    if not good:
-        raise BadVideo(f"frames are {width}x{height}; expected {RECORD_SIZE}x{RECORD_SIZE}")
-    return frame
-
-
-def _check_png(png: bytes) -> None:
-    """Checks the CRC of every chunk: Pillow passes over those of the pixels."""
-    if not png.startswith(_PNG_SIGNATURE):
-        raise ValueError("another format")
-    at = len(_PNG_SIGNATURE)
-    while at < len(png):
-        end = at + 8 + int.from_bytes(png[at : at + 4], "big")
-        if zlib.crc32(png[at + 4 : end]) != int.from_bytes(png[end : end + 4], "big"):
-            raise ValueError("wrong CRC")
-        at = end + 4
-    if at != len(png):
-        raise ValueError("cut short")
-
-
-def _in_mode(image: Image.Image, mode: str) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8, not scale.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return np.asarray(image.convert(mode))
+    raise BadVideo(f"frames are {width}x{height}; expected {RECORD_SIZE}x{RECORD_SIZE}")

@@ -1,1 +1,1 @@
-"""The store of prepared clips: its format, its preparation, the processes that decode."""
+"""The store of prepared clips: format, preparation, worker processes."""

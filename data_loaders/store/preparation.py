@@ -1,8 +1,8 @@
-"""Makes a store of a source: in several processes, with a progress bar, resumable after a kill.
+"""Makes a store from a source in several processes, with a progress bar; resumes after a kill.
 
-The store grows in a folder `NAME.partial` beside where it is to be: frames are appended video by
-video, in order, and a line of the index is written once its frames are on the disk. What a kill
-leaves is cut back to the last such line, and preparing goes on behind it.
+The store grows in a folder `NAME.partial` next to its final place. Frames are appended video by
+video, in order, and a line of the index is written once its frames are on the disk. After a kill,
+both files are truncated to the last such line, and preparation resumes there.
 """
 
 import contextlib
@@ -16,22 +16,20 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+
+import numpy as np
+import tqdm
 
 from cwvae.errors import UserError
 from cwvae.run.files import locked
 from data_loaders.sources import SPLITS, Source
 from data_loaders.store import store
-from data_loaders.store.readers import Readers, open_readers
+from data_loaders.store.processes import Readers, open_readers
 
-_SECONDS_BETWEEN_SYNCS = 2.0  # At most so much work is lost with a kill.
-_SHOWN_REASONS = 5  # Why videos were left out; all of them are in a file.
+_SECONDS_BETWEEN_SYNCS = 2.0  # A kill loses at most this much work.
+_SHOWN_REASONS = 5  # Reasons for skipped videos to print. skipped.txt has all of them.
 _PIECE = 2**20  # Bytes copied at a time.
-_OR_STREAM = (
-    ", or, if tensorflow-datasets holds the data already, set data.store=false to read them from"
-    " there, slower"
-)
-_ROOM = 2**26  # Bytes left free on a disk: index, and videos under way.
+_ROOM = 2**26  # Bytes of disk space for the index and the videos being read.
 
 
 def prepare(
@@ -41,22 +39,22 @@ def prepare(
     processes: int | None = None,
     again: bool = False,
 ) -> pathlib.Path:
-    """Makes the store of a source, if it is not there yet.
+    """Makes the store of a source unless it exists.
 
     Args:
       source: The videos.
-      data_dir: The folder that has, or will have, a folder `stores`.
-      recipe: The arguments of `data_loaders.open_source` that give `source` in another process;
-        without them this process does all the work.
-      processes: How many read videos; by default as many as there are cores.
-      again: Whether to make it anew although it is there.
+      data_dir: The folder of data sets; the store is made in its folder `stores`.
+      recipe: The arguments of `data_loaders.open_source` that create `source` in another process.
+        None: this process does all the work.
+      processes: The number of processes that read videos; None for one per core.
+      again: Whether to replace an existing store.
 
     Returns:
       The store's folder.
 
     Raises:
-      UserError: The videos cannot be had, none of them can be used, the disk is too small, or files
-        are not those that the store was made of.
+      UserError: The videos are missing, none of them can be used, the disk is too small, or the
+        source has changed since the store was made.
     """
     folder = store.folder_of(source, data_dir)
     if store.is_complete(folder) and not again:
@@ -65,7 +63,9 @@ def prepare(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.with_name(folder.name + ".lock"), f"preparing {source.name}"):
-            if again or not store.is_complete(folder):  # Another process may have made it.
+            if again or not store.is_complete(
+                folder
+            ):  # Another process may have made it meanwhile.
                 _prepare(source, folder, recipe, processes)
     except OSError as error:
         raise _disk_error(error, folder) from None
@@ -78,10 +78,10 @@ def _prepare(
     began = time.monotonic()
     partial = folder.with_name(folder.name + ".partial")
     there = sum(path.stat().st_size for path in partial.glob("*.frames"))
-    _check_disk(source, folder, there)  # Before anything is downloaded in vain.
+    _check_disk(source, folder, there)  # Before the download, which would be useless.
     source.fetch()
     items = {split: source.items(split) for split in SPLITS}
-    # Taken before the first video is read: one that is changed meanwhile will be found to differ.
+    # Taken before the first video is read, so a change during preparation is detected later.
     stamps, origin = source.stamps(), source.origin()
     plan = {"description": source.describe(), "items": items, "stamps": stamps, "origin": origin}
     _begin(partial, plan)
@@ -90,14 +90,17 @@ def _prepare(
     counts = " and ".join(f"{len(names)} {split}" for split, names in items.items())
     print(f"Preparing {source.name}, once: {counts} videos, {room}.", file=sys.stderr, flush=True)
     count = sum(map(len, items.values()))
+    done = sum(len(writer.lines) for writer in kept.values())
     with (
         open_readers(source, recipe, min(processes or _cores(), count)) as readers,
-        _progress(source.name, kept, count) as progress,
+        tqdm.tqdm(
+            total=count, initial=done, unit="video", desc=source.name, dynamic_ncols=True
+        ) as progress,
     ):
         for writer in kept.values():
             writer.run(readers, progress)
     _finish(source, folder, partial, kept, stamps)
-    _tell(source, folder, kept, time.monotonic() - began)
+    _report(source, folder, kept, time.monotonic() - began)
 
 
 def _cores() -> int:
@@ -105,53 +108,41 @@ def _cores() -> int:
 
 
 def _begin(partial: pathlib.Path, plan: dict) -> None:
-    """Makes the folder, or keeps what a killed process left there of the same videos."""
+    """Makes the folder, or keeps what a killed process prepared there from the same videos."""
     path, text = partial / "plan.json", json.dumps(plan, sort_keys=True)
     if path.is_file() and path.read_text() == text:
-        print(f"Going on with what {partial} holds.", file=sys.stderr)
+        print(f"Resuming from {partial}.", file=sys.stderr)
         for scratch in partial.glob("*.tmp"):
             scratch.unlink()
         return
     if path.is_file():
-        print(f"{partial}: was begun with other videos, and is begun anew.", file=sys.stderr)
+        print(f"{partial}: was made from other videos. Starting again.", file=sys.stderr)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     path.write_text(text)
 
 
 def _check_disk(source: Source, folder: pathlib.Path, there: int = 0) -> str:
-    """Refuses a disk that is too small; returns what is needed, in words.
+    """Raises a UserError if the disk is too small; returns the space needed, in words.
 
-    Args:
-      source: The videos.
-      folder: The store, in a folder that exists.
-      there: Bytes of the store that are on the disk already.
+    `there` is the number of bytes of the store already on the disk.
     """
     size = source.expected_frames() * math.prod(source.frame_shape)
     free = shutil.disk_usage(folder.parent).free
     if max(0, size - there) + _ROOM > free:
         raise UserError(
-            f"{source.name}: the prepared videos take about {size_text(size)} in {folder.parent},"
+            f"{source.name}: the prepared videos need about {size_text(size)} in {folder.parent},"
             f" where {size_text(free)} are free. Make room, or set data.data_dir to a folder on a"
-            f" larger disk{_OR_STREAM if source.in_tfds else ''}."
+            " larger disk."
         )
     return f"about {size_text(size)} in {folder} ({size_text(free)} free)"
 
 
-@contextlib.contextmanager
-def _progress(name: str, kept: dict[str, "_Writer"], count: int) -> Iterator:
-    import tqdm
-
-    done = sum(len(writer.lines) for writer in kept.values())
-    with tqdm.tqdm(total=count, initial=done, unit="video", desc=name, dynamic_ncols=True) as bar:
-        yield bar
-
-
 class _Writer:
-    """The frames and the index of one split, as they grow."""
+    """Appends to the frames and the index of one split."""
 
     def __init__(self, partial: pathlib.Path, split: str, items: list[str], source: Source):
-        """Opens the files, cut back to the last video that is whole."""
+        """Creates the files, or truncates existing ones to the last complete video."""
         self.split, self.items, self._partial = split, items, partial
         self._frame_bytes = math.prod(source.frame_shape)
         self._frames_path = store.frames_file(partial, split)
@@ -160,7 +151,7 @@ class _Writer:
             path.touch()
         self.lines = _whole_lines(self._index_path)
         self.bytes = sum(line.get("frames", 0) for line in self.lines) * self._frame_bytes
-        if self._frames_path.stat().st_size < self.bytes:  # Not the disk that it was written to.
+        if self._frames_path.stat().st_size < self.bytes:  # Damaged by something else than a kill.
             self.lines, self.bytes = [], 0
         os.truncate(self._frames_path, self.bytes)
         os.truncate(self._index_path, sum(len(_line(line)) for line in self.lines))
@@ -168,7 +159,7 @@ class _Writer:
         self._synced = time.monotonic()
 
     def run(self, readers: Readers, progress) -> None:
-        """Reads all videos that are still to come."""
+        """Reads all remaining videos."""
         with (
             open(self._frames_path, "ab", buffering=0) as frames,
             open(self._index_path, "ab") as index,
@@ -182,7 +173,7 @@ class _Writer:
                             self._sync(frames, index)
                         progress.update()
             except BaseException:
-                # Room for the index, where it is the disk that was full.
+                # If the disk is full, this makes room for the index.
                 for scratch in self._partial.glob("*.tmp"):
                     scratch.unlink()
                 frames.truncate(self.bytes)
@@ -197,7 +188,7 @@ class _Writer:
                 raise RuntimeError(f"{path}: has {path.stat().st_size} bytes, not {size}.")
             with open(path, "rb") as file:
                 while piece := file.read(_PIECE):
-                    while piece:  # A disk that fills up takes a part, and then refuses.
+                    while piece:  # A disk that fills up accepts a part first, then fails.
                         piece = piece[frames.write(piece) :]
             self.bytes += size
         path.unlink(missing_ok=True)
@@ -217,7 +208,7 @@ def _line(answer: dict) -> bytes:
 
 
 def _whole_lines(path: pathlib.Path) -> list[dict]:
-    """Returns an index's lines up to the first one that is not whole."""
+    """Returns an index's lines up to the first incomplete one."""
     lines = []
     for text in path.read_bytes().splitlines(keepends=True):
         if not text.endswith(b"\n"):
@@ -236,13 +227,13 @@ def _finish(
     kept: dict[str, _Writer],
     stamps: dict[str, str] | None,
 ) -> None:
-    """Writes what describes the store, and gives it its name."""
+    """Writes the store's summary, and renames its folder."""
     skipped = [f"{name}: {reason}\n" for name, reason in _skipped(kept)]
-    # Names of files may be no UTF-8.
+    # Names of files need not be UTF-8.
     (partial / "skipped.txt").write_text("".join(skipped), errors="backslashreplace")
     for split, writer in kept.items():
         if writer.bytes == 0:
-            (partial / "plan.json").unlink()  # There is nothing to go on with.
+            (partial / "plan.json").unlink()  # There is nothing to resume.
             raise UserError(
                 f"{source.name}: none of the {len(writer.items)} {split} videos can be used; the"
                 f" reasons are in {partial / 'skipped.txt'}. The first: {''.join(skipped[:1])}"
@@ -256,10 +247,10 @@ def _finish(
         "stamps": stamps,
     }
     store.write_summary(partial, content)
-    # Killed at any place from here on, the next one finds nothing left to read, or the store.
+    # After a kill from here on, the next process finds all videos prepared, or the finished store.
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():  # Asked for anew; whoever has it open keeps its files.
+    if folder.exists():  # With `again`. Processes that have it open keep its files.
         folder.rename(old)
     partial.rename(folder)
     (folder / "plan.json").unlink()
@@ -267,7 +258,7 @@ def _finish(
 
 
 def _skipped(kept: dict[str, _Writer]) -> list[tuple[str, str]]:
-    """Returns the videos that were left out, and why."""
+    """Returns the skipped videos and the reasons."""
     return [
         (store.label(split, line["name"]), line["skipped"])
         for split, writer in kept.items()
@@ -277,14 +268,12 @@ def _skipped(kept: dict[str, _Writer]) -> list[tuple[str, str]]:
 
 
 def _statistics(partial: pathlib.Path, writer: _Writer) -> dict:
-    """Returns a split's counts, the mean and standard deviation by channel, and a checksum."""
+    """Returns a split's counts, mean and standard deviation per channel, and a checksum."""
     lines = [line for line in writer.lines if "skipped" not in line]
     frames = [line["frames"] for line in lines]
     values = writer.bytes / len(lines[0]["sum"])  # Per channel.
-    means = [sum(column) / values for column in zip(*(line["sum"] for line in lines), strict=True)]
-    squares = [
-        sum(column) / values for column in zip(*(line["squares"] for line in lines), strict=True)
-    ]
+    mean = np.sum([line["sum"] for line in lines], 0) / values
+    variance = np.sum([line["squares"] for line in lines], 0) / values - mean**2
     index = store.index_file(partial, writer.split).read_bytes()
     return {
         "clips": len(lines),
@@ -292,16 +281,13 @@ def _statistics(partial: pathlib.Path, writer: _Writer) -> dict:
         "frames": sum(frames),
         "shortest": min(frames),
         "longest": max(frames),
-        "mean": [round(mean, 4) for mean in means],
-        "stddev": [
-            round(max(0.0, square - mean**2) ** 0.5, 4)
-            for mean, square in zip(means, squares, strict=True)
-        ],
+        "mean": mean.round(4).tolist(),
+        "stddev": np.sqrt(np.maximum(variance, 0)).round(4).tolist(),
         "index_sha256": hashlib.sha256(index).hexdigest(),
     }
 
 
-def _tell(source: Source, folder: pathlib.Path, kept: dict[str, _Writer], seconds: float) -> None:
+def _report(source: Source, folder: pathlib.Path, kept: dict[str, _Writer], seconds: float) -> None:
     splits = store.summary(folder)["splits"]
     counts = " and ".join(f"{splits[split]['clips']} {split}" for split in kept)
     size = size_text(sum(writer.bytes for writer in kept.values()))
@@ -310,21 +296,21 @@ def _tell(source: Source, folder: pathlib.Path, kept: dict[str, _Writer], second
     for name, reason in _skipped(kept):
         skipped.setdefault(reason, []).append(name)
     if skipped:
-        left_out, total = sum(map(len, skipped.values())), sum(len(w.items) for w in kept.values())
+        bad, total = sum(map(len, skipped.values())), sum(len(w.items) for w in kept.values())
         shown = [
             f"\n  {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {reason}"
             for reason, names in list(skipped.items())[:_SHOWN_REASONS]
         ]
         more = "\n  ..." if len(skipped) > _SHOWN_REASONS else ""
         print(
-            f"warning: {left_out} of {total} videos cannot be used and were left out, see"
+            f"warning: {bad} of {total} videos cannot be used and were skipped, see"
             f" {folder / 'skipped.txt'}:{''.join(shown)}{more}",
             file=sys.stderr,
         )
 
 
 def size_text(count: float) -> str:
-    """Returns a number of bytes for people to read."""
+    """Returns a number of bytes in a readable unit."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -335,10 +321,10 @@ def size_text(count: float) -> str:
 def _disk_error(error: OSError, folder: pathlib.Path) -> UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
-            f"{folder.parent}: the disk is full. What was prepared so far is kept: make room, and"
-            " the same command goes on; or set data.data_dir to a folder on a larger disk."
+            f"{folder.parent}: the disk is full. Prepared videos are kept: make room, and the same"
+            " command resumes; or set data.data_dir to a folder on a larger disk."
         )
     return UserError(
-        f"{error.filename or folder.parent}: {error.strerror or error}. The prepared videos are"
-        " written there; set data.data_dir to a folder that can be written."
+        f"{error.filename or folder.parent}: {error.strerror or error}. Prepared videos are written"
+        " there: set data.data_dir to a writable folder."
     )

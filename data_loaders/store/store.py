@@ -1,17 +1,17 @@
-"""A store: the videos of a data set as plain uint8 frames, prepared once, read at any place.
+"""A store: the videos of a data set as plain uint8 frames, prepared once, with random access.
 
 A store is a folder:
 
-  store.json         what it was made of, by whom, and each split's counts and statistics
+  store.json         its source, and each split's counts and statistics
   train.frames       uint8 [frames, H, W, C], all clips one after the other, nothing else
-  train.index.jsonl  a line per video of the source, in order: its name, and either its frames, its
-                     SHA-256 and that of the source's bytes, or why it was left out
+  train.index.jsonl  a line per video of the source, in order: its name, and either its number of
+                     frames, its SHA-256 and that of the source's bytes, or why it was skipped
   test.frames, test.index.jsonl
-  skipped.txt        the videos that were left out, and why
+  skipped.txt        the skipped videos, with reasons
 
-`numpy.memmap` reads a `.frames` file as it is. Here frames are read with `pread` straight into the
-batch instead, from the same page cache and about as fast: what a memory map has touched counts as
-memory of the process, which seems to grow to the size of the data (benchmarks/data.py).
+`numpy.memmap` can read a `.frames` file. The class `Store` uses `pread` into the batch instead. It
+is about as fast and uses the same page cache, but pages of a memory map count as memory of the
+process, which seems to grow to the size of the data (benchmarks/data.py).
 
 H, W and C are the height, width and channels of a frame.
 """
@@ -28,17 +28,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from cwvae.errors import UserError
+from cwvae.run import files
+from data_loaders.attributes import Readable
 from data_loaders.pipeline import Dataset
-from data_loaders.readable import Readable
 from data_loaders.sources import SPLITS, BadVideo, Source
-from data_loaders.windows import UnequalClips
+from data_loaders.windows import Clips
 
 FORMAT = 1
 _PIECE = 2**24  # Bytes read at a time when a clip is verified.
 
 
 def folder_of(source: Source, data_dir: pathlib.Path) -> pathlib.Path:
-    """Returns where the store of a source is, or is to be: one folder for each description."""
+    """Returns the folder of a source's store, which need not exist: one for each description."""
     text = json.dumps([FORMAT, source.describe()], sort_keys=True)
     size = "x".join(map(str, source.frame_shape))
     key = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -56,17 +57,17 @@ def index_file(folder: pathlib.Path, split: str) -> pathlib.Path:
 
 
 def label(split: str, name: str) -> str:
-    """Returns what to call a video in messages: with its split, which most names begin with."""
+    """Returns a video's name with its split, for messages. Most names already begin with it."""
     return name if name.startswith(split) else f"{split}/{name}"
 
 
 def is_complete(folder: pathlib.Path) -> bool:
-    """Says whether a store is there; one that is being prepared has another name."""
+    """Returns whether a store exists. One that is being prepared has another name."""
     return (folder / "store.json").is_file()
 
 
 def summary(folder: pathlib.Path) -> dict:
-    """Returns what store.json says.
+    """Returns the content of store.json.
 
     Raises:
       UserError: It cannot be read, or another version of this program wrote it.
@@ -78,20 +79,16 @@ def summary(folder: pathlib.Path) -> dict:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, f"cannot be read ({type(error).__name__})") from None
     if version != FORMAT:
-        raise _damaged(path, f"has format {version}, and this version reads {FORMAT}")
+        raise _damaged(path, f"has format {version}, but this version reads {FORMAT}")
     if digest != _digest(content):
-        raise _damaged(path, "is not what was written: its checksum differs")
+        raise _damaged(path, "checksum mismatch")
     return content
 
 
 def write_summary(folder: pathlib.Path, content: dict) -> None:
-    """Writes store.json: all of it, or nothing."""
-    aside = folder / "store.json.tmp"
-    with open(aside, "w") as file:
-        json.dump({"format": FORMAT, **content, "sha256": _digest(content)}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(folder / "store.json")
+    """Writes store.json, whole or not at all."""
+    text = json.dumps({"format": FORMAT, **content, "sha256": _digest(content)}, indent=1)
+    files.write(folder / "store.json", text)
 
 
 def _digest(content: dict) -> str:
@@ -102,12 +99,12 @@ class Store(Dataset):
     """One split of a store."""
 
     def __init__(self, folder: pathlib.Path, split: str, source: Source | None = None):
-        """Opens a store, and compares its files' sizes, not their content: `verify` does that.
+        """Opens a store and checks the sizes of its files; `verify` checks their content.
 
         Args:
           folder: The store.
           split: 'train' or 'test'.
-          source: What it was made of, for `attributes`.
+          source: The source it was made from, for `attributes`.
 
         Raises:
           UserError: A file of the store is missing or damaged.
@@ -118,7 +115,7 @@ class Store(Dataset):
         lines = _read_index(folder, split, self.fingerprint)
         self._lines = [line for line in lines if "skipped" not in line]
         frames = np.array([line["frames"] for line in self._lines], np.int64)
-        super().__init__(UnequalClips(frames), tuple(content["frame_shape"]))
+        super().__init__(Clips(frames), tuple(content["frame_shape"]))
         self._frame_bytes = math.prod(self.frame_shape)
         ends = np.cumsum(frames) * self._frame_bytes
         self._offsets = ends - frames * self._frame_bytes
@@ -129,10 +126,10 @@ class Store(Dataset):
         except OSError as error:
             raise _damaged(self._path, f"cannot be read ({error.strerror})") from None
         if size != ends[-1]:
-            raise _damaged(self._path, f"has {size} bytes, not {ends[-1]} as its index says")
+            raise _damaged(self._path, f"has {size} bytes; its index says {ends[-1]}")
 
     def name(self, i: int) -> str:
-        """Returns what the source calls clip `i`, such as a file's name."""
+        """Returns the source's name for clip `i`, such as a file's name."""
         self._check_index(i)
         return self._lines[i]["name"]
 
@@ -146,7 +143,7 @@ class Store(Dataset):
     def attributes(
         self, i: int, start: int = 0, length: int | None = None
     ) -> dict[str, np.ndarray]:
-        """Returns what the source knows of the content of `clip(i, start, length)`, by name."""
+        """Returns the source's attributes of `clip(i, start, length)`, by name."""
         length = self._window_length(i, start, length)
         if self._source is None:
             return {}
@@ -158,26 +155,22 @@ class Store(Dataset):
         }
 
     def readable(self) -> tuple[Readable, ...]:
-        """Returns what the source says can be read from a single frame."""
+        """As in `Dataset`: those of the source."""
         return self._source.readable() if self._source else ()
 
-    def verify(self) -> Iterator[tuple[str, bool]]:
-        """Reads every byte; yields each clip's name, and whether its frames are what they were."""
-        for i, line in enumerate(self._lines):
-            digest = hashlib.sha256()
-            left, offset = line["frames"] * self._frame_bytes, int(self._offsets[i])
-            while left:
-                piece = os.pread(self._file.fileno(), min(left, _PIECE), offset)
-                if not piece:
-                    break
-                digest.update(piece)
-                left, offset = left - len(piece), offset + len(piece)
-            yield line["name"], digest.hexdigest() == line["sha256"]
+    def is_intact(self, i: int) -> bool:
+        """Reads all frames of clip `i`, in pieces, and compares their checksum."""
+        digest = hashlib.sha256()
+        left, offset = self.length(i) * self._frame_bytes, int(self._offsets[i])
+        while left and (piece := os.pread(self._file.fileno(), min(left, _PIECE), offset)):
+            digest.update(piece)
+            left, offset = left - len(piece), offset + len(piece)
+        return digest.hexdigest() == self._lines[i]["sha256"]
 
     def _read_into(self, video: np.ndarray, i: int, start: int) -> None:
         memory = memoryview(video.reshape(-1))
         offset, done = int(self._offsets[i]) + start * self._frame_bytes, 0
-        while done < len(memory):  # The system reads at most 2 GiB at a time.
+        while done < len(memory):  # One call reads at most 2 GiB.
             try:
                 count = os.preadv(self._file.fileno(), [memory[done:]], offset + done)
             except OSError as error:
@@ -194,7 +187,7 @@ def _read_index(folder: pathlib.Path, split: str, digest: str) -> list[dict]:
     except OSError as error:
         raise _damaged(path, f"cannot be read ({error.strerror})") from None
     if hashlib.sha256(content).hexdigest() != digest:
-        raise _damaged(path, "is not what was written: its checksum differs")
+        raise _damaged(path, "checksum mismatch")
     return [json.loads(line) for line in content.splitlines()]
 
 
@@ -205,48 +198,48 @@ def _damaged(path: pathlib.Path, problem: str) -> UserError:
 
 
 def verify(folder: pathlib.Path) -> Iterator[tuple[str, str, bool]]:
-    """Reads every byte of a store; yields each clip's split and name, and whether it is whole.
+    """Reads every byte of a store; yields each clip's split and name, and whether it is intact.
 
     Raises:
       UserError: A file of the store is missing, or its index is damaged.
     """
     for split in SPLITS:
-        for name, whole in Store(folder, split).verify():
-            yield split, name, whole
+        data = Store(folder, split)
+        yield from ((split, data.name(i), data.is_intact(i)) for i in range(len(data)))
 
 
 def check_unchanged(source: Source, folder: pathlib.Path) -> None:
-    """Refuses a store whose source has other files by now: a run's data would change silently.
+    """Rejects a store if its source has changed, since a run's data would change silently.
 
     Raises:
-      UserError: Files are new, gone or have another content.
+      UserError: Files were added or removed, or their content has changed.
     """
     content, now = summary(folder), source.stamps()
     then = content["stamps"]
     if now is None or then == now:
         return
-    print(f"{source.name}: comparing with {folder}, for files have other times.", file=sys.stderr)
+    print(f"{source.name}: comparing files with {folder}, as their times differ.", file=sys.stderr)
     differ = {name for name in now.keys() & then.keys() if now[name] != then[name]}
     changes = [f"{name} is new" for name in now.keys() - then.keys()]
     changes += [f"{name} is gone" for name in then.keys() - now.keys()]
     changes += [f"{name} has changed" for name in _other_content(source, folder, content, differ)]
     if not changes:
-        with contextlib.suppress(OSError):  # Where it cannot be written, this is done each time.
+        with contextlib.suppress(OSError):  # In a read-only folder, files are compared each time.
             write_summary(folder, content | {"stamps": now})
         return
     shown = ", ".join(sorted(changes)[:3]) + (", ..." if len(changes) > 3 else "")
     raise UserError(
         f"{source.name}: the videos are not those that {folder} was prepared from ({len(changes)}"
-        f" differ: {shown}). To take them as they are now, delete that folder, or run `python -m"
+        f" differ: {shown}). To use the present videos, delete that folder, or run `python -m"
         f" data_loaders prepare {source.name} --again` with the same --config and --set; to keep"
-        " the old ones, put them back."
+        " the old ones, restore them."
     )
 
 
 def _other_content(
     source: Source, folder: pathlib.Path, content: dict, names: set[str]
 ) -> list[str]:
-    """Returns which videos are not what the store was made of: a copy of a file has a new time."""
+    """Returns the videos with other content than in the store; a mere copy has a new time, too."""
     found = []
     for split in SPLITS if names else ():
         for line in _read_index(folder, split, content["splits"][split]["index_sha256"]):

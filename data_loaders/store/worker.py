@@ -1,7 +1,7 @@
-"""A process that reads videos for a store: `python -m data_loaders.store.worker`, see `readers.py`.
+"""A process that reads videos for a store: `python -m data_loaders.store.worker`.
 
-What to open the source with comes in as a line of JSON on stdin, and then a line for each video; a
-line goes out on stdout for each. When the process that prepares the store ends, so does stdin.
+It receives lines of JSON on stdin: first the arguments of `data_loaders.open_source`, then a
+request per video. It answers each with a line on stdout. `processes.py` starts it.
 """
 
 import json
@@ -13,7 +13,7 @@ import time
 
 import data_loaders
 from cwvae.errors import UserError
-from data_loaders.store.readers import read_one
+from data_loaders.store.processes import read_one
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process, in the middle of a video, too, once the one that started it is gone."""
+    """Ends this process, even in the middle of a video, after its parent has ended."""
     while os.getppid() == parent:
         time.sleep(0.2)
     os._exit(1)

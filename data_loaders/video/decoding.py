@@ -1,6 +1,6 @@
-"""Decoding of video files with FFmpeg, through PyAV.
+"""Decodes video files with FFmpeg, through PyAV.
 
-PyAV is imported only where a video is opened. Decoding keeps to one core: several processes share
+PyAV is imported only when a video is opened. Decoding uses one core, since several processes share
 the work. h and w are the height and width of a video's frames, in pixels. Streams are open binary
 files that can seek.
 """
@@ -21,14 +21,14 @@ from data_loaders.sources import BadVideo
 if TYPE_CHECKING:
     import av
 
-# What a file may turn out to be, whatever its name. Left out are formats that refer to other files
-# or addresses, such as playlists. The last ones hold sound: "no pictures" is clearer than "not a
-# video".
+# The formats that a file may have, whatever its name. Formats that refer to other files or
+# addresses, such as playlists, are excluded. The last ones are sound, for which "no pictures" is a
+# clearer message than "not a video".
 _CONTAINERS = "mov,mp4,avi,matroska,webm,gif,asf,flv,mpeg,mpegts,ogg,aac,flac,mp3,wav"
 
-# Rates that differ by less count as one, as 29.97 and 30.
+# Rates with a smaller relative difference are equal, such as 29.97 and 30.
 _RATE_TOLERANCE = 0.005
-# A frame held for longer, in seconds, is a damaged timestamp.
+# A frame shown for longer, in seconds, has a damaged timestamp.
 _LONGEST_HOLD = 600
 
 
@@ -45,29 +45,29 @@ def require_av() -> types.ModuleType:
         import av
     except ImportError as error:
         raise UserError("decoding videos needs PyAV. Install it: pip install av") from error
-    av.logging.set_level(None)  # Errors are raised; FFmpeg's own words would go to stderr.
+    av.logging.set_level(None)  # Errors are raised; FFmpeg's messages would only clutter stderr.
     return av
 
 
 def video_frames(stream: BinaryIO, fps: float | None) -> Iterator[np.ndarray]:
-    """Decodes the first stream of pictures, turned as a player would turn it.
+    """Decodes the first video stream, rotated as a player would rotate it.
 
     Args:
       stream: The file's bytes.
-      fps: As for `video.read_video`.
+      fps: As for `read_video`.
 
     Yields:
       uint8 [h, w, 3], RGB.
 
     Raises:
-      BadVideo: It is no video, damaged, cut short or too slow.
+      BadVideo: It is not a video, damaged, cut short or too slow.
       UserError: PyAV is not installed.
     """
     with _opened(stream) as (container, video):
         if container.format.name == "gif" and not _ends_as_gif(stream):
             raise BadVideo("is cut short: the end of the GIF is missing")
         if container.format.name.startswith("mov,") and _breaks_off_in_a_fragment(stream):
-            raise BadVideo("is cut short: its last fragment is not whole")
+            raise BadVideo("is cut short: its last fragment is incomplete")
         frames = _decoded(container, video)
         if fps is not None:
             frames = _at_rate(frames, fps, video)
@@ -78,11 +78,11 @@ def video_frames(stream: BinaryIO, fps: float | None) -> Iterator[np.ndarray]:
 
 
 def frames_and_rate(stream: BinaryIO, through: bool) -> tuple[int, float] | None:
-    """Returns about how many frames there are, and how many a second; None if it does not say.
+    """Returns the approximate number of frames and their rate per second, or None if unknown.
 
     Args:
       stream: The file's bytes.
-      through: Whether to go through all of the file where its header does not say.
+      through: Whether to read the whole file if its header has no number of frames.
     """
     with _opened(stream) as (container, video):
         rate = video.average_rate
@@ -96,14 +96,14 @@ def frames_and_rate(stream: BinaryIO, through: bool) -> tuple[int, float] | None
 
 @contextlib.contextmanager
 def _opened(stream: BinaryIO) -> Iterator[tuple["av.container.InputContainer", "av.VideoStream"]]:
-    """Opens a video file as FFmpeg's container and its first stream of pictures."""
+    """Opens a video file as FFmpeg's container and its first video stream."""
     av = require_av()
     options = {"container_options": {"format_whitelist": _CONTAINERS}}
-    if int(av.__version__.split(".")[0]) < 19:  # Later ones get along with any text.
+    if int(av.__version__.split(".")[0]) < 19:  # Later versions accept any text.
         options["metadata_errors"] = "replace"
     try:
         with av.open(stream, **options) as container:
-            # Sound files keep their cover as a video stream.
+            # Sound files store their cover as a video stream.
             cover = av.stream.Disposition.attached_pic
             videos = [v for v in container.streams.video if not v.disposition & cover]
             if not videos:
@@ -112,10 +112,10 @@ def _opened(stream: BinaryIO) -> Iterator[tuple["av.container.InputContainer", "
                 raise BadVideo("is encoded in a way that PyAV cannot decode")
             videos[0].thread_count = 1
             yield container, videos[0]
-    # Damage may lead FFmpeg to before a file's start, where io.BytesIO raises a ValueError.
+    # In damaged files FFmpeg may seek before the start, where io.BytesIO raises a ValueError.
     except (av.FFmpegError, ValueError) as error:
         raise BadVideo(
-            "cannot be opened: it is no video, or damaged, or its end is missing"
+            "cannot be opened: it is not a video, or damaged, or its end is missing"
         ) from error
 
 
@@ -128,7 +128,7 @@ def _ends_as_gif(stream: BinaryIO) -> bool:
 
 
 def _breaks_off_in_a_fragment(stream: BinaryIO) -> bool:
-    """Says whether an mp4 made of fragments, which no index announces, ends within one of them."""
+    """Returns whether a fragmented mp4, which has no index, ends within a fragment."""
     position, end = stream.tell(), stream.seek(0, os.SEEK_END)
     at, kind, fragments = 0, b"", False
     while at + 8 <= end:
@@ -136,7 +136,7 @@ def _breaks_off_in_a_fragment(stream: BinaryIO) -> bool:
         size, kind = struct.unpack(">I4s", stream.read(8))
         if size == 1 and at + 16 <= end:
             (size,) = struct.unpack(">Q", stream.read(8))
-        if size < 8:  # 0 is for a last box that goes to the end.
+        if size < 8:  # 0: the last box, up to the end of the file.
             at = end
             break
         fragments |= kind == b"moof"
@@ -148,13 +148,13 @@ def _breaks_off_in_a_fragment(stream: BinaryIO) -> bool:
 def _decoded(
     container: "av.container.InputContainer", video: "av.VideoStream"
 ) -> Iterator[tuple["av.VideoFrame", float]]:
-    """Yields frames and the times at which they are shown, in seconds; raises where some miss."""
+    """Yields frames and their times in seconds; raises a BadVideo if some are missing."""
     av = require_av()
-    # AVI has no timestamps; those of decoding are in order there, unlike those FFmpeg guesses.
+    # AVI has no timestamps. Decoding times are in order there, unlike the ones FFmpeg guesses.
     is_avi = container.format.name == "avi"
     is_mp4 = container.format.name.startswith("mov,")
-    # An mp4's index holds what is to come: not what an edit list cuts off, and not the empty
-    # packets that stand for no change.
+    # An mp4's index lists the expected packets, without those that an edit list removes. Empty
+    # packets, which mean "no change", are not counted.
     announced = sum(entry.size > 0 for entry in video.index_entries) if is_mp4 else video.frames
     interval = 1 / float(video.average_rate or 25)
     packets = frames = 0
@@ -163,8 +163,8 @@ def _decoded(
         for packet in container.demux(video):
             if packet.is_corrupt:  # Its end is missing.
                 raise _cut_short(packets, announced)
-            # Empty packets mean no change, but the decoder would take them for the last one, which
-            # is empty, too, and has no time: with that it gives what it still holds.
+            # Empty packets mean "no change", but the decoder would take them for the final packet,
+            # which is empty, too, has no time, and makes it return its remaining frames.
             if packet.size == 0 and packet.dts is not None:
                 continue
             packets += packet.size > 0
@@ -182,7 +182,7 @@ def _decoded(
         raise BadVideo(f"is damaged: frame {frames} cannot be decoded") from error
     if is_mp4 and packets < announced:
         raise _cut_short(packets, announced)
-    # The last frame may be held, too. Where less than two frames miss, nothing is said.
+    # The last frame may be shown for long, too. Fewer than two missing frames are not detected.
     end = _announced_end(container, video)
     if end is not None and end - time > 2.5 * max(longest_hold, interval):
         raise BadVideo(f"is cut short: {time:.1f} of {end:.1f} seconds can be read")
@@ -191,7 +191,7 @@ def _decoded(
 def _announced_end(
     container: "av.container.InputContainer", video: "av.VideoStream"
 ) -> float | None:
-    """Returns when the last frame ends by what the file's start says, in seconds."""
+    """Returns the end of the last frame according to the file's header, in seconds."""
     if container.format.name == "avi":
         return float(video.frames / video.average_rate) if video.average_rate else None
     if container.format.name == "matroska,webm":
@@ -199,7 +199,7 @@ def _announced_end(
         if tag:
             hours, minutes, seconds = map(float, tag.groups())
             return 3600 * hours + 60 * minutes + seconds
-        # What the container says holds for its longest stream, which may be the sound.
+        # The container's duration is that of its longest stream, which may be the sound.
         if len(container.streams) == 1 and container.duration:
             return container.duration / 1e6
     return None
@@ -208,20 +208,14 @@ def _announced_end(
 def _at_rate(
     frames: Iterable[tuple["av.VideoFrame", float]], fps: float, video: "av.VideoStream"
 ) -> Iterator[tuple["av.VideoFrame", float]]:
-    """Yields those of a video's frames that are shown at 0, 1 / fps, ... seconds after the first.
-
-    Args:
-      frames: Frames and times, in seconds.
-      fps: Frames a second that are wanted.
-      video: The stream that the frames come from.
-    """
+    """Yields the frames that are shown 0, 1 / fps, 2 / fps, ... seconds after the first one."""
     rate = float(video.average_rate or 0)
     if rate < (1 - _RATE_TOLERANCE) * fps:
-        raise BadVideo(f"has {rate:.4g} frames a second, fewer than data.fps asks for: {fps:g}")
+        raise BadVideo(f"has {rate:.4g} frames per second, fewer than data.fps = {fps:g}")
     if rate < (1 + _RATE_TOLERANCE) * fps:
         yield from frames
         return
-    # Timestamps are rounded to the unit they are in, but that of AVI is a whole frame.
+    # Timestamps are rounded to their unit. In AVI, that is a whole frame.
     slack = min(float(video.time_base) / 2, 1 / (4 * rate))
     shown = None
     taken = 0

@@ -22,21 +22,20 @@ from data_loaders.video.frames import (
     read_video,
 )
 
-# Raised where the same files and options give other frames or other splits than before.
+# Bump when the same files and options would give different frames or splits.
 VERSION = 1
 
-# Headers of each kind of file that are read to guess how many frames there are.
+# Headers per kind of file that are read to estimate the number of frames.
 NUM_HEADERS = 200
 
 
 class VideoFolder(Source):
-    """The videos in a folder, searched with all its sub-folders.
+    """The videos in a folder and its sub-folders.
 
-    With sub-folders `train/` and `test/`, these are the splits, and files elsewhere do not count.
-    Without, a file is a test video where the hash of its name says so: about as many as
-    `test_fraction`, and always the same ones, whatever is added to the folder. A name is the path
-    relative to the folder, with slashes. Files with other endings than `video.SUFFIXES` do not
-    count, nor does what is hidden, by a name that starts with a dot.
+    Sub-folders `train/` and `test/` are the splits, and files elsewhere are ignored. Without these
+    two, the hash of a file's name decides whether it is a test video: about `test_fraction` are,
+    and adding files moves none. A name is the path relative to the folder, with slashes. Files
+    without an extension in `SUFFIXES` are ignored, and so are names that start with a dot.
     """
 
     def __init__(
@@ -50,24 +49,24 @@ class VideoFolder(Source):
         fit: str = "crop",
         resize: str = "area",
     ):
-        """Checks the options; `fetch` looks into the folder.
+        """Checks the options; `fetch` checks the folder.
 
         Args:
           videos_dir: The folder.
           frame_size: H and W, in pixels.
           channels: C: 1 for gray, 3 for RGB.
-          test_fraction: The share of test videos where there are no `train/` and `test/`.
-          fps: Frames a second; see `video.read_video`, as for the next two.
-          fit: 'crop' or 'squeeze'; see `video.FrameFormat`.
-          resize: 'area' or 'bilinear'.
+          test_fraction: The share of test videos, if there are no `train/` and `test/`.
+          fps: Frames per second; see `read_video`.
+          fit: See `FrameFormat`.
+          resize: See `FrameFormat`.
 
         Raises:
           UserError: An option is missing or out of range.
         """
         if videos_dir is None:
             raise UserError(
-                "data set 'video_folder' needs to know where your videos are: set data.videos_dir "
-                "to their folder."
+                "data set 'video_folder': data.videos_dir is not set. Set it to the folder of your"
+                " videos."
             )
         check_whole_number("model.frame_size", frame_size, 1)
         check_channels(channels)
@@ -77,7 +76,7 @@ class VideoFolder(Source):
             )
         if fps is not None and (not _is_number(fps) or not 0 < fps < math.inf):
             raise UserError(
-                f"data.fps is {fps!r}; expected frames a second, a number above 0, or null for all."
+                f"data.fps is {fps!r}; expected frames per second, above 0, or null for all frames."
             )
         super().__init__("video_folder", int(frame_size), int(channels))
         self._folder = pathlib.Path(videos_dir).expanduser().resolve()
@@ -100,10 +99,10 @@ class VideoFolder(Source):
         }
 
     def fetch(self) -> None:
-        """Looks whether both splits have videos, and whether they can be decoded here.
+        """Checks that both splits have videos, and that the decoder is installed.
 
         Raises:
-          UserError: They do not, or cannot.
+          UserError: There are no videos, or the decoder is missing.
         """
         videos = self._splits()
         used = {item for items in videos.values() for item in items}
@@ -112,19 +111,20 @@ class VideoFolder(Source):
         if others:
             shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
             print(
-                f"Note: {self._folder} has {len(others)} files that are not used, for they end in"
-                f" none of {', '.join(SUFFIXES)}, or are outside of train/ and test/: {shown}",
+                f"Note: {self._folder} has {len(others)} files that are not used, as their names"
+                f" end in none of {', '.join(SUFFIXES)}, or they are outside train/ and test/:"
+                f" {shown}",
                 file=sys.stderr,
             )
         if any(_suffix(item) not in ARRAY_SUFFIXES for split in SPLITS for item in videos[split]):
             decoding.require_av()
 
     def items(self, split: str) -> list[str]:
-        """As in `Source`: sorted paths relative to the folder, with slashes."""
+        """Returns the sorted paths relative to the folder, with slashes."""
         return self._splits()[split]
 
     def expected_frames(self) -> int:
-        """As in `Source`, from the headers of some files of each kind: mostly of all of them."""
+        """Returns an estimate from the headers of up to about `NUM_HEADERS` files of each kind."""
         statuses = self._statuses()
         kinds = collections.defaultdict(list)
         for item in sorted(statuses):
@@ -132,26 +132,24 @@ class VideoFolder(Source):
         expected = 0.0
         for items in kinds.values():
             step = math.ceil(len(items) / NUM_HEADERS)
-            told = [frames_and_rate(self._folder / item) for item in items[::step]]
-            if not any(told):  # As of live streams: one of them is gone through.
+            headers = [frames_and_rate(self._folder / item) for item in items[::step]]
+            if not any(headers):  # As in recorded live streams: read one whole file.
                 some = min(items, key=lambda item: statuses[item].st_size or math.inf)
-                told = [frames_and_rate(self._folder / some, through=True)]
-            frames = sum(self._frames_taken(*found) for found in told if found)
-            expected += frames * len(items) / len(told)
+                headers = [frames_and_rate(self._folder / some, through=True)]
+            for frames, rate in filter(None, headers):
+                share = min(1, self._fps / rate) if self._fps and rate else 1
+                expected += frames * share * len(items) / len(headers)
         return math.ceil(expected)
 
-    def _frames_taken(self, frames: int, rate: float | None) -> float:
-        return frames * min(1, self._fps / rate) if self._fps and rate else frames
-
     def stamps(self) -> dict[str, str] | None:
-        """As in `Source`: size in bytes and time of change in ns of all videos, by their names."""
+        """Returns the size in bytes and modification time in ns of each video, by name."""
         if not self._folder.exists():
-            return None  # A store that was made of it is all that is needed.
+            return None  # A store that was made from it is enough.
         statuses = self._statuses().items()
         return {item: f"{status.st_size} {status.st_mtime_ns}" for item, status in statuses}
 
     def digest(self, split: str, item: str) -> str:
-        """As in `Source`: of the file."""
+        """Returns the SHA-256 of the file."""
         del split
         digest = hashlib.sha256()
         try:
@@ -163,19 +161,19 @@ class VideoFolder(Source):
             raise BadVideo(f"cannot be read: {error.strerror or error}") from error
 
     def read(self, split: str, item: str) -> Iterator[np.ndarray]:
-        """As in `Source`; see `video.read_video`."""
+        """As in `Source`; see `read_video`."""
         del split
         yield from read_video(self._folder / item, item, self._format, self._fps)
 
     def _statuses(self) -> dict[str, os.stat_result]:
         paths = {item: self._folder / item for items in self._splits().values() for item in items}
-        # A link may point to what is gone; reading it says so.
+        # A link may point to a missing file, which reading it reports.
         return {
             item: path.stat() if path.exists() else path.lstat() for item, path in paths.items()
         }
 
     def _splits(self) -> dict[str, list[str]]:
-        """Returns the names of the videos of each split, none empty."""
+        """Returns the names of the videos of each split, at least one."""
         if not self._folder.is_dir():
             problem = "is a file" if self._folder.exists() else "does not exist"
             raise UserError(
@@ -185,17 +183,16 @@ class VideoFolder(Source):
         for path in sorted(self._folder.iterdir()):
             if path.name.lower() in SPLITS and path.name not in SPLITS and path.is_dir():
                 raise UserError(
-                    f"{path}: call it {path.name.lower()}/, if it holds the {path.name.lower()}"
-                    " videos, or otherwise."
+                    f"{path}: rename it to {path.name.lower()}/ if it holds the"
+                    f" {path.name.lower()} videos, or to something else."
                 )
         if len(present) == len(SPLITS):
             return {split: self._videos(self._folder / split) for split in SPLITS}
         if present:
             missing = next(split for split in SPLITS if split not in present)
             raise UserError(
-                f"{self._folder} has {present[0]}/, but no {missing}/. Add {missing}/ with videos; "
-                f"or give {present[0]}/ another name, to have all videos split by "
-                "data.test_fraction."
+                f"{self._folder} has {present[0]}/, but no {missing}/. Add {missing}/ with videos;"
+                f" or rename {present[0]}/ to have all videos split by data.test_fraction."
             )
         videos = self._videos(self._folder)
         tested = {item for item in videos if hash_fraction(item) < self._test_fraction}
@@ -206,10 +203,9 @@ class VideoFolder(Source):
         for split, items in splits.items():
             if not items:
                 raise UserError(
-                    f"none of the {len(videos)} videos in {self._folder} comes out as a {split} "
-                    f"video: hashes of names decide, with data.test_fraction="
-                    f"{self._test_fraction:g}. Add videos, set another data.test_fraction, or sort "
-                    "them into train/ and test/."
+                    f"none of the {len(videos)} videos in {self._folder} is a {split} video: the"
+                    f" hash of a name decides, with data.test_fraction={self._test_fraction:g}. Add"
+                    " videos, set another data.test_fraction, or sort them into train/ and test/."
                 )
         return splits
 
@@ -224,21 +220,21 @@ class VideoFolder(Source):
             others = "1 other file" if len(files) == 1 else f"{len(files)} other files"
             found = f"{others}, such as {files[0].name}" if files else "no files"
             raise UserError(
-                f"{folder} has no videos, which are files that end in one of "
-                f"{', '.join(SUFFIXES)}. Found there: {found}. Set data.videos_dir to the folder "
-                "of your videos."
+                f"{folder} has no videos, which are files with names that end in one of"
+                f" {', '.join(SUFFIXES)}. Found there: {found}. Set data.videos_dir to the folder"
+                " of your videos."
             )
         return sorted(path.relative_to(self._folder).as_posix() for path in videos)
 
 
 def hash_fraction(item: str) -> float:
-    """Returns a number in [0, 1) that a video's name alone decides, spread evenly over names."""
+    """Returns a number in [0, 1) that depends only on a video's name, uniform over names."""
     digest = hashlib.sha256(item.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def _files(folder: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Iterator[pathlib.Path]:
-    """Yields what is not hidden in and below a folder; follows links, but not in circles."""
+    """Yields the files in and below a folder that are not hidden; follows links without cycles."""
     real = folder.resolve()
     if real in above:
         return

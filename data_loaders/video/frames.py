@@ -1,7 +1,7 @@
-"""Frames of video files: decoding, and bringing frames to one size and number of channels.
+"""Reads frames of video files, and converts them to one size and number of channels.
 
-h and w are the height and width of a video's own frames, in pixels, C the channels asked for.
-Whatever is wrong with a file is a `BadVideo`.
+h and w are the height and width of a video's frames, in pixels, C the channels of the result. Any
+problem with a file is a `BadVideo`.
 """
 
 import contextlib
@@ -32,16 +32,16 @@ BLOCK_LENGTH = 64
 
 @dataclasses.dataclass(frozen=True)
 class FrameFormat:
-    """What frames are brought to.
+    """The format of converted frames.
 
     Attributes:
       size: H and W, in pixels.
-      channels: C: 1, the luma of ITU-R 601 where there are colors, or 3 for RGB.
-      fit: 'crop' brings the shorter side to `size` and cuts out the middle; 'squeeze' brings both
+      channels: C: 1 for gray, by the luma of ITU-R 601, or 3 for RGB.
+      fit: 'crop' scales the shorter side to `size` and cuts out the middle; 'squeeze' scales both
         sides to `size`, which changes the aspect ratio.
-      resize: 'area' takes the mean over what a new pixel covers, parts of pixels included, and
-        interpolates linearly along a side that grows; 'bilinear' is a triangle filter, as wide as
-        needed against aliasing.
+      resize: 'area' averages over the area of a new pixel, including parts of old pixels, and
+        interpolates linearly along a side that grows; 'bilinear' is a triangle filter, wide enough
+        to prevent aliasing.
     """
 
     size: int
@@ -56,7 +56,7 @@ class FrameFormat:
             raise UserError(unknown_name("data.resize", self.resize, RESIZES))
 
     def convert(self, frames: np.ndarray) -> np.ndarray:
-        """Brings frames to this format; frames that have it are returned as they are.
+        """Converts frames to this format; returns frames that have it unchanged.
 
         Args:
           frames: uint8 [n, h, w] or [n, h, w, 1 or 3].
@@ -87,21 +87,21 @@ class FrameFormat:
             rows = rows.reshape(self.size, width, c).swapaxes(0, 1)
             columns = across @ rows.reshape(width, self.size * c)
             columns = columns.reshape(self.size, self.size, c).swapaxes(0, 1)
-            np.rint(columns, out=target, casting="unsafe")  # Means of uint8 stay in its range.
+            np.rint(columns, out=target, casting="unsafe")  # Averages of uint8 fit in uint8.
         return resized
 
 
-@functools.lru_cache(maxsize=8)  # A store's videos mostly have one size.
+@functools.lru_cache(maxsize=8)  # Most videos of a store have the same size.
 def _weights(length: int, cut: int, size: int, resize: str) -> "scipy.sparse.csr_array":
-    """Returns how much of each old pixel a new one is made of, float32 [size, length].
+    """Returns the weights of old pixels in each new pixel, float32 [size, length].
 
     Args:
       length: Pixels along the old side.
-      cut: Pixels of it that are cut off, half of them at each end.
+      cut: Pixels cut off, half of them at each end.
       size: Pixels along the new side.
       resize: As in `FrameFormat`.
     """
-    import scipy.sparse  # Here, for it takes a while, and most frames fit as they are.
+    import scipy.sparse  # A slow import, which most data sets do not need.
 
     scale = (length - cut) / size  # Old pixels per new one.
     starts = cut / 2 + scale * np.arange(size)[:, None]
@@ -122,57 +122,55 @@ def read_video(
     fps: float | None = None,
     exact_size: tuple[int, int] | None = None,
 ) -> Iterator[np.ndarray]:
-    """Decodes a video, or reads an array of frames, in memory that does not grow with its length.
+    """Decodes a video, or reads an array of frames; memory use does not depend on its length.
 
-    A video's first stream of pictures counts, turned as a player would turn it. Where a picture is
-    transparent, its hidden color shows; GIFs have white there. Arrays are uint8 [T, h, w] or
-    [T, h, w, 1 or 3]; a .npz file holds exactly one.
+    Uses the first video stream, rotated as a player would rotate it. Transparent areas show their
+    hidden color; in GIFs that is white. Arrays are uint8 [T, h, w] or [T, h, w, 1 or 3], a single
+    one in a .npz file.
 
     Args:
-      file: A file, or an open one that can seek, such as `io.BytesIO`.
-      name: Its name; the ending, one of `SUFFIXES`, tells arrays from videos.
-      frame_format: What frames are brought to.
-      fps: Frames a second. Of a faster video, those frames are taken that are shown at times 0,
-        1 / fps, 2 / fps, ... after the first; one that a video of variable rate holds is taken
-        again. A slower video is a `BadVideo`: frames are not made up. None takes all frames.
-      exact_size: (h, w) that frames must have before they are converted.
+      file: The path of a file, or an open file that can seek, such as `io.BytesIO`.
+      name: The file's name, which ends in one of `SUFFIXES`.
+      frame_format: The format of the result.
+      fps: Frames per second. A faster video is reduced to the frames that are shown 0, 1 / fps,
+        2 / fps, ... seconds after the first; with a variable rate, frames may be repeated. A slower
+        video is a `BadVideo`, since frames are not interpolated. None: all frames.
+      exact_size: The required (h, w) of frames before conversion.
 
     Yields:
       uint8 [n, size, size, C], n from 1 to `BLOCK_LENGTH`.
 
     Raises:
-      BadVideo: The video cannot be used, which may show after some of its frames only.
+      BadVideo: The video cannot be used. It may be raised after some of the frames.
       UserError: PyAV is not installed.
     """
     suffix = pathlib.PurePath(name).suffix.lower()
     if suffix not in SUFFIXES:
-        raise BadVideo(f"is no video by its name, which ends in none of {', '.join(SUFFIXES)}")
+        raise BadVideo(f"is not a video: its name ends in none of {', '.join(SUFFIXES)}")
     if suffix in ARRAY_SUFFIXES and fps is not None:
         raise BadVideo(
-            "is an array, which has no frame rate to reduce; keep only the frames you want and "
-            "leave data.fps out"
+            "is an array, which has no frame rate to reduce; save only the frames you want, and"
+            " unset data.fps"
         )
     with _reading(file) as stream:
-        if suffix == ".npy":
+        if suffix in ARRAY_SUFFIXES:
             path = file if isinstance(file, os.PathLike) else None
-            frames = frame_arrays.npy_frames(stream, path)
-        elif suffix == ".npz":
-            frames = frame_arrays.npz_frames(stream)
+            frames = frame_arrays.array_frames(stream, suffix, path)
         else:
             frames = decoding.video_frames(stream, fps)
         yield from _blocks(frames, frame_format, exact_size)
 
 
 def frames_and_rate(path: pathlib.Path, through: bool = False) -> tuple[int, float | None] | None:
-    """Reads from a file's header about how many frames it has, at which rate.
+    """Returns the approximate number of frames of a file, and their rate, from its header.
 
     Args:
       path: A file with one of `SUFFIXES`.
-      through: Whether to go through all of the file where its header does not say.
+      through: Whether to read the whole file if its header has no number of frames.
 
     Returns:
-      The number of frames, and frames a second (None for arrays); None where a header does not
-      tell, or cannot be read.
+      The number of frames, and frames per second (None for arrays); None if the header lacks them
+      or cannot be read.
 
     Raises:
       UserError: PyAV is not installed.
@@ -180,10 +178,8 @@ def frames_and_rate(path: pathlib.Path, through: bool = False) -> tuple[int, flo
     suffix = path.suffix.lower()
     try:
         with _reading(path) as stream:
-            if suffix == ".npy":
-                return frame_arrays.npy_length(stream), None
-            if suffix == ".npz":
-                return frame_arrays.npz_length(stream), None
+            if suffix in ARRAY_SUFFIXES:
+                return frame_arrays.array_length(stream, suffix), None
             return decoding.frames_and_rate(stream, through)
     except BadVideo:
         return None
@@ -191,7 +187,7 @@ def frames_and_rate(path: pathlib.Path, through: bool = False) -> tuple[int, flo
 
 @contextlib.contextmanager
 def _reading(file: pathlib.Path | BinaryIO) -> Iterator[BinaryIO]:
-    """Opens a file that has something in it."""
+    """Opens a file that must not be empty."""
     try:
         with contextlib.ExitStack() as stack:
             if isinstance(file, os.PathLike):

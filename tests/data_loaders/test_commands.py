@@ -27,7 +27,7 @@ def command(*words):
     return run("-m", "data_loaders", *words)
 
 
-def test_prepare_info_and_check_tell_what_there_is(options, tmp_path):
+def test_prepare_info_and_check_print_the_content(options, tmp_path):
     prepared = command("prepare", "video_folder", *options, "--processes", 2)
     assert prepared.returncode == 0, prepared.stderr
     [folder] = (tmp_path / "data" / "stores").glob("video_folder-*[0-9a-f]")
@@ -42,9 +42,9 @@ def test_prepare_info_and_check_tell_what_there_is(options, tmp_path):
         line.split()[:6] for line in told.stdout.splitlines()
     ]
     picture = np.asarray(Image.open(folder / "samples.png"))
-    # Two rows of eight frames, at twice their size: from black to nearly white.
+    # Two rows of eight frames at twice their size, from black to nearly white.
     left = picture.shape[1] - 8 * 130
-    assert left > 0  # What the rows are called.
+    assert left > 0  # The labels of the rows.
     assert picture[64, left + 64].tolist() == [0, 0, 0]
     assert picture[64, -64].tolist() == [220, 220, 220]
     message = error_of(
@@ -53,7 +53,7 @@ def test_prepare_info_and_check_tell_what_there_is(options, tmp_path):
     assert "--out FILE.png" in message
 
     checked = command("check", "video_folder", *options)
-    assert checked.stdout == f"{folder}: all 2 videos are whole.\n"
+    assert checked.stdout == f"{folder}: all 2 videos are intact.\n"
     path = store.frames_file(folder, "test")
     path.write_bytes(path.read_bytes()[:-1])
     message = error_of(command("prepare", "video_folder", *options).stderr)
@@ -66,7 +66,7 @@ def test_prepare_info_and_check_tell_what_there_is(options, tmp_path):
     assert "prepare video_folder --again" in message
 
 
-def test_what_is_not_there_is_told_with_the_command_that_makes_it(options):
+def test_a_missing_store_is_reported_with_the_command_that_makes_it(options):
     message = refused(command("info", "video_folder", *options))
     assert "there is no store" in message
     assert "python -m data_loaders prepare video_folder" in message
@@ -77,12 +77,12 @@ def test_what_is_not_there_is_told_with_the_command_that_makes_it(options):
     [
         (["prepare", "gqn_mazes", "--processes", "0"], "'0' is not a number from 1"),
         (["prepare", "gqn_maze"], "did you mean 'gqn_mazes'"),
-        (["info", "moving_digits"], "is made as it is read"),
+        (["info", "moving_digits"], "is computed when it is read"),
         (["check", "video_folder"], "data.videos_dir"),
         (["check", "video_folder", "--set", "data.videos_dir=no"], "no"),
     ],
 )
-def test_slips_are_told(words, expected, monkeypatch, capsys):
+def test_typos_are_reported(words, expected, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["data_loaders", *words])
     with pytest.raises(SystemExit) as ended:
         commands.main()

@@ -1,4 +1,4 @@
-"""Tests of `load`: one name, wherever the data are, and what is said where they are not."""
+"""Tests of `load`: downloads, archives, folders of tfds, and messages."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from helpers.video_files import write_video
 import data_loaders
 from cwvae.errors import UserError
 from data_loaders.published import builders, downloads, sets
-from data_loaders.published.tfds_directory import TfdsDirectory, TfdsStream
+from data_loaders.published.tfds_directory import TfdsDirectory
 from data_loaders.store import store
 from data_loaders.store.store import Store
 
@@ -31,7 +31,7 @@ def videos():
 
 @pytest.fixture(scope="module")
 def archive(videos, tmp_path_factory):
-    """moving_mnist_2digit in miniature, laid out as it is published."""
+    """A small moving_mnist_2digit with the published layout."""
     folder = tmp_path_factory.mktemp("archive")
     with zipfile.ZipFile(folder / "moving_mnist_2digit.zip", "w") as file:
         for split, part in videos.items():
@@ -60,9 +60,7 @@ def check_clips(dataset, videos, channels=1):
         np.testing.assert_array_equal(dataset.clip(i), expected)
 
 
-def test_from_the_web_into_a_store_with_a_transfer_that_is_cut(
-    archive, videos, data_dir, monkeypatch, capsys
-):
+def test_from_an_interrupted_download_to_a_store(archive, videos, data_dir, monkeypatch, capsys):
     content = archive.read_bytes()
     with serve() as server:
         server.files["/moving_mnist_2digit.zip"] = content
@@ -84,7 +82,7 @@ def test_from_the_web_into_a_store_with_a_transfer_that_is_cut(
     told = capsys.readouterr().err
     for words in ("archive.org/details/moving_mnist", "licence", "3 train and 1 test videos"):
         assert words in told
-    # All that is needed from now on is the store.
+    # From now on, only the store is needed.
     shutil.rmtree(data_dir / "downloads")
     check_clips(load(data_dir, channels=1), videos["train"])
 
@@ -99,10 +97,8 @@ def test_from_archives_that_the_user_has(archive, videos, data_dir):
 def tfds_dir(archive, tmp_path_factory):
     """A data_dir with a folder of tensorflow-datasets."""
     folder = tmp_path_factory.mktemp("tfds")
-    source = data_loaders.open_source(
-        "moving_mnist_2digit", data_dir=str(folder), archives_dir=str(archive.parent), channels=1
-    )
-    builders.build(source, folder)
+    builder = builders.MovingMnist_2digit(data_dir=folder, archives_dir=archive.parent)
+    builder.download_and_prepare()
     return folder
 
 
@@ -115,35 +111,7 @@ def test_a_folder_of_tensorflow_datasets_is_prepared_from(tfds_dir, videos):
     check_clips(dataset, videos["train"])
 
 
-def test_a_folder_of_tensorflow_datasets_is_streamed_where_no_store_is_wanted(tfds_dir, videos):
-    dataset = load(tfds_dir, channels=1, store=False)
-    assert isinstance(dataset, TfdsStream)
-    check_clips(dataset, videos["train"])
-    [batch] = dataset.batches(4, 5, seed=2, step=1).take(1)
-    stored = load(tfds_dir, channels=1)
-    np.testing.assert_array_equal(batch, stored.batch(4, 5, seed=2, step=1))
-
-
-def test_without_a_store_the_folder_of_tensorflow_datasets_is_made(archive, videos, data_dir):
-    dataset = load(data_dir, channels=1, store=False, archives_dir=str(archive.parent))
-    check_clips(dataset, videos["train"])
-    assert not (data_dir / "stores").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("video_folder", {"videos_dir": "."}),
-        ("procedural_mazes", {}),
-        ("kth_actions", {"kth_split": "mcnet", "fit": "squeeze"}),
-    ],
-)
-def test_what_tensorflow_datasets_does_not_keep_needs_a_store(name, options, data_dir):
-    with pytest.raises(UserError, match=rf"{name} with these options.*Leave data\.store=true"):
-        data_loaders.load(name, "train", data_dir=str(data_dir), store=False, **options)
-
-
-def test_windows_are_chosen_as_asked_for(archive, data_dir):
+def test_windows_are_chosen_as_configured(archive, data_dir):
     options = {"archives_dir": str(archive.parent), "channels": 1}
     dataset = load(data_dir, windows="chunks", **options)
     whole = [dataset.clip(i)[t : t + 5] for i, t in ((0, 0), (1, 0), (1, 5), (2, 0))]

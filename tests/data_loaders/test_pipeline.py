@@ -11,14 +11,14 @@ import tensorflow as tf
 import data_loaders
 from cwvae.errors import UserError
 from data_loaders.pipeline import Dataset
-from data_loaders.windows import EqualClips, UnequalClips
+from data_loaders.windows import Clips, EqualClips
 
 NUM_CLIPS, CLIP_LENGTH = 5, 13
 FRAME_SHAPE = (2, 3, 1)
 
 
 class NumberedFrames(Dataset):
-    """Every pixel of frame t of clip i is 20 i + t, so that a batch tells what it is made of."""
+    """Every pixel of frame t of clip i is 20 i + t, which identifies the windows of a batch."""
 
     def __init__(self, clips=EqualClips(NUM_CLIPS, CLIP_LENGTH)):  # noqa: B008 - never changed
         super().__init__(clips, FRAME_SHAPE)
@@ -64,11 +64,11 @@ def test_window_may_be_the_whole_clip():
 
 
 def unequal_frames():
-    """The same clips, but for clip 1, of which there are three frames only, and clip 3, of none."""
-    return NumberedFrames(UnequalClips([CLIP_LENGTH, 3, CLIP_LENGTH, 0, CLIP_LENGTH]))
+    """The same clips, except that clip 1 has only three frames and clip 3 has none."""
+    return NumberedFrames(Clips([CLIP_LENGTH, 3, CLIP_LENGTH, 0, CLIP_LENGTH]))
 
 
-def test_clips_shorter_than_a_window_are_left_out_of_batches():
+def test_batches_skip_clips_shorter_than_a_window():
     dataset = unequal_frames()
     clips, starts = windows(dataset.batch(batch_size=500, length=4, seed=0, step=0)).T
     assert set(clips) == {0, 2, 4}
@@ -78,7 +78,7 @@ def test_clips_shorter_than_a_window_are_left_out_of_batches():
         dataset.clip(1, 2, 2)
 
 
-def test_chunks_begin_at_multiples_and_come_once_an_epoch():
+def test_chunks_start_at_multiples_and_occur_once_per_epoch():
     dataset = unequal_frames()
     dataset.windows = "chunks"  # Three clips of 13 frames: nine chunks of four.
     epochs = [windows(dataset.batch(9, 4, seed=5, step=n)).tolist() for n in range(2)]
@@ -89,7 +89,7 @@ def test_chunks_begin_at_multiples_and_come_once_an_epoch():
     assert windows(rows).tolist() == epochs[1][3:5]
 
 
-def test_what_breaks_a_stream_is_kept():
+def test_the_error_that_ends_a_stream_is_stored():
     class Vanishing(NumberedFrames):
         def clip(self, i, start=0, length=None):
             raise UserError("the disk is gone")
@@ -126,7 +126,7 @@ def test_stream_is_the_batches_in_order_with_static_shapes():
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_the_parts_of_all_workers_are_the_batches(workers):
-    """Six rows a batch, six devices: each worker's stream holds its devices' rows, step by step."""
+    """With six rows and six devices, each worker's stream has its devices' rows, step by step."""
     dataset, local = NumberedFrames(), 6 // workers
     whole = take(dataset.batches(6, 4, seed=1, step=2), 2)
     for worker in range(workers):
@@ -138,7 +138,7 @@ def test_the_parts_of_all_workers_are_the_batches(workers):
             np.testing.assert_array_equal(got, batch[own.start : own.stop])
 
 
-def test_resumed_stream_goes_on_bit_for_bit():
+def test_a_resumed_stream_is_identical_bit_for_bit():
     options = {"frame_size": 31, "digit_size": 12}
     whole = take(data_loaders.load("moving_digits", "train", **options).batches(3, 5, seed=1), 5)
     resumed = data_loaders.load("moving_digits", "train", **options).batches(3, 5, seed=1, step=3)
@@ -148,9 +148,9 @@ def test_resumed_stream_goes_on_bit_for_bit():
 
 
 def test_too_long_window_names_both_lengths():
-    with pytest.raises(UserError, match=r"14 frames were .* at most 13 frames"):
+    with pytest.raises(UserError, match=r"windows have 14 frames, .* at most 13 frames"):
         NumberedFrames().batch(2, 14, seed=0, step=0)
-    with pytest.raises(UserError, match=r"14 frames were .* at most 13 frames"):
+    with pytest.raises(UserError, match=r"windows have 14 frames, .* at most 13 frames"):
         NumberedFrames().batches(2, 14, seed=0)
 
 
@@ -168,13 +168,13 @@ def test_arguments_out_of_range_are_named(arguments, name):
         NumberedFrames().batches(*arguments)
 
 
-def test_attributes_are_empty_where_nothing_is_known():
+def test_attributes_are_empty_by_default():
     assert NumberedFrames().attributes(4) == {}
     with pytest.raises(IndexError, match="no clip 5"):
         NumberedFrames().attributes(5)
 
 
-def test_load_hands_its_options_on():
+def test_load_passes_its_options_on():
     dataset = data_loaders.load("moving_digits", "test", frame_size=31, digit_size=12, channels=3)
     assert dataset.frame_shape == (31, 31, 3)
     assert dataset.length(5) == 1000

@@ -1,4 +1,4 @@
-"""Tests on real files, which are not part of this repository: skipped where there are none.
+"""Tests on real files, which are not in this repository; skipped without them.
 
 CWVAE_VIDEO_DIR names a folder with MineRL Navigate clips as GIFs, an avi, mp4 and webm files, and
 CWVAE_MNIST_DIR one with MNIST's IDX files.
@@ -42,7 +42,7 @@ def clips(folder):
         yield from ((data.name(i), data.clip(i)) for i in range(len(data)))
 
 
-def test_minecraft_clips_come_out_as_they_are(real_videos, tmp_path):
+def test_minecraft_clips_are_unchanged(real_videos, tmp_path):
     shutil.copytree(
         real_videos,
         tmp_path / "videos",
@@ -119,7 +119,7 @@ def test_no_test_digit_is_in_a_training_clip():
     assert [len(part) for part in images.values()] == [60000, 10000]
     known = {split: {image.tobytes() for image in part} for split, part in images.items()}
     assert not known["train"] & known["test"]
-    for i in range(200):  # What a clip shows is an image of its own split, at the place it names.
+    for i in range(200):  # A clip shows an image of the same split, at the documented place.
         attributes = data["train"].attributes(i, 7, 1)
         row, column = np.rint(attributes["positions"][0, 0]).astype(int)
         shown = data["train"].clip(i, 7, 1)[0, row : row + 28, column : column + 28, 0]

@@ -1,15 +1,15 @@
-"""Tests of windows: which there are, how they are drawn, and what an epoch of chunks is."""
+"""Tests of windows: how they are drawn, and epochs of chunks."""
 
 import numpy as np
 import pytest
 
-from data_loaders.windows import EqualClips, UnequalClips, chunk_numbers
+from data_loaders.windows import Clips, EqualClips, chunk_numbers
 
 LENGTHS = [13, 4, 0, 5, 3, 20]
 
 
-def test_clips_that_are_long_enough_come_in_order():
-    clips = UnequalClips(LENGTHS)
+def test_clips_that_are_long_enough_are_in_order():
+    clips = Clips(LENGTHS)
     assert len(clips) == 6
     assert clips.longest == 20
     assert [clips.length(i) for i in range(6)] == LENGTHS
@@ -20,7 +20,7 @@ def test_clips_that_are_long_enough_come_in_order():
 
 
 def test_every_window_of_every_clip_is_drawn_equally():
-    clips, starts = UnequalClips(LENGTHS).draw(np.random.default_rng(0), 30000, 4)
+    clips, starts = Clips(LENGTHS).draw(np.random.default_rng(0), 30000, 4)
     counts = np.zeros((6, 20), int)
     np.add.at(counts, (clips, starts), 1)
     expected = [[t + 4 <= length for t in range(20)] for length in LENGTHS]
@@ -30,8 +30,8 @@ def test_every_window_of_every_clip_is_drawn_equally():
     assert counts.max() < 1150
 
 
-def test_equal_clips_are_drawn_as_unequal_ones_of_one_length_are():
-    for clips in (EqualClips(5, 6), UnequalClips([6] * 5)):
+def test_equal_clips_have_the_distribution_of_a_list_of_equal_lengths():
+    for clips in (EqualClips(5, 6), Clips([6] * 5)):
         drawn = np.stack(clips.draw(np.random.default_rng(1), 9000, 4), axis=-1)
         _, counts = np.unique(drawn, axis=0, return_counts=True)
         assert len(counts) == 15
@@ -39,17 +39,17 @@ def test_equal_clips_are_drawn_as_unequal_ones_of_one_length_are():
         assert counts.max() < 720
 
 
-@pytest.mark.parametrize("clips", [UnequalClips(LENGTHS), EqualClips(4, 13)])
-def test_chunks_are_the_pieces_of_the_clips_one_after_the_other(clips):
+@pytest.mark.parametrize("clips", [Clips(LENGTHS), EqualClips(4, 13)])
+def test_chunks_are_consecutive_pieces_of_the_clips(clips):
     expected = [(i, t) for i in range(len(clips)) for t in range(0, clips.length(i) - 3, 4)]
     assert clips.count_chunks(4) == len(expected)
     found = np.stack(clips.chunks(np.arange(len(expected)), 4), axis=-1)
     np.testing.assert_array_equal(found, expected)
 
 
-def test_an_epoch_holds_every_chunk_once_and_no_two_are_in_one_order():
+def test_each_epoch_has_every_chunk_once_in_another_order():
     batches = [chunk_numbers(10, 4, seed=3, step=n) for n in range(5)]
-    epochs = np.concatenate(batches).reshape(2, 10)  # The third batch is of both.
+    epochs = np.concatenate(batches).reshape(2, 10)  # The third batch spans both epochs.
     np.testing.assert_array_equal(np.sort(epochs), [np.arange(10)] * 2)
     assert not np.array_equal(*epochs)
     assert not np.array_equal(epochs[0], np.concatenate([chunk_numbers(10, 10, 4, 0)]))

@@ -1,4 +1,4 @@
-"""A small file server on localhost that does what servers and networks do, good and bad."""
+"""A small file server on localhost that can imitate failing servers and networks."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 @dataclasses.dataclass
 class Request:
-    """One request as it was answered; `sent` counts the bytes of content."""
+    """A request and its response; `sent` is the number of bytes of content."""
 
     path: str
     range: str | None
@@ -22,17 +22,17 @@ class Request:
 
 @dataclasses.dataclass
 class FileServer:
-    """What is served, and how; to be changed while it runs.
+    """The files and the behavior of a server, which may be changed while it runs.
 
     Attributes:
-      url: Where the server is, as in 'http://localhost:1234'.
-      files: Contents by path, as in '/a/b.zip'. Any other path is a 404.
-      cuts: By path, after how many bytes of content to cut the next answers, one after the other.
-      stalls: By path, after how many bytes to send nothing more in the next answers.
-      etags: By path; without one, the ETag follows from the content. None leaves the header out.
-      statuses: By path, the status of the next answers in place of the content.
-      ranges: Whether the server knows Range requests.
-      lengths: Whether it says how long a file is.
+      url: The server's address, such as 'http://localhost:1234'.
+      files: Contents by path, such as '/a/b.zip'. Any other path is a 404.
+      cuts: By path, the number of bytes after which to close each of the next responses.
+      stalls: By path, the number of bytes after which each of the next responses stalls.
+      etags: By path; the default depends on the content. None omits the header.
+      statuses: By path, the status of the next responses, instead of the content.
+      ranges: Whether the server supports Range requests.
+      lengths: Whether it sends the length of a file.
       requests: All requests so far.
     """
 
@@ -49,7 +49,7 @@ class FileServer:
 
 @contextlib.contextmanager
 def serve() -> Iterator[FileServer]:
-    """Serves within a `with`; gives the server."""
+    """Runs a server within a `with` block; yields its state."""
     state = FileServer("")
     handler = type("Handler", (_Handler,), {"state": state})
     with http.server.ThreadingHTTPServer(("localhost", 0), handler) as server:

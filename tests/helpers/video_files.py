@@ -12,8 +12,8 @@ import pytest
 from data_loaders.sources import BadVideo
 from data_loaders.video.frames import FrameFormat, read_video
 
-# By a file's ending: the codec, and the pixel format for gray and for RGB frames. Frames come back
-# as they were, but for RGB frames in a GIF: its one palette holds few colors.
+# By extension: the codec and pixel format for gray and for RGB frames. All are lossless, except for
+# RGB frames in a GIF, whose palette has few colors.
 LOSSLESS = {
     ".mp4": (("libx264rgb", "rgb24"), ("libx264rgb", "rgb24")),
     ".avi": (("ffv1", "gray"), ("ffv1", "bgr0")),
@@ -26,7 +26,7 @@ CODEC_OPTIONS = {
     "libvpx-vp9": {"lossless": "1", "deadline": "good", "cpu-used": "8"},
 }
 
-H, W = 48, 64  # Of a scene.
+H, W = 48, 64  # The frame size of `scene`.
 
 
 def write_video(
@@ -41,13 +41,13 @@ def write_video(
     """Writes frames to a video file, by default without loss.
 
     Args:
-      path: The file; its ending is one of `LOSSLESS`.
+      path: The file, with an extension in `LOSSLESS`.
       frames: uint8 [T, H, W], or [T, H, W, 3] in RGB.
-      fps: Frames a second.
-      codec: One of FFmpeg's encoders, in place of the one in `LOSSLESS`. It gets the pixel format
-        it names first, mostly yuv420p, and loses a little.
-      times: When each frame is shown, in units of 1 / `fps` seconds; without it, 0, 1, 2, ...
-      options: The container's options, as FFmpeg names them.
+      fps: Frames per second.
+      codec: An encoder of FFmpeg, instead of the one in `LOSSLESS`, with its default pixel format,
+        which is usually yuv420p and not lossless.
+      times: The time of each frame, in units of 1 / `fps` seconds; by default 0, 1, 2, ...
+      options: FFmpeg's options of the container.
 
     Returns:
       The file.
@@ -76,14 +76,14 @@ def write_video(
 
 
 def scene(length: int, channels: int = 3) -> np.ndarray:
-    """Returns a texture that drifts, uint8 [length, H, W, 3], or [length, H, W] for 1 channel."""
+    """Returns a moving texture, uint8 [length, H, W, 3], or [length, H, W] for 1 channel."""
     texture = np.random.default_rng(0).integers(0, 256, (H, W, channels)).astype(np.uint8)
     frames = np.stack([np.roll(texture, t, axis=1) for t in range(length)])
     return frames if channels == 3 else frames[..., 0]
 
 
 def counting(length: int) -> np.ndarray:
-    """Returns frames of which number t has the value t everywhere, uint8 [length, 16, 16]."""
+    """Returns frames in which all pixels of frame t are t, uint8 [length, 16, 16]."""
     return np.tile(np.arange(length, dtype=np.uint8)[:, None, None], (1, 16, 16))
 
 

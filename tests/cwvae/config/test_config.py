@@ -600,3 +600,22 @@ def test_every_experiment_says_how_to_run_it(path):
     assert command in "\n".join(lines[:body]), (
         f"{path.name} must begin with a comment that gives its command: {command}"
     )
+
+
+# Settings of earlier versions.
+
+
+def test_a_removed_setting_that_changes_nothing_is_accepted(write):
+    assert configuration.load(write("data:\n  store: true\n")) == configuration.load()
+    assert configuration.load(None, ["data.store=true"]) == configuration.load()
+    file = write("data:\n  store: false\n")
+    assert configuration.load(file, ["data.store=true"]) == configuration.load()
+
+
+@pytest.mark.parametrize("value", ["false", "null", "1"])
+def test_streaming_without_a_store_is_refused_with_advice(write, value):
+    path = write(f"data:\n  store: {value}\n")
+    with pytest.raises(UserError, match=r"line 2: data\.store: .* was removed\. Delete this"):
+        configuration.load(path)
+    with pytest.raises(UserError, match=rf"^--set data\.store={value}: data\.store: "):
+        configuration.load(None, [f"data.store={value}"])

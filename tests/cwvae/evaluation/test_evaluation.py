@@ -15,7 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from cwvae.errors import UserError
 from cwvae.evaluation import evaluator, measures, readout, scoring
 from cwvae.run import versions
-from data_loaders.readable import CLASSES, Readable
+from data_loaders.attributes import CLASSES, Readable
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from cwvae import config
 from cwvae.evaluation import readout
 from cwvae.evaluation.readout_network import Network, warped
 from data_loaders import Dataset
-from data_loaders.readable import CLASSES, POINTS, Readable
+from data_loaders.attributes import CLASSES, POINTS, Readable
 from data_loaders.windows import EqualClips
 
 MARKS = {

@@ -29,7 +29,7 @@ def random_images(prefix: str) -> np.ndarray:
 
 @pytest.fixture
 def idx_folder(tmp_path: Path) -> Path:
-    """MNIST in miniature: the train files packed, the test files plain."""
+    """A tiny MNIST: the train files compressed, the test files plain."""
     for prefix, num_images in NUM_IMAGES.items():
         files = {
             "images-idx3": random_images(prefix),
@@ -60,7 +60,7 @@ def test_sklearn_digits_are_white_strokes_on_black_at_every_size(size):
 def test_sklearn_digits_have_crisp_edges():
     images, _ = load_digits("train", 28)
     gray = np.mean((images > 64) & (images < 192))
-    # The same digits merely enlarged are gray in more places than they are white.
+    # The same digits, only enlarged, have more gray pixels than white ones.
     assert gray < 0.5 * np.mean(images >= 192)
 
 
@@ -69,7 +69,7 @@ def test_sklearn_digits_keep_their_shape():
 
     source = datasets.load_digits().images[:1437]
     images, _ = load_digits("train", 28)
-    # MNIST's layout, 20 of 28 pixels: each half of the digit keeps its share of the ink.
+    # MNIST's layout, 20 of 28 pixels. Each half of the digit keeps its share of the ink.
     for ours, theirs in (
         (images[:, 4:14], source[:, :4]),
         (images[:, :, 4:14], source[:, :, :4]),
@@ -115,7 +115,7 @@ def test_plain_file_under_a_gz_name_is_read(idx_folder):
 
 def test_shrinking_does_not_alias_and_keeps_place(idx_folder):
     stripes = np.zeros((3, 28, 28), np.uint8)
-    stripes[0, ::2] = 255  # As fine as pixels go: must become even gray.
+    stripes[0, ::2] = 255  # Stripes of one pixel must become uniform gray.
     stripes[1, 7:14, 14:21] = 255
     stripes[2] = 255
     (idx_folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(stripes))
@@ -133,7 +133,7 @@ def test_enlarging_is_smooth(idx_folder):
     row = load_digits("test", 40, digits_dir=idx_folder)[0][0, 20].astype(int)
     assert row[0] == 0
     assert row[-1] == 255
-    assert 0 < row[19] < 128 < row[20] < 255  # Not the repeated pixels of the nearest neighbour.
+    assert 0 < row[19] < 128 < row[20] < 255  # Not nearest-neighbor interpolation.
 
 
 def bad_magic(data: bytes) -> bytes:
@@ -168,7 +168,7 @@ def test_damaged_idx_file_is_named(idx_folder, damage):
     with pytest.raises(UserError, match=expected) as caught:
         load_digits("test", 28, digits_dir=idx_folder)
     assert str(path) in str(caught.value)
-    load_digits("train", 28, digits_dir=idx_folder)  # The other split does not touch it.
+    load_digits("train", 28, digits_dir=idx_folder)  # The other split is intact.
 
 
 def test_missing_idx_file_or_folder_is_named(idx_folder):
@@ -199,7 +199,7 @@ def test_mnist_comes_from_tfds(monkeypatch):
     assert labels.tolist() == [7, 2, 1]
 
 
-def test_failing_download_says_where_and_what_else(monkeypatch):
+def test_failing_download_names_the_folder_and_alternatives(monkeypatch):
     def load(name, **_):
         raise ConnectionError("no route to host")
 
@@ -210,12 +210,12 @@ def test_failing_download_says_where_and_what_else(monkeypatch):
         assert part in str(caught.value)
 
 
-def test_without_a_network_the_refusal_comes_at_once(monkeypatch):
+def test_without_a_network_it_fails_at_once(monkeypatch):
     def load(name, **_):
         raise AssertionError("would retry for minutes")
 
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake_tfds(load, prepared=False))
-    monkeypatch.setattr(digit_images, "_MNIST_HOST", "http://localhost:9")  # nobody listens there
+    monkeypatch.setattr(digit_images, "_MNIST_HOST", "http://localhost:9")  # nothing listens there
     with pytest.raises(UserError, match=r"could not be downloaded.*data\.digits=sklearn"):
         load_digits("train", 28, digits="mnist")
 

@@ -1,4 +1,4 @@
-"""Tests of moving digits: what is drawn, how it moves, and that any frame is random access."""
+"""Tests of moving digits: drawing, motion, and random access to frames."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_shapes_and_lengths():
 
 @pytest.mark.parametrize("num_digits", [1, 2, 4])
 def test_sum_is_the_clipped_sum_of_digits_at_their_rounded_positions(num_digits):
-    # 31 - 12 pixels of room for four digits: they cross often.
+    # Four digits with 31 - 12 pixels of room often cross.
     dataset = MovingDigits("train", num_digits=num_digits, **SMALL)
     images, _ = load_digits("train", 12)
     layers = paint(dataset, images, 3, 31)
@@ -78,7 +78,7 @@ def test_attributes_name_the_digits(small):
     assert seen == set(range(10))
 
 
-def test_window_does_not_depend_on_what_else_is_drawn(small):
+def test_a_window_does_not_depend_on_others(small):
     whole, known = small.clip(7), small.attributes(7)
     for start, length in ((0, 1), (10, 5), (40, 1), (13, 28)):
         stop = start + length
@@ -92,7 +92,7 @@ def test_window_does_not_depend_on_what_else_is_drawn(small):
 
 
 def test_window_outside_of_the_clip_names_both(small):
-    with pytest.raises(UserError, match=r"frames 40 to 42 .* 41 frames"):
+    with pytest.raises(UserError, match=r"frames 40 to 42: .* 41 frames"):
         small.clip(0, 40, 2)
     for start, length in ((-1, 2), (0, 0), (0, 42), (41, None), (5, -2)):
         with pytest.raises(UserError):
@@ -123,7 +123,7 @@ def test_lengths_do_not_change_the_motion(small):
 
 
 def test_reflection_by_hand(small):
-    # 19 pixels of room. Down at 5 a frame from 10: the wall is met at 19 and at 0. Left at 8.
+    # 19 pixels of room. Down from 10 at 5 per frame, with walls at 19 and 0. Left at 8.
     motion = _Motion(np.array([0]), np.array([[10.0, 3.0]]), np.array([[5.0, -8.0]]))
     positions, velocities = small._trajectory(motion, 0, 7)
     assert positions[:, 0, 0].tolist() == [10, 15, 18, 13, 8, 3, 2]
@@ -133,7 +133,7 @@ def test_reflection_by_hand(small):
 
 
 def test_fast_digits_may_cross_the_frame_more_than_once_in_a_frame(small):
-    # 19 pixels of room: 45 = 2 * 19 + 7 pixels a frame look like 7.
+    # 19 pixels of room: 45 = 2 * 19 + 7 pixels per frame look like 7.
     fast = _Motion(np.array([0]), np.array([[1.0, 1.0]]), np.array([[45.0, 0.0]]))
     positions, _ = small._trajectory(fast, 0, 3)
     assert positions[:, 0, 0].tolist() == [1, 8, 15]
@@ -151,7 +151,7 @@ def test_digits_stay_inside_and_use_the_whole_frame():
     np.testing.assert_allclose(positions.std(axis=(0, 1, 2)), 19 / 12**0.5, atol=0.6)
 
 
-def test_speed_is_uniform_and_direction_too():
+def test_speed_and_direction_are_uniform():
     dataset = MovingDigits("train", speed=[1.0, 3.0], num_digits=4, **SMALL)
     start = np.concatenate([dataset.attributes(i, 0, 1)["velocities"][0] for i in range(400)])
     speed = np.linalg.norm(start, axis=-1)
@@ -164,18 +164,18 @@ def test_speed_is_uniform_and_direction_too():
     assert counts.max() < 250
 
 
-def test_speed_is_kept_through_reflections(small):
+def test_reflections_keep_the_speed(small):
     known = small.attributes(9)
     speed = np.linalg.norm(known["velocities"], axis=-1)
     np.testing.assert_allclose(speed, np.broadcast_to(speed[0], speed.shape), rtol=1e-6)
-    # Away from the walls, a frame's velocity is the way to the next frame.
+    # Away from the walls, a frame's velocity is the difference to the next frame.
     step = np.diff(known["positions"], axis=0)
     free = known["velocities"][:-1] == known["velocities"][1:]
     assert 0.3 < free.mean() < 1
     np.testing.assert_allclose(step[free], known["velocities"][:-1][free], atol=1e-4)
 
 
-def test_speed_of_zero_stands_still():
+def test_digits_without_speed_do_not_move():
     clip = MovingDigits("train", speed=(0, 0), **SMALL).clip(1)
     assert clip.max() > 0
     np.testing.assert_array_equal(clip, np.broadcast_to(clip[:1], clip.shape))
@@ -184,8 +184,8 @@ def test_speed_of_zero_stands_still():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"digit_size": 31}, "31 pixels .* no room to move in frames of 31 pixels"),
-        ({"digit_size": 40}, "40 pixels .* no room"),
+        ({"digit_size": 31}, "31 pixels cannot move in frames of 31 pixels"),
+        ({"digit_size": 40}, "40 pixels cannot move"),
         ({"digit_size": 0}, "data.digit_size is 0"),
         ({"frame_size": 31.5}, "model.frame_size is 31.5"),
         ({"num_digits": 0}, "data.num_digits is 0"),

@@ -1,4 +1,4 @@
-"""Tests of the procedural mazes: what clips show, how the walker moves, and that both are fixed."""
+"""Tests of the procedural mazes: frames, the walker's motion, and determinism."""
 
 import sys
 
@@ -24,7 +24,7 @@ SMALL = {"frame_size": 16, "train_videos": 5, "test_videos": 3}
 
 @pytest.fixture(scope="module")
 def mazes() -> ProceduralMazes:
-    """Full-sized clips, for what is known of them without drawing."""
+    """Full-sized clips, for tests of attributes without drawing."""
     pytest.importorskip("labmaze", reason="labmaze, which makes the mazes, is not installed")
     return ProceduralMazes()
 
@@ -65,7 +65,7 @@ def test_items_and_description():
 
 
 @pytest.mark.usefixtures("mazes")
-def test_blocks_and_attributes_have_the_promised_shapes():
+def test_blocks_and_attributes_have_the_documented_shapes():
     source = ProceduralMazes(**SMALL, train_length=230, test_length=30)
     source.fetch()
     for split, sizes in (("train", [100, 100, 30]), ("test", [30])):
@@ -99,7 +99,7 @@ def test_clips_depend_on_seed_split_and_number_only():
     ):
         other = ProceduralMazes(**SMALL, seed=seed)
         assert np.any(video(other, split, item)[0] != reference[0]), (seed, split, item)
-    # The length does not change the beginning, nor where the blocks begin.
+    # The length changes neither the beginning nor the starts of blocks.
     short = ProceduralMazes(**SMALL, train_length=130)
     np.testing.assert_array_equal(video(short, "train", "000004"), reference[:130])
 
@@ -160,7 +160,7 @@ def test_walker_keeps_clear_of_walls(walks):
         ((1.1, 1.6), (1.25, 1.6)),
         ((1.1, 1.2), (1.25, 1.25)),
         ((2.9, 2.95), (2.75, 2.75)),
-        # Where cell (2, 2) is a pillar, its corner is 0.2 away, and then 0.25.
+        # If cell (2, 2) is a pillar, its corner is 0.2 away before, and 0.25 after.
         ((1.88, 1.84), (1.85, 1.8)),
         ((1.7, 1.9), (1.7, 1.9)),
     ],
@@ -184,10 +184,10 @@ def test_speeds_and_turns_are_limited_and_smooth(walks):
     assert speeds.max() < TOP_SPEED[1] + 1e-5
     assert np.abs(turns).max() < TURN_SPEED + 1e-5
     assert np.abs(np.diff(turns)).max() < TURN_CHANGE + 1e-5
-    # Only where the walker meets a wall does the speed change at once.
+    # The speed changes abruptly only at walls.
     sudden = np.abs(np.diff(speeds)) > SPEED_CHANGE + 1e-5
     assert sudden.mean() < 0.002
-    # It goes on, and never stands for long.
+    # The walker never stands still for long.
     assert speeds.sum(axis=1).min() > 8
     pauses = np.lib.stride_tricks.sliding_window_view(speeds, 40, axis=1).max(axis=-1)
     assert pauses.min() > 0.01
@@ -209,7 +209,7 @@ def test_room_is_where_the_pose_is(walks):
             assert not maze.solid[int(y), int(x)]
 
 
-def test_long_walks_go_on(mazes):
+def test_long_walks_never_stop(mazes):
     del mazes
     room = ProceduralMazes(test_length=3000).attributes("test", "1")["room"]
     changes = np.flatnonzero(np.diff((room == 1).astype(int)))
@@ -251,7 +251,7 @@ def test_near_walls_show_the_mean_color_of_their_texture():
         )
         hits = cast(clip.maze.solid, clip.pose[:, :2], direction)
         zones = clip.maze.zone[hits.row, hits.column]
-        # Nothing but walls of one zone in the whole frame.
+        # The whole frame shows only walls of one zone.
         full = (hits.depth.max(axis=1) < 0.7) & (zones.min(axis=1) == zones.max(axis=1))
         if not full.any():
             continue
@@ -261,7 +261,7 @@ def test_near_walls_show_the_mean_color_of_their_texture():
             path = procedural_mazes.texture_paths("wall")[clip.walls[zone]]
             expected = procedural_mazes._image(path).mean(axis=(0, 1))
             seen = frames[t].mean(axis=(0, 1))
-            # Light makes a color darker, and the part of a texture that is seen varies.
+            # Shading makes a color darker, and the visible part of a texture varies.
             light = seen.sum() / expected.sum()
             assert 0.65 < light < 1.15
             np.testing.assert_allclose(seen, light * expected, atol=12)
@@ -281,7 +281,7 @@ def test_one_channel_is_the_luma_of_three():
 @pytest.mark.parametrize(
     ("version", "told"), [((3, 12, 1), False), ((3, 13, 0), True)], ids=["3.12", "3.13"]
 )
-def test_missing_labmaze_is_asked_for_by_name(monkeypatch, version, told):
+def test_missing_labmaze_is_named(monkeypatch, version, told):
     monkeypatch.setitem(sys.modules, "labmaze", None)
     monkeypatch.setattr(procedural_mazes.sys, "version_info", version)
     source = ProceduralMazes(**SMALL)

@@ -1,4 +1,4 @@
-"""Tests of the ray caster: where rays end, and where on the picture textures come to lie."""
+"""Tests of the ray caster: the ends of rays, and the places of textures in the picture."""
 
 import math
 
@@ -43,7 +43,7 @@ def ramp() -> np.ndarray:
 
 
 def raycaster(solid, wall=WHITE, floor=BLACK, sky=(BLACK,) * 4, frame_size=64) -> Raycaster:
-    """A ray caster whose textures are colors, or images, everywhere the same."""
+    """Returns a ray caster whose textures are colors, or the same image everywhere."""
     wall, floor = (texture if np.ndim(texture) == 3 else flat(texture) for texture in (wall, floor))
     return Raycaster(
         solid,
@@ -69,7 +69,7 @@ def rays(pose, tangents):
 
 @pytest.mark.parametrize(
     ("heading", "depth", "u", "row", "column"),
-    # The eye at (2.25, 1.4): to the right as one looks east is south, and so on.
+    # The eye is at (2.25, 1.4). Looking east, south is to the right, and so on.
     [
         (EAST, 4.75, 0.4, 1, 6),
         (SOUTH, 1.6, 0.75, 2, 2),
@@ -86,7 +86,7 @@ def test_ray_by_hand(heading, depth, u, row, column):
 
 
 def test_depth_is_measured_along_the_view():
-    # All rays to one wall that is looked at straight: one depth, whatever their lengths.
+    # Rays to a wall straight ahead have the same depth, whatever their lengths.
     hits = cast(HALL, *rays([(4.5, 2, EAST)], np.linspace(-0.3, 0.3, 31)))
     np.testing.assert_allclose(hits.depth, 2.5, rtol=1e-5)
     np.testing.assert_allclose(
@@ -95,7 +95,7 @@ def test_depth_is_measured_along_the_view():
 
 
 def slow_ray(solid, x, y, dx, dy):
-    """Walks from cell to cell, one ray, in Python's floats: depth, axis, row and column."""
+    """Follows one ray from cell to cell in Python; returns depth, axis, row and column."""
     column, row = math.floor(x), math.floor(y)
     while True:
         to_x = ((column + (dx > 0)) - x) / dx
@@ -135,10 +135,10 @@ def test_agrees_with_one_ray_at_a_time(solid):
 def test_height_of_a_wall(distance, frame_size):
     frame = raycaster(HALL, frame_size=frame_size).render(np.array([(7 - distance, 2, EAST)]))[0]
     middle = frame[:, frame_size // 2, 0] / (255 * light(distance, _SIDE_LIGHT))
-    # One cell, seen by an eye half-way up: symmetric, frame_size / (2 tan(35 deg) distance) pixels.
+    # A wall has frame_size / (2 tan(35 deg) distance) pixels, symmetric about the horizon.
     np.testing.assert_allclose(middle.sum(), frame_size / (2 * _HALF_VIEW * distance), atol=0.6)
     np.testing.assert_array_equal(middle, middle[::-1])
-    # No fish eye: the far wall's edges are straight and level.
+    # Without fish-eye distortion, the far wall's edges are straight and level.
     half = int(0.9 / distance / _HALF_VIEW * frame_size / 2)
     columns = frame[:, frame_size // 2 - half : frame_size // 2 + half]
     np.testing.assert_array_equal(columns, np.broadcast_to(columns[:, :1], columns.shape))
@@ -162,7 +162,7 @@ def test_floor_texture_at_known_pixels():
             x = 2.3 + depth * (math.cos(0.4) - right * math.sin(0.4))
             y = 1.6 + depth * (math.sin(0.4) + right * math.cos(0.4))
             inside = 1.05 < x < 7.95 and 1.05 < y < 5.95
-            # Where the texture begins again, a pixel is the mean of both ends.
+            # Where the texture repeats, a pixel is the mean of both ends.
             if inside and 0.15 < x % 1 < 0.85 and 0.15 < y % 1 < 0.85:
                 seen = frame[row, column] / (255 * light(depth))
                 np.testing.assert_allclose(seen[:2], (x % 1, y % 1), atol=0.04)
@@ -172,7 +172,7 @@ def test_floor_texture_at_known_pixels():
 
 @pytest.mark.parametrize("heading", [EAST, SOUTH, WEST, NORTH])
 def test_wall_texture_at_known_pixels(heading):
-    # In the middle of a room of two by two cells: the wall's cells meet straight ahead.
+    # From the middle of a room of 2 x 2 cells, the border of two wall cells is straight ahead.
     room = plan("####", "#  #", "#  #", "####")
     frame = raycaster(room, wall=ramp()).render(np.array([(2, 2, heading)]))[0]
     side = _SIDE_LIGHT if heading in (EAST, WEST) else 1.0
@@ -185,7 +185,7 @@ def test_wall_texture_at_known_pixels(heading):
 
 @pytest.mark.parametrize("distance", [0.8, 2.0, 5.0])
 def test_wall_ends_with_its_texture(distance):
-    # White above the horizon and black below, in the finest copy and in coarse ones.
+    # White above the horizon and black below, at all sizes of the texture.
     halves = flat(WHITE)
     halves[TEXTURE_SIZE // 2 :] = 0
     frame = raycaster(HALL, wall=halves).render(np.array([(7 - distance, 2, EAST)]))[0]
@@ -200,7 +200,7 @@ def test_sky_has_four_sides_that_do_not_move():
     for x, y in ((2.5, 2), (5.5, 2)):
         pose = np.array([(x, y, heading) for heading in (NORTH, EAST, SOUTH, WEST)])
         np.testing.assert_array_equal(caster.render(pose)[:, 0, 32], sides)
-    # Half-way between north and east, the edge of the two sides is the middle of the picture.
+    # Looking north-east, the edge between the two sides is in the middle of the picture.
     frame = caster.render(np.array([(2.5, 2, -math.pi / 4)]))[0]
     np.testing.assert_array_equal(frame[0, 31], RED)
     np.testing.assert_array_equal(frame[0, 32], GREEN)
@@ -235,7 +235,7 @@ def test_walls_and_floors_have_the_textures_of_their_zone():
     np.testing.assert_array_equal(north[63, [31, 32]] > 0, [[0, 0, 1], [1, 1, 1]])
 
 
-def test_frames_do_not_depend_on_what_else_is_drawn():
+def test_frames_do_not_depend_on_others():
     rng = np.random.default_rng(1)
     pose = np.column_stack(
         [rng.uniform(1.3, 6.7, 21), rng.uniform(1.3, 2.7, 21), rng.normal(size=21)]
@@ -251,7 +251,7 @@ def test_frames_do_not_depend_on_what_else_is_drawn():
 
 
 def test_far_textures_are_their_mean():
-    # Stripes of one texel: far away they do not show, nor flicker where samples hit or miss them.
+    # Stripes of one texel. Far away they are invisible and do not flicker.
     stripes = np.zeros((TEXTURE_SIZE, TEXTURE_SIZE, 3), np.uint8)
     stripes[:, ::2] = 200
     hall = plan("#" * 12, "#" + " " * 10 + "#", "#" * 12)

@@ -1,4 +1,4 @@
-"""Tests of reading out of zip archives: good ones, damaged ones and hostile ones."""
+"""Tests of reading from zip archives: good, damaged and malicious ones."""
 
 import stat
 import struct
@@ -49,7 +49,7 @@ def test_videos_are_listed_and_read_in_place(path):
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_what_is_read_is_what_was_written(path, compression):
+def test_members_are_read_back_unchanged(path, compression):
     files = {"a.mp4": NOISE, "b.mp4": bytes(100_000), "empty.mp4": b""}
     write(path, files, compression)
     assert {name: read_member(path, name) for name in members(path)} == files
@@ -68,7 +68,7 @@ def opened(monkeypatch):
     return paths
 
 
-def test_an_archive_is_opened_once_and_again_when_it_changed(path, opened):
+def test_an_archive_is_opened_once_until_it_changes(path, opened):
     write(path, {"a.mp4": b"old"})
     opened.clear()
     assert members(path) == ["a.mp4"]
@@ -88,7 +88,7 @@ def test_a_forked_process_opens_its_own(path, opened, monkeypatch):
 
 
 def named(name):
-    """A member with exactly this name: ZipInfo would mend some."""
+    """Returns a member with exactly this name, which ZipInfo might correct."""
     info = zipfile.ZipInfo("a")
     info.filename = name
     return info
@@ -117,7 +117,7 @@ def symlink():
     ],
     ids=lambda value: getattr(value, "filename", None),
 )
-def test_names_that_lead_elsewhere_are_refused(path, member, problem):
+def test_names_that_lead_out_of_the_folder_are_rejected(path, member, problem):
     write(path, {"train/good.mp4": b"", member: b"target"})
     for call in (members, lambda path: read_member(path, "train/good.mp4")):
         with pytest.raises(UserError, match=problem) as caught:
@@ -127,7 +127,7 @@ def test_names_that_lead_elsewhere_are_refused(path, member, problem):
         assert "run the same command again" in str(caught.value)
 
 
-def test_a_name_with_a_null_byte_is_refused(path):
+def test_a_name_with_a_null_byte_is_rejected(path):
     write(path, {"aX.mp4": b""})
     path.write_bytes(path.read_bytes().replace(b"aX.mp4", b"a\0.mp4"))
     with pytest.raises(UserError, match="may lead out"):
@@ -136,7 +136,7 @@ def test_a_name_with_a_null_byte_is_refused(path):
 
 @pytest.mark.parametrize("second", ["train/a.mp4", "train//a.mp4", "./train/a.mp4"])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_name_that_is_there_twice_is_refused(path, second):
+def test_a_duplicate_name_is_rejected(path, second):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("train/a.mp4", b"1")
         archive.writestr(second, b"2")
@@ -152,7 +152,7 @@ def patch_central(path, offset, value):
     path.write_bytes(data)
 
 
-def test_encrypted_members_are_refused(path):
+def test_encrypted_members_are_rejected(path):
     write(path, {"a.mp4": b"a"})
     patch_central(path, 8, 1)
     with pytest.raises(UserError, match=r"'a\.mp4' is encrypted"):
@@ -160,7 +160,7 @@ def test_encrypted_members_are_refused(path):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 98])
-def test_other_compressions_are_refused(path, method):
+def test_other_compressions_are_rejected(path, method):
     write(path, {"a.mp4": b"a"})
     patch_central(path, 10, method)
     with pytest.raises(UserError, match=f"compressed by method {method}"):
@@ -168,7 +168,7 @@ def test_other_compressions_are_refused(path, method):
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", NOISE])
-def test_what_is_no_zip_archive_is_named(path, content):
+def test_a_file_that_is_not_a_zip_archive_is_named(path, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match="is not a zip archive") as caught:
         members(path)
@@ -194,7 +194,7 @@ def test_a_truncated_archive_is_named(path, keep):
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_flipped_byte_spoils_one_video_and_no_other(path, compression):
+def test_a_flipped_byte_damages_only_one_video(path, compression):
     text = b"".join(b"%d " % i for i in range(5000))
     write(path, {"a.mp4": text, "b.mp4": text}, compression)
     data = bytearray(path.read_bytes())
@@ -231,7 +231,7 @@ def test_a_member_that_is_not_there(path):
         read_member(path, "b.mp4")
 
 
-def test_a_member_that_would_fill_the_memory_is_refused(path, monkeypatch):
+def test_a_member_that_would_fill_the_memory_is_rejected(path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_BYTES", 10_000)
     write(path, {"a.mp4": bytes(10_001), "b.mp4": bytes(10_000)}, zipfile.ZIP_DEFLATED)
     with pytest.raises(BadVideo, match=r"has 10001 bytes .* more than 10000"):
@@ -239,7 +239,7 @@ def test_a_member_that_would_fill_the_memory_is_refused(path, monkeypatch):
     assert len(read_member(path, "b.mp4")) == 10_000
 
 
-def test_a_member_that_lies_about_its_size_takes_no_more_memory_than_it_says(path):
+def test_a_member_with_a_false_size_takes_no_more_memory_than_that_size(path):
     write(path, {"a.mp4": bytes(50_000_000)}, zipfile.ZIP_DEFLATED)
     data = path.read_bytes().replace(struct.pack("<I", 50_000_000), struct.pack("<I", 1000))
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Tests of KTH Actions, on small archives of its layout."""
+"""Tests of KTH Actions, on small archives with the same layout."""
 
 import dataclasses
 import itertools
@@ -33,7 +33,7 @@ person25_walking_d1\t\tframes\t60-71\r
 
 
 def frames_of(key: str) -> np.ndarray:
-    """Returns uint8 [T, 120, 160]: frame t of a video is all of one value."""
+    """Returns uint8 [T, 120, 160]; all pixels of a frame are equal."""
     rng = np.random.default_rng(list(key.encode()))
     values = rng.permutation(256)[:LENGTH].astype(np.uint8)
     return np.broadcast_to(values[:, None, None], (LENGTH, 120, 160))
@@ -66,7 +66,7 @@ def read_all(source, item) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sequences", [False, True])
-def test_from_downloads_that_are_cut_to_frames(folder, monkeypatch, tmp_path, capfd, sequences):
+def test_from_interrupted_downloads_to_frames(folder, monkeypatch, tmp_path, capfd, sequences):
     monkeypatch.setattr(downloads, "RETRY_SECONDS", (0.01,))
     with serve() as server:
         files = {}
@@ -152,7 +152,7 @@ def test_a_range_beyond_the_end_is_a_bad_video(folder):
         read_all(source, "person25_walking_d1_uncomp.avi#60-71")
 
 
-def test_a_video_that_breaks_off_gives_the_ranges_before(folder, monkeypatch):
+def test_a_truncated_video_gives_the_ranges_before_its_end(folder, monkeypatch):
     def breaks_off(*_, **__):
         yield np.zeros((64, 64, 64, 1), np.uint8)
         raise BadVideo("breaks off")
@@ -164,7 +164,7 @@ def test_a_video_that_breaks_off_gives_the_ranges_before(folder, monkeypatch):
         read_all(source, "person01_boxing_d1_uncomp.avi#65-70")
 
 
-def test_what_is_left_out_and_what_is_missing_is_told(folder, tmp_path, capfd):
+def test_skipped_and_missing_files_are_reported(folder, tmp_path, capfd):
     for action in ACTIONS:
         (tmp_path / f"{action}.zip").write_bytes((folder / f"{action}.zip").read_bytes())
     (tmp_path / SEQUENCES).write_text(
@@ -176,9 +176,12 @@ def test_what_is_left_out_and_what_is_missing_is_told(folder, tmp_path, capfd):
     source = KthActions(archives_dir=str(tmp_path), kth_sequences=True)
     source.fetch()
     notes = capfd.readouterr().err
-    assert "3 files are left out, not called like videos of their archive: person01_run" in notes
+    assert (
+        "3 files are skipped: their names are not those of videos of the archive: person01_run"
+        in notes
+    )
     assert f"{599 - 42} videos are not in the archives: person01_boxing_d2, " in notes
-    assert f"{42 - 2} videos are left out, of which {SEQUENCES} has no frames" in notes
+    assert f"{42 - 2} videos are skipped: {SEQUENCES} lists no frames of them" in notes
     assert "person13_handclapping_d3" not in notes
     assert len(source.items("train")) == 1
 
@@ -203,7 +206,7 @@ def test_the_published_roster_gives_no_notes(tmp_path, capfd):
     assert source.expected_frames() >= 290_000
 
 
-def test_a_split_without_persons_is_refused(tmp_path):
+def test_a_split_without_persons_is_rejected(tmp_path):
     write_empty(tmp_path, [f"person01_{action}_d1" for action in ACTIONS])
     with pytest.raises(UserError, match=r"persons 21 to 25, the test split of data\.kth_split=svg"):
         KthActions(archives_dir=str(tmp_path)).fetch()
@@ -243,9 +246,9 @@ def test_a_video_of_another_size_is_a_bad_video(folder, tmp_path):
         read_all(KthActions(archives_dir=str(tmp_path)), file.name)
 
 
-def test_an_item_that_no_archive_has(folder):
+def test_an_item_that_is_in_no_archive(folder):
     source = KthActions(archives_dir=str(folder))
-    with pytest.raises(BadVideo, match="not called like a video"):
+    with pytest.raises(BadVideo, match="not have the name of a video"):
         source.digest("train", "walk.avi")
     with pytest.raises(BadVideo, match="is not in"):
         source.digest("train", "person03_boxing_d1_uncomp.avi")
@@ -257,7 +260,7 @@ def test_squeezed_frames(folder):
     assert frames.shape[1:] == source.frame_shape == (32, 32, 3)
 
 
-def test_the_description_holds_the_split_and_what_a_video_is():
+def test_the_description_has_the_split_and_the_kind_of_item():
     described = KthActions(kth_split="mcnet").describe()
     expected = {"name": "kth_actions", "kth_split": "mcnet", "kth_sequences": False}
     assert expected.items() <= described.items()
@@ -303,14 +306,14 @@ def test_a_malformed_line_is_named(tmp_path, line):
     assert repr(line) in str(caught.value)
 
 
-def test_a_list_of_nothing_is_refused(tmp_path):
+def test_an_empty_list_is_rejected(tmp_path):
     path = tmp_path / SEQUENCES
     path.write_text("<html>The page has moved.</html>")
     with pytest.raises(UserError, match=r"00sequences\.txt: lists no videos\. Delete the file"):
         read_sequences(path)
 
 
-def test_a_list_that_is_not_there(tmp_path):
+def test_a_missing_list(tmp_path):
     with pytest.raises(
         UserError, match=r"No such file.*https://www\.csc\.kth\.se/cvap/actions/00seq"
     ):

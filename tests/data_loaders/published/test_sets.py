@@ -1,4 +1,4 @@
-"""Tests of the data sets of archive.org, on small archives of their layout, over HTTP."""
+"""Tests of the data sets of archive.org, on small archives with the same layout, over HTTP."""
 
 import dataclasses
 import hashlib
@@ -18,7 +18,7 @@ from data_loaders.published import downloads, sets
 from data_loaders.published.sets import FACTS, Published, natural_order
 from data_loaders.sources import BadVideo
 
-# By data set, the folders of its archive; MineRL's has all in one folder more.
+# The folders in each data set's archive; MineRL's are one level deeper.
 FOLDERS = {
     "minerl_navigate": {"train": "minerl_navigate/train", "test": "minerl_navigate/test"},
     "gqn_mazes": {"train": "train", "test": "test"},
@@ -34,7 +34,7 @@ def frames_of(name: str, split: str, video: str, size: int = 64) -> np.ndarray:
 
 
 def write_archive(path: Path, name: str, sizes: dict[str, int] | None = None) -> Path:
-    """Writes a small archive; `sizes` are those of frames that are not 64, by video of train."""
+    """Writes a small archive; `sizes` has the frame sizes of training videos that are not 64."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("README.md", "About the data.")
         for split, videos in VIDEOS.items():
@@ -73,7 +73,7 @@ def server(monkeypatch):
 
 
 def publish(server, monkeypatch, name: str, content: bytes) -> str:
-    """Serves an archive in the place of the real one; returns its path on the server."""
+    """Serves an archive instead of the real one; returns its path on the server."""
     facts = FACTS[name]
     ((file, (url,)),) = facts.files.items()
     path = f"/download/{facts.item}/{file}"
@@ -101,7 +101,9 @@ def assert_holds_the_videos(source: Published) -> None:
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_from_a_download_that_is_cut_to_frames(server, archive, monkeypatch, tmp_path, capfd, name):
+def test_from_an_interrupted_download_to_frames(
+    server, archive, monkeypatch, tmp_path, capfd, name
+):
     content = archive(name).read_bytes()
     path = publish(server, monkeypatch, name, content)
     cut = len(content) // 2 // 2**14 * 2**14
@@ -121,7 +123,7 @@ def test_from_a_download_that_is_cut_to_frames(server, archive, monkeypatch, tmp
     assert source.expected_frames() == 3 * counts["train"] + counts["test"]
 
     assert f"about {source.expected_frames():,} frames" in printed  # Of millions.
-    source.fetch()  # Nothing is fetched again.
+    source.fetch()  # Nothing is downloaded again.
     assert len(server.requests) == 3
     assert "Downloading" not in capfd.readouterr().err
 
@@ -135,7 +137,7 @@ def test_the_default_folder(server, archive, monkeypatch, tmp_path):
     assert_holds_the_videos(source)
 
 
-def test_without_metadata_the_archive_is_downloaded_all_the_same(
+def test_without_metadata_the_archive_is_still_downloaded(
     server, archive, monkeypatch, tmp_path, capfd
 ):
     publish(server, monkeypatch, "gqn_mazes", archive("gqn_mazes").read_bytes())
@@ -146,15 +148,15 @@ def test_without_metadata_the_archive_is_downloaded_all_the_same(
     assert_holds_the_videos(source)
 
 
-def test_another_file_than_the_published_one_is_refused(server, archive, monkeypatch, tmp_path):
+def test_a_file_other_than_the_published_one_is_rejected(server, archive, monkeypatch, tmp_path):
     content = archive("gqn_mazes").read_bytes()
     path = publish(server, monkeypatch, "gqn_mazes", content)
     server.files[path] = content[:-1] + b"x"
-    with pytest.raises(UserError, match="not the file that was to be downloaded"):
+    with pytest.raises(UserError, match="checksum mismatch"):
         Published("gqn_mazes", data_dir=str(tmp_path)).fetch()
 
 
-def test_without_a_network_the_urls_and_the_place_are_named(monkeypatch, tmp_path):
+def test_without_a_network_the_urls_and_the_folder_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(downloads, "ARCHIVE_ORG", "http://localhost:9")
     url = "http://localhost:9/gqn_mazes.zip"
     facts = dataclasses.replace(FACTS["gqn_mazes"], files={"gqn_mazes.zip": (url,)})
@@ -166,7 +168,7 @@ def test_without_a_network_the_urls_and_the_place_are_named(monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_archives_that_are_already_somewhere_are_used_where_they_are(archive, name):
+def test_existing_archives_are_used_in_place(archive, name):
     path = archive(name)
     source = Published(name, archives_dir=str(path.parent), data_dir="/not/looked/at")
     source.fetch()
@@ -191,7 +193,7 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path, option):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_frames_are_brought_to_another_size_and_number_of_channels(archive):
+def test_frames_are_converted_to_another_size_and_number_of_channels(archive):
     folder = str(archive("gqn_mazes").parent)
     source = Published("gqn_mazes", frame_size=32, channels=1, archives_dir=folder)
     assert source.frame_shape == (32, 32, 1)
@@ -232,7 +234,7 @@ def test_the_digest_is_that_of_the_video_file(archive):
 @pytest.mark.parametrize(
     "names", [[], ["train/1.avi"], ["a/b/train/1.mp4"], ["train/a/1.mp4"], ["trains/1.mp4"]]
 )
-def test_an_archive_of_something_else_is_refused(tmp_path, names):
+def test_an_archive_of_something_else_is_rejected(tmp_path, names):
     with zipfile.ZipFile(tmp_path / "gqn_mazes.zip", "w") as file:
         for name in names:
             file.writestr(name, b"")
@@ -241,13 +243,13 @@ def test_an_archive_of_something_else_is_refused(tmp_path, names):
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"PK\x03\x04 cut short"])
-def test_an_archive_that_is_none_is_refused_when_it_is_fetched(tmp_path, content):
+def test_a_file_that_is_not_an_archive_is_rejected_by_fetch(tmp_path, content):
     (tmp_path / "gqn_mazes.zip").write_bytes(content)
     with pytest.raises(UserError, match=r"gqn_mazes\.zip: is not a zip archive"):
         Published("gqn_mazes", archives_dir=str(tmp_path)).fetch()
 
 
-def test_the_description_holds_what_decides_the_frames_and_no_folders():
+def test_the_description_has_what_determines_the_frames_and_no_folders():
     first = Published("gqn_mazes", archives_dir="/somewhere", frame_size=32)
     expected = {"name": "gqn_mazes", "version": "1.0.0", "frame_size": 32, "channels": 3}
     expected |= {"fit": "crop", "resize": "area"}
@@ -286,7 +288,7 @@ def test_the_facts_of_every_data_set(name):
 
 IMPORT = """
 import sys
-import data_loaders.kth_actions, data_loaders.published
+import data_loaders.published.kth_actions, data_loaders.published.sets
 for module in ("tensorflow", "tensorflow_datasets", "av"):
     assert module not in sys.modules, module
 """

@@ -1,4 +1,4 @@
-"""Tests of preparing a store: what is kept, what is left out, and what a kill leaves behind."""
+"""Tests of preparing a store: its content, skipped videos, and resuming after a kill."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from helpers.numbered import Numbers, content
 
 import data_loaders
 from cwvae.errors import UserError
-from data_loaders.store import preparation, readers, store
+from data_loaders.store import preparation, processes, store
 from data_loaders.store.store import Store
 
 ROOT = Path(preparation.__file__).parents[2]
@@ -22,7 +22,7 @@ ROOT = Path(preparation.__file__).parents[2]
 
 @pytest.fixture
 def expected(tmp_path):
-    """What preparing without an interruption gives."""
+    """Prepares a store without an interruption, for comparison."""
     return content(preparation.prepare(Numbers(), tmp_path / "whole"))
 
 
@@ -65,7 +65,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("last", ["video1", "video2", "video5"])
-def test_what_was_read_before_a_stop_is_not_read_again(tmp_path, expected, last):
+def test_videos_read_before_a_stop_are_not_read_again(tmp_path, expected, last):
     partial_of(tmp_path, last)
     source = Numbers()
     assert content(preparation.prepare(source, tmp_path)) == expected
@@ -73,7 +73,7 @@ def test_what_was_read_before_a_stop_is_not_read_again(tmp_path, expected, last)
 
 
 def partial_of(tmp_path, stop_at="video4"):
-    """Returns the folder of a preparation that was stopped there."""
+    """Returns the folder of a preparation that was stopped at that point."""
     source = Numbers()
 
     def stop(item):
@@ -87,7 +87,7 @@ def partial_of(tmp_path, stop_at="video4"):
     return partial
 
 
-def test_a_stop_before_the_store_has_its_name_costs_nothing(tmp_path, expected, monkeypatch):
+def test_a_stop_before_the_final_rename_loses_no_work(tmp_path, expected, monkeypatch):
     again = Numbers()
     folder = preparation.prepare(again, tmp_path)
     monkeypatch.setattr(Path, "rename", stop_at_partial(Path.rename))
@@ -131,7 +131,7 @@ LEFT_BEHIND = {
 
 
 @pytest.mark.parametrize("damage", LEFT_BEHIND)
-def test_what_a_power_cut_leaves_is_cut_back(tmp_path, expected, damage):
+def test_files_are_truncated_to_complete_videos_after_a_power_cut(tmp_path, expected, damage):
     change, first = LEFT_BEHIND[damage]
     change(partial_of(tmp_path))
     source = Numbers()
@@ -139,7 +139,7 @@ def test_what_a_power_cut_leaves_is_cut_back(tmp_path, expected, damage):
     assert source.was_read[0] == ("train", f"video{first}")
 
 
-def test_other_files_than_before_the_stop_begin_anew(tmp_path):
+def test_preparation_restarts_if_files_changed_since_the_stop(tmp_path):
     partial_of(tmp_path)
     source = Numbers()
     source.now = {"train/video0": "another"}
@@ -147,12 +147,12 @@ def test_other_files_than_before_the_stop_begin_anew(tmp_path):
     assert source.was_read[0] == ("train", "video0")
 
 
-def test_files_that_changed_since_are_told_and_taken_on_request(tmp_path):
+def test_changed_files_are_reported_and_used_on_request(tmp_path):
     source = Numbers()
     source.now = {"video3": "1", "video4": "1", "video5": "1"}
     folder = preparation.prepare(source, tmp_path)
     source.now = {"video3": "2", "video4": "2", "video9": "1"}
-    source.digests["video3"] = "another"  # Of video4 the time is another, and the content is not.
+    source.digests["video3"] = "another"  # Of video4, only the time has changed.
     with pytest.raises(UserError) as caught:
         preparation.prepare(source, tmp_path)
     message = str(caught.value)
@@ -165,7 +165,7 @@ def test_files_that_changed_since_are_told_and_taken_on_request(tmp_path):
     preparation.prepare(source, tmp_path)
 
 
-def test_a_file_that_changes_while_it_is_prepared_is_told_the_next_time(tmp_path):
+def test_a_file_that_changes_during_preparation_is_reported_next_time(tmp_path):
     source = Numbers()
     source.now = {"video3": "1"}
 
@@ -179,7 +179,7 @@ def test_a_file_that_changes_while_it_is_prepared_is_told_the_next_time(tmp_path
         preparation.prepare(source, tmp_path)
 
 
-def test_a_split_of_bad_videos_alone_is_refused(tmp_path):
+def test_a_split_with_only_bad_videos_is_rejected(tmp_path):
     source = Numbers({"train": [3, None], "test": [None, None]})
     with pytest.raises(UserError, match="none of the 2 test videos can be used") as caught:
         preparation.prepare(source, tmp_path)
@@ -204,7 +204,7 @@ def test_two_at_once_prepare_once(tmp_path, capsys):
     assert f"process {os.getpid()} on" in capsys.readouterr().err
 
 
-def test_a_disk_too_small_is_refused_before_anything_is_read(small_disk):
+def test_a_disk_that_is_too_small_is_reported_before_anything_is_read(small_disk):
     source = Numbers(expected=10**9)
     with pytest.raises(UserError, match=r"about 48\.0 GB in .*data\.data_dir") as caught:
         preparation.prepare(source, small_disk)
@@ -212,9 +212,12 @@ def test_a_disk_too_small_is_refused_before_anything_is_read(small_disk):
     assert source.was_fetched == 0
 
 
-def test_a_disk_that_fills_up_keeps_what_there_is(small_disk, monkeypatch):
+def test_a_disk_that_fills_up_keeps_prepared_videos(small_disk, monkeypatch):
     monkeypatch.setattr(preparation, "_ROOM", 0)
-    lengths = {"train": [6000, 6000, 6000, 6000], "test": [5]}  # 288 kB each, of a megabyte.
+    lengths = {
+        "train": [6000, 6000, 6000, 6000],
+        "test": [5],
+    }  # 288 kB each; 1 MB of disk.
     source = Numbers(lengths, expected=1)
     with pytest.raises(UserError, match="the disk is full"):
         preparation.prepare(source, small_disk)
@@ -231,12 +234,12 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         preparation.prepare(Numbers(), tmp_path)
 
 
-# Several processes, as a user has them.
+# Several processes, as for a user.
 
 
 @pytest.fixture
 def videos(tmp_path):
-    """Twelve videos in train/, two in test/, and a text file that is called one."""
+    """Twelve videos in train/, two in test/, and a text file with the name of a video."""
     rng = np.random.default_rng(0)
     for i in range(14):
         path = tmp_path / "videos" / ("train" if i < 12 else "test") / f"{i:02}.npy"
@@ -250,7 +253,7 @@ def recipe(videos):
     return {"name": "video_folder", "videos_dir": str(videos), "frame_size": 8, "channels": 3}
 
 
-def test_several_processes_give_the_store_that_one_does(videos, tmp_path):
+def test_several_processes_make_the_same_store_as_one(videos, tmp_path):
     source = data_loaders.open_source(**recipe(videos))
     alone = preparation.prepare(source, tmp_path / "alone")
     together = preparation.prepare(source, tmp_path / "together", recipe(videos), processes=3)
@@ -261,11 +264,11 @@ def test_several_processes_give_the_store_that_one_does(videos, tmp_path):
     assert "train/05a.mp4" in (together / "skipped.txt").read_text()
 
 
-def test_kill_9_leaves_what_the_next_one_goes_on_with(videos, tmp_path):
+def test_preparation_resumes_after_kill_9(videos, tmp_path):
     expected = content(preparation.prepare(data_loaders.open_source(**recipe(videos)), tmp_path))
     data_dir = tmp_path / "killed"
     data_dir.mkdir()
-    # Slow enough to be killed in the middle: the eighth video never ends.
+    # The eighth video never ends, so the process can be killed in the middle.
     program = f"""
 import time
 import data_loaders
@@ -297,17 +300,17 @@ preparation.prepare(source, __import__("pathlib").Path({str(data_dir)!r}))
 
 
 def test_a_worker_ends_with_the_process_that_started_it(videos, tmp_path):
-    worker = readers._Worker(recipe(videos))
+    worker = processes._Worker(recipe(videos))
     worker.read("train", "train/00.npy", tmp_path / "frames")
-    worker._process.stdin.close()  # As the system does for one that was killed.
+    worker._process.stdin.close()  # As the system does if the parent is killed.
     assert worker._process.wait(timeout=30) == 0
 
 
 def killed_amid(videos, tmp_path, number):
-    """Returns a worker, and what it says of a video that never ends when a signal ends it."""
+    """Ends a worker by a signal during an endless video; returns it and its answer."""
     path = videos / "train" / "endless.npy"
-    np.lib.format.open_memmap(path, "w+", np.uint8, (10**6, 8, 8, 3))  # Sparse, but for its header.
-    worker, frames = readers._Worker(recipe(videos)), tmp_path / "frames"
+    np.lib.format.open_memmap(path, "w+", np.uint8, (10**6, 8, 8, 3))  # A sparse file.
+    worker, frames = processes._Worker(recipe(videos)), tmp_path / "frames"
 
     def kill():
         while worker._process is None or not frames.exists():
@@ -322,13 +325,13 @@ def killed_amid(videos, tmp_path, number):
         thread.join()
 
 
-def test_a_video_that_crashes_the_decoder_is_left_out(videos, tmp_path):
+def test_a_video_that_crashes_the_decoder_is_skipped(videos, tmp_path):
     worker, answer = killed_amid(videos, tmp_path, signal.SIGSEGV)
-    assert answer == {"name": "train/endless.npy", "skipped": "ends the decoder with SIGSEGV"}
+    assert answer == {"name": "train/endless.npy", "skipped": "crashes the decoder with SIGSEGV"}
     assert worker.read("train", "train/00.npy", tmp_path / "frames")["frames"] == 30
     worker.close()
 
 
-def test_a_worker_that_was_killed_is_not_the_videos_fault(videos, tmp_path):
+def test_a_killed_worker_is_not_blamed_on_the_video(videos, tmp_path):
     with pytest.raises(UserError, match=r"endless\.npy: the process .* ended with SIGKILL"):
         killed_amid(videos, tmp_path, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Tests of stores: random access to what was prepared, and what damage is told of."""
+"""Tests of stores: random access, and reports of damage."""
 
 import os
 
@@ -27,7 +27,7 @@ def test_clips_are_the_good_videos_in_order(folder):
     assert Store(folder, "test").clip(1)[2, 0, 0].tolist() == [200, 2, 2]
 
 
-def test_any_window_is_what_it_is_of_the_whole(folder):
+def test_any_window_is_a_slice_of_the_clip(folder):
     data = Store(folder, "train")
     whole = data.clip(1)
     for start, length in ((0, 1), (129, 1), (50, 80), (7, 13)):
@@ -38,7 +38,7 @@ def test_any_window_is_what_it_is_of_the_whole(folder):
         data.clip(5)
 
 
-def test_batches_hold_windows_of_the_clips(folder):
+def test_batches_are_windows_of_the_clips(folder):
     data = Store(folder, "train")
     for batch in data.batches(8, 6, seed=1).take(3):
         for video in batch.numpy():
@@ -47,7 +47,7 @@ def test_batches_hold_windows_of_the_clips(folder):
             np.testing.assert_array_equal(video, expected)
 
 
-def test_frames_are_a_file_that_numpy_maps(folder):
+def test_numpy_can_map_the_file_of_frames(folder):
     mapped = np.memmap(store.frames_file(folder, "test"), np.uint8, "r").reshape(-1, 4, 4, 3)
     np.testing.assert_array_equal(mapped[:12], Store(folder, "test").clip(0))
 
@@ -60,7 +60,7 @@ def test_attributes_come_from_the_source_cut_to_the_window(folder):
     assert Store(folder, "train").attributes(1) == {}
 
 
-def test_the_summary_counts_and_measures(folder):
+def test_the_summary_has_counts_and_statistics(folder):
     train = store.summary(folder)["splits"]["train"]
     assert (train["clips"], train["skipped"], train["frames"]) == (5, 1, 207)
     assert (train["shortest"], train["longest"]) == (1, 130)
@@ -70,11 +70,11 @@ def test_the_summary_counts_and_measures(folder):
     np.testing.assert_allclose(train["stddev"], pixels.std(0), atol=1e-4)
 
 
-def test_a_flipped_byte_is_found_and_named(folder):
+def test_a_flipped_byte_is_detected_and_named(folder):
     assert all(whole for _, _, whole in store.verify(folder))
     path = store.frames_file(folder, "train")
     damaged = bytearray(path.read_bytes())
-    damaged[140 * 4 * 4 * 3] ^= 1  # In the clip after the one of 130 frames, which begins at 5.
+    damaged[140 * 4 * 4 * 3] ^= 1  # In the clip after the one of 130 frames, which starts at 5.
     path.write_bytes(damaged)
     assert [found[:2] for found in store.verify(folder) if not found[2]] == [("train", "video3")]
 
@@ -95,18 +95,18 @@ def change_summary(folder):
 
 
 DAMAGE = {
-    "frames cut": (cut_frames, r"train\.frames: has 9935 bytes, not 9936"),
+    "frames cut": (cut_frames, r"train\.frames: has 9935 bytes; its index says 9936"),
     "no frames": (lambda f: store.frames_file(f, "train").unlink(), "cannot be read"),
-    "index": (change_index, "its checksum differs"),
+    "index": (change_index, "checksum mismatch"),
     "no index": (lambda f: store.index_file(f, "train").unlink(), "cannot be read"),
     "no summary": (lambda f: (f / "store.json").write_text("{"), r"store\.json: cannot be read"),
-    "changed": (change_summary, r"store\.json: is not what was written"),
+    "changed": (change_summary, r"store\.json: checksum mismatch"),
     "newer": (lambda f: (f / "store.json").write_text('{"format": 99}'), "has format 99"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_told_when_a_store_is_opened(folder, damage):
+def test_damage_is_reported_when_a_store_is_opened(folder, damage):
     change, expected = DAMAGE[damage]
     change(folder)
     with pytest.raises(UserError, match=expected) as caught:
@@ -114,14 +114,14 @@ def test_damage_is_told_when_a_store_is_opened(folder, damage):
     assert f"Delete the folder {folder}" in str(caught.value)
 
 
-def test_a_file_cut_short_in_use_is_told(folder):
+def test_a_file_truncated_while_in_use_is_reported(folder):
     data = Store(folder, "train")
     os.truncate(store.frames_file(folder, "train"), 100)
     with pytest.raises(UserError, match=r"train\.frames: was cut short while it was in use"):
         data.clip(4)
 
 
-def test_windows_longer_than_two_gibibytes_would_be_are_read_in_pieces(folder, monkeypatch):
+def test_windows_are_read_in_pieces_if_one_call_returns_less(folder, monkeypatch):
     data, whole = Store(folder, "train"), Numbers.frames("train", "video1", 130)
     preadv = os.preadv
     monkeypatch.setattr(os, "preadv", lambda f, to, at: preadv(f, [to[0][:1000]], at))

@@ -1,4 +1,4 @@
-"""Tests of what is said of video files that are cut short, damaged or no videos at all."""
+"""Tests of the messages for video files that are truncated, damaged or not videos."""
 
 import io
 import re
@@ -18,7 +18,7 @@ from data_loaders.video.frames import frames_and_rate
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> dict[str, bytes]:
-    """The same 100 frames in several kinds of files."""
+    """Writes the same 100 frames to several kinds of files."""
     folder, frames = tmp_path_factory.mktemp("whole"), scene(100)
     kinds = {
         "front.mp4": {"options": {"movflags": "faststart"}},
@@ -66,11 +66,11 @@ def test_an_mp4_cut_short_between_two_frames(whole):
 
 
 def retold(content: bytes, seconds: float) -> bytes:
-    """Returns a .mkv file that says of its video that it ends `seconds` after the start."""
+    """Returns a .mkv file whose header says that the video ends after `seconds`."""
     return re.sub(rb"00:00:\d\d\.\d{9}", b"00:00:%012.9f" % seconds, content)
 
 
-def test_a_last_frame_may_be_held_as_long_as_others(tmp_path):
+def test_the_last_frame_may_be_shown_as_long_as_others(tmp_path):
     constant = write_video(tmp_path / "a.mkv", counting(25)).read_bytes()
     held = write_video(tmp_path / "b.mkv", counting(25), times=[*range(24), 33]).read_bytes()
     assert len(read(retold(constant, 1), "a.mkv")) == 25
@@ -105,9 +105,9 @@ def test_texts_in_a_file_need_not_be_utf_8(tmp_path):
 
 @pytest.mark.parametrize("name", ["front.mp4", "usual.mp4", "usual.avi", "usual.webm"])
 def test_damage_in_the_middle(whole, capfd, name):
-    av.logging.restore_default_callback()  # FFmpeg prints, unless it is told not to.
+    av.logging.restore_default_callback()  # FFmpeg prints by default.
     content = bytearray(whole[name])
-    for percent in (50, 60, 70, 80):  # A decoder cannot tell every damage from a picture.
+    for percent in (50, 60, 70, 80):  # A decoder does not detect all damage.
         start = len(content) * percent // 100
         content[start : start + 200] = np.random.default_rng(percent).bytes(200)
     assert fault(bytes(content), name).startswith(("is damaged: frame ", "is cut short: "))
@@ -125,7 +125,7 @@ def chunks(content: bytes) -> list[bytes]:
 
 
 def test_an_avi_may_leave_frames_empty(tmp_path):
-    """As cameras do where they were too slow: no damage."""
+    """Cameras that are too slow write empty frames, which are not damage."""
     content = write_video(tmp_path / "a.avi", scene(20), codec="mjpeg").read_bytes()
     kept = [b"" if t in (5, 6, 12) else chunk for t, chunk in enumerate(chunks(content))]
     body, index = b"movi", b""
@@ -167,12 +167,12 @@ def mp3_with_a_cover() -> bytes:
     return b"ID3\3\0\0" + length + tag + 20 * silence
 
 
-def test_files_that_are_no_videos(tmp_path, capfd):
+def test_files_that_are_not_videos(tmp_path, capfd):
     assert fault(b"", "a.mp4") == "is empty"
     (tmp_path / "a.mp4").touch()
     assert fault(tmp_path / "a.mp4", "a.mp4") == "is empty"
-    assert fault(b"Not a video.\n" * 100, "a.mp4").startswith("cannot be opened: it is no video")
-    assert fault(png(), "a.mp4").startswith("cannot be opened: it is no video")
+    assert fault(b"Not a video.\n" * 100, "a.mp4").startswith("cannot be opened: it is not a video")
+    assert fault(png(), "a.mp4").startswith("cannot be opened: it is not a video")
     assert fault(wav(), "a.mp4").startswith("has no pictures")
     assert fault(mp3_with_a_cover(), "a.mp4").startswith("has no pictures")
     assert capfd.readouterr().err == ""
@@ -198,7 +198,7 @@ def test_without_pyav(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def fragments(tmp_path_factory):
-    """An mp4 of fragments, as cameras and streams write them: no index says how long it is."""
+    """Returns a fragmented mp4, as cameras and streams write it, without an index."""
     path = tmp_path_factory.mktemp("fragments") / "a.mp4"
     flags = {"movflags": "frag_keyframe+empty_moov"}
     return write_video(path, scene(300), codec="libx264", options=flags).read_bytes()
@@ -208,14 +208,14 @@ def test_fragments_are_read_to_the_end(fragments):
     assert len(read(fragments, "a.mp4")) == 300
 
 
-def test_fragments_that_break_off_are_told(fragments):
+def test_incomplete_fragments_are_reported(fragments):
     boundaries = [m.start() - 4 for m in re.finditer(b"moof", fragments)]
     cuts = [len(fragments) * i // 30 for i in range(1, 30)]
     told = [fault(fragments[:cut], "a.mp4") for cut in cuts if cut not in boundaries]
-    assert sum("its last fragment is not whole" in words for words in told) >= 20
+    assert sum("its last fragment is incomplete" in words for words in told) >= 20
 
 
-def test_what_no_header_tells_is_counted_on_request(fragments, tmp_path):
+def test_frames_are_counted_on_request_if_no_header_says(fragments, tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(fragments)
     assert frames_and_rate(path, through=True)[0] == 300

@@ -1,4 +1,4 @@
-"""Tests of the decoding of video files: the right frames, and a word for all that is wrong."""
+"""Tests of decoding video files."""
 
 import io
 import os
@@ -25,7 +25,7 @@ def reference(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv", "webm", "gif", "MP4"])
-def test_gray_frames_come_back(tmp_path, suffix):
+def test_gray_frames_round_trip(tmp_path, suffix):
     frames = scene(70, 1)[:, :, :H]
     path = write_video(tmp_path / f"a.{suffix.lower()}", frames)
     path = path.rename(tmp_path / f"b.{suffix}")
@@ -37,7 +37,7 @@ def test_gray_frames_come_back(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv", "webm"])
-def test_colors_come_back(tmp_path, suffix):
+def test_colors_round_trip(tmp_path, suffix):
     frames = scene(10)[:, :, :H]
     path = write_video(tmp_path / f"a.{suffix}", frames)
     np.testing.assert_array_equal(read(path, size=H, channels=3), frames)
@@ -50,7 +50,7 @@ def test_colors_come_back(tmp_path, suffix):
     [("mp4", "libx264"), ("avi", "mpeg4"), ("webm", "libvpx"), ("avi", "mjpeg")],
 )
 def test_usual_codecs(tmp_path, suffix, codec):
-    ramp = np.linspace(0, 255, W, dtype=np.uint8)  # Black and white show a range that is misread.
+    ramp = np.linspace(0, 255, W, dtype=np.uint8)  # Black and white reveal a wrong color range.
     frames = np.stack([np.tile(np.roll(ramp, 5 * t), (W, 1)) for t in range(30)])
     path = write_video(tmp_path / f"a.{suffix}", frames, codec=codec)
     expected = reference(path)
@@ -63,7 +63,7 @@ def test_usual_codecs(tmp_path, suffix, codec):
 
 
 def drawn(t: int, background: int) -> Image.Image:
-    """A colored square that moves; the background's alpha is 0 or 255."""
+    """A moving colored square; the background's alpha is 0 or 255."""
     pixels = np.zeros((16, 24, 4), np.uint8)
     pixels[..., 3] = background
     pixels[3:9, 2 * t : 2 * t + 6] = (*np.random.default_rng(t).integers(0, 256, 3), 255)
@@ -80,12 +80,12 @@ def test_gifs_as_pillow_reads_them(tmp_path, disposal, background):
     decoded = np.concatenate(list(read_video(path, path.name, frames)))
     with Image.open(path) as image:
         expected = [np.asarray(f.convert("RGBA")) for f in ImageSequence.Iterator(image)]
-    # What is transparent is white.
+    # Transparent areas are white.
     expected = [np.where(f[..., 3:] > 0, f[..., :3], 255).astype(np.uint8) for f in expected]
     np.testing.assert_array_equal(decoded, frames.convert(np.stack(expected)))
 
 
-def test_gifs_that_restore_the_frame_before(tmp_path):
+def test_gifs_that_restore_the_previous_frame(tmp_path):
     path = tmp_path / "a.gif"
     drawings = [drawn(t, 255) for t in range(6)]
     drawings[0].save(path, save_all=True, append_images=drawings[1:], disposal=3)
@@ -94,7 +94,7 @@ def test_gifs_that_restore_the_frame_before(tmp_path):
     np.testing.assert_array_equal(read(path, channels=3), frames.convert(expected))
 
 
-# As the ISO base media file format has them: x' = a x + c y and y' = b x + d y, 16.16 fixed point.
+# As in the ISO base media file format: x' = a x + c y and y' = b x + d y, 16.16 fixed point.
 TURNS = {
     "clockwise": ((0, 1, -1, 0), -1),
     "counterclockwise": ((0, -1, 1, 0), 1),
@@ -108,7 +108,7 @@ def matrix(a: int, b: int, c: int, d: int) -> bytes:
 
 
 @pytest.mark.parametrize("turn", TURNS)
-def test_phone_videos_are_turned(tmp_path, turn):
+def test_phone_videos_are_rotated(tmp_path, turn):
     frames = scene(3)
     content = write_video(tmp_path / "a.mp4", frames).read_bytes()
     track = content.index(b"tkhd")
@@ -129,7 +129,7 @@ def test_phone_videos_are_turned(tmp_path, turn):
         (30, 20, [0, 1, 3, 4, 6, 7, 9, 10, 12, 13, 15, 16]),
     ],
 )
-def test_a_lower_rate_takes_the_frames_shown_then(tmp_path, suffix, rate, fps, expected):
+def test_a_lower_rate_takes_the_frames_shown_at_those_times(tmp_path, suffix, rate, fps, expected):
     path = write_video(tmp_path / f"a.{suffix}", counting(60), fps=rate)
     taken = read(path, fps=fps)[:, 0, 0, 0].tolist()
     assert taken[: len(expected)] == list(expected)
@@ -152,8 +152,8 @@ def test_an_avi_whose_frames_are_stored_out_of_order(tmp_path):
     np.testing.assert_allclose(taken, 4 * np.arange(0, 60, 2), atol=1)
 
 
-def test_variable_rates_go_by_the_time(tmp_path):
-    # At 50 a second at first, then one that is held for half a second.
+def test_variable_rates_use_timestamps(tmp_path):
+    # 50 frames per second at first, then one that is shown for half a second.
     times = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 35, 36, 37, 38, 39]
     path = write_video(tmp_path / "a.mkv", counting(16), fps=50, times=times)
     taken = read(path, fps=10)[:, 0, 0, 0].tolist()
@@ -165,14 +165,12 @@ def test_times_count_from_the_first_frame(tmp_path):
     assert read(path, fps=10)[:, 0, 0, 0].tolist() == [0, 5, 10, 15]
 
 
-def test_frames_are_not_made_up(tmp_path):
+def test_frames_are_not_interpolated(tmp_path):
     path = write_video(tmp_path / "a.mp4", counting(20), fps=25)
-    assert fault(path, path.name, fps=30) == (
-        "has 25 frames a second, fewer than data.fps asks for: 30"
-    )
+    assert fault(path, path.name, fps=30) == ("has 25 frames per second, fewer than data.fps = 30")
 
 
-def test_a_timestamp_from_nowhere(tmp_path):
+def test_an_absurd_timestamp(tmp_path):
     path = write_video(tmp_path / "a.mkv", counting(3000), fps=1000, times=[*range(2999), 900_000])
     assert "one frame is shown for 897 seconds" in fault(path, path.name, fps=1)
 
@@ -203,5 +201,5 @@ def test_real_videos_at_a_lower_rate(step):
     for path in REAL:
         _, rate = frames_and_rate(path)
         taken, frames = read(path, size=64, fps=rate / step), read(path, size=64)[::step]
-        assert abs(len(taken) - len(frames)) <= 1  # One of them holds its last frame but one.
+        assert abs(len(taken) - len(frames)) <= 1  # One of them shows its second-last frame longer.
         np.testing.assert_array_equal(taken[: len(frames)], frames, err_msg=path.name)

@@ -1,4 +1,4 @@
-"""Tests of `video_folder`: which files are videos, of which split, and what is said of the rest."""
+"""Tests of `video_folder`: the files that are videos, their splits, and messages."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ def frames(length: int = 5, seed: int = 0) -> np.ndarray:
 
 
 def touch(folder: Path, *names: str) -> None:
-    """Makes files whose names are all that matters."""
+    """Creates files without content."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
@@ -53,19 +53,19 @@ def test_train_and_test_folders(tmp_path):
     }
 
 
-def test_what_is_not_used_is_told(tmp_path, capsys):
+def test_unused_files_are_reported(tmp_path, capsys):
     touch(tmp_path, "train/b.npy", "test/c.npy", "train/notes.txt", "val/d.npy", "e.mpg")
     open_folder(tmp_path).fetch()
     assert "3 files that are not used" in (told := capsys.readouterr().err)
     assert "e.mpg, train/notes.txt, val/d.npy" in told
 
 
-def test_folders_that_are_nearly_called_train_and_test_are_refused(tmp_path):
+def test_folders_with_almost_the_names_of_splits_are_rejected(tmp_path):
     touch(tmp_path, "Train/b.npy", "Test/c.npy")
-    assert "Test: call it test/" in refusal(tmp_path)
+    assert "Test: rename it to test/" in refusal(tmp_path)
 
 
-def test_every_ending_counts_and_others_do_not(tmp_path):
+def test_only_known_extensions_are_used(tmp_path):
     endings = ["MP4", "avi", "gif", "m4v", "mkv", "mov", "npy", "npz", "webm"]
     videos = [f"a.{ending}" for ending in endings]
     touch(tmp_path, *(f"{split}/{name}" for split in SPLITS for name in videos))
@@ -73,12 +73,12 @@ def test_every_ending_counts_and_others_do_not(tmp_path):
     assert items(tmp_path)["train"] == [f"train/{name}" for name in videos]
 
 
-def test_what_is_hidden_does_not_count(tmp_path):
+def test_hidden_files_are_ignored(tmp_path):
     touch(tmp_path, "train/a.mp4", "train/._a.mp4", "train/.trash/b.mp4", "test/a.mp4")
     assert items(tmp_path) == {"train": ["train/a.mp4"], "test": ["test/a.mp4"]}
 
 
-def test_a_hash_splits_what_is_not_sorted(tmp_path):
+def test_a_hash_splits_unsorted_videos(tmp_path):
     touch(tmp_path, *NUMBERED, "more/a.mp4")
     split = items(tmp_path)
     assert sorted(split["train"] + split["test"]) == sorted([*NUMBERED, "more/a.mp4"])
@@ -91,7 +91,7 @@ def test_the_hash_is_the_one_documented():
     for name in ("a.mp4", "sub/folder/b.mp4", "ünï.mp4"):
         digest = hashlib.sha256(name.encode()).hexdigest()
         assert hash_fraction(name) == pytest.approx(int(digest, 16) / 2**256, abs=1e-12)
-    # Known answers: another split than before would mix test videos into training.
+    # Known answers: a change would move test videos into training.
     known = {"a.mp4": 0.901681, "clip0000.mp4": 0.277724, "walking/person01.avi": 0.168149}
     for name, fraction in known.items():
         assert hash_fraction(name) == pytest.approx(fraction, abs=1e-6)
@@ -106,7 +106,7 @@ def test_adding_videos_moves_none(tmp_path):
         assert set(before[split]) == set(after[split]) & set(NUMBERED[::2])
 
 
-def test_the_place_of_the_folder_does_not_matter(tmp_path, monkeypatch):
+def test_the_split_does_not_depend_on_the_path_of_the_folder(tmp_path, monkeypatch):
     touch(tmp_path / "one", *NUMBERED[:50])
     (tmp_path / "two").symlink_to(tmp_path / "one")
     monkeypatch.chdir(tmp_path)
@@ -116,7 +116,7 @@ def test_the_place_of_the_folder_does_not_matter(tmp_path, monkeypatch):
     assert Path(one["videos_dir"]).is_absolute()
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path):
+def test_links_are_followed_without_cycles(tmp_path):
     touch(tmp_path / "disk", "a.mp4", "sub/b.mp4")
     touch(tmp_path / "videos", "train/c.mp4", "test/d.mp4")
     train = tmp_path / "videos" / "train"
@@ -137,7 +137,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
 
 
 def test_folders_without_videos(tmp_path):
-    with pytest.raises(UserError, match=r"set data\.videos_dir"):
+    with pytest.raises(UserError, match=r"data\.videos_dir is not set"):
         VideoFolder()
     assert f"{tmp_path / 'no'} does not exist" in refusal(tmp_path / "no")
     touch(tmp_path, "file")
@@ -163,10 +163,10 @@ def test_one_split_without_the_other(tmp_path, present, missing):
 
 
 @pytest.mark.parametrize(("fraction", "split"), [(0, "test"), (1, "train"), (1e-9, "test")])
-def test_a_split_that_comes_out_empty(tmp_path, fraction, split):
+def test_an_empty_split(tmp_path, fraction, split):
     touch(tmp_path, *NUMBERED[:20])
     words = refusal(tmp_path, test_fraction=fraction)
-    assert f"none of the 20 videos in {tmp_path} comes out as a {split} video" in words
+    assert f"none of the 20 videos in {tmp_path} is a {split} video" in words
     assert "train/ and test/" in words
 
 
@@ -203,7 +203,7 @@ def test_options_out_of_range(tmp_path, options, words):
     assert words in str(caught.value)
 
 
-def test_the_description_tells_all_options(tmp_path):
+def test_the_description_has_all_options(tmp_path):
     description = open_folder(tmp_path).describe()
     assert json.loads(json.dumps(description)) == description
     assert description["name"] == "video_folder"
@@ -245,13 +245,13 @@ def test_expected_frames(tmp_path):
     assert open_folder(tmp_path).expected_frames() == 120
     assert open_folder(tmp_path, fps=5).expected_frames() == 30
     assert open_folder(tmp_path, fps=40).expected_frames() == 120
-    (tmp_path / "train" / "bad.mp4").write_bytes(b"text" * 10**6)  # However large it is.
+    (tmp_path / "train" / "bad.mp4").write_bytes(b"text" * 10**6)  # Large, but not a video.
     assert open_folder(tmp_path).expected_frames() == 120
     np.save(tmp_path / "train" / "long.npy", np.zeros((5000, 4, 4), np.uint8))
     assert open_folder(tmp_path).expected_frames() == 5120
 
 
-def test_expected_frames_of_many_files_look_at_some(tmp_path):
+def test_expected_frames_of_many_files_read_some_headers(tmp_path):
     for split in SPLITS:
         (tmp_path / split).mkdir()
         for i in range(250):
@@ -260,7 +260,7 @@ def test_expected_frames_of_many_files_look_at_some(tmp_path):
     assert open_folder(tmp_path).expected_frames() == pytest.approx(expected, rel=0.1)
 
 
-def test_expected_frames_where_nothing_can_be_told(tmp_path):
+def test_expected_frames_of_unreadable_files(tmp_path):
     touch(tmp_path, "train/a.mp4", "test/b.mp4")
     assert open_folder(tmp_path).expected_frames() == 0
 
@@ -280,7 +280,7 @@ def test_stamps_change_with_the_files(tmp_path):
     }
 
 
-def test_arrays_do_without_pyav(tmp_path, monkeypatch):
+def test_arrays_do_not_need_pyav(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     touch(tmp_path, "train/a.npy", "test/a.npz")
     open_folder(tmp_path).fetch()

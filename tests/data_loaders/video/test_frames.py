@@ -1,4 +1,4 @@
-"""Tests of what becomes of frames: size, channels, blocks; and of the arrays they may come in."""
+"""Tests of the conversion of frames: size, channels, blocks; and of arrays of frames."""
 
 import io
 import re
@@ -48,7 +48,7 @@ def fault(file: Path | io.BytesIO, name: str, **options: object) -> str:
 @pytest.mark.parametrize("fit", frames.FITS)
 @pytest.mark.parametrize("resize", frames.RESIZES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_frames_of_the_right_format_are_left_alone(fit, resize, channels):
+def test_frames_of_the_right_format_are_unchanged(fit, resize, channels):
     frames = noise(5, 12, 12, channels)
     assert FrameFormat(12, channels, fit, resize).convert(frames) is frames
 
@@ -85,7 +85,7 @@ def triangle(frame: np.ndarray, size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("side", [24, 60, 100, 37])
-def test_area_and_bilinear_are_the_filters_they_are_called(side):
+def test_area_and_bilinear_are_the_documented_filters(side):
     frame = noise(side, side)
     area = FrameFormat(24, 1).convert(frame[None])[0, ..., 0]
     mean = resize_local_mean(frame, (24, 24), grid_mode=True, preserve_range=True)
@@ -96,13 +96,13 @@ def test_area_and_bilinear_are_the_filters_they_are_called(side):
     np.testing.assert_allclose(bilinear, np.asarray(pillow), atol=1.01)
 
 
-def test_area_interpolates_where_a_picture_grows():
+def test_area_interpolates_if_a_picture_grows():
     frames = noise(1, 10, 10)
     grown = FrameFormat(25, 1).convert(frames)
     np.testing.assert_array_equal(grown, FrameFormat(25, 1, resize="bilinear").convert(frames))
 
 
-def test_area_squeezes_each_side_in_its_own_way():
+def test_area_squeezes_the_sides_independently():
     frame = noise(8, 64)
     wide = FrameFormat(16, 1, "squeeze").convert(frame[None])[0, ..., 0]
     means = np.rint(frame.reshape(8, 16, 4).mean(2)).astype(np.uint8)
@@ -119,7 +119,7 @@ def test_crop_keeps_the_middle(height, width, resize):
     top, left = (height - 40) // 2, (width - 40) // 2
     middle = frame[top : top + 40, left : left + 40]
     frame_format = FrameFormat(20, 3, resize=resize)
-    inside = np.s_[:, 2:-2, 2:-2]  # A filter sees beyond the edges of the crop.
+    inside = np.s_[:, 2:-2, 2:-2]  # A filter reads pixels outside the crop.
     cropped, expected = (frame_format.convert(f[None])[inside] for f in (frame, middle))
     np.testing.assert_allclose(cropped, expected, atol=1)
 
@@ -139,14 +139,14 @@ def test_odd_and_small_pictures_stay_centered(height, width, fit):
     ("options", "words"),
     [({"fit": "crops"}, "data.fit 'crops'; did you mean 'crop'"), ({"resize": "lanczos"}, "area")],
 )
-def test_unknown_ways_are_told(options, words):
+def test_unknown_options_are_reported(options, words):
     with pytest.raises(UserError, match=words):
         FrameFormat(64, 1, **options)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".NPY"])
 @pytest.mark.parametrize("channels", [(), (1,), (3,)])
-def test_arrays_are_read_as_they_are(tmp_path, suffix, channels):
+def test_arrays_are_read_unchanged(tmp_path, suffix, channels):
     frames = noise(70, 12, 12, *channels)
     path = saved(tmp_path / f"a{suffix.lower()}", frames).rename(tmp_path / f"b{suffix}")
     expected = frames.reshape(70, 12, 12, -1)
@@ -183,7 +183,7 @@ def test_arrays_in_fortran_order(tmp_path):
     ],
 )
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_arrays_that_are_no_videos(tmp_path, array, words, suffix):
+def test_arrays_that_are_not_videos(tmp_path, array, words, suffix):
     path = saved(tmp_path / f"a{suffix}", array)
     assert re.search(words, fault(path, path.name))
     assert frames_and_rate(path) in (None, (0, None))
@@ -226,8 +226,8 @@ def test_damaged_arrays(tmp_path):
         words[name] = fault(tmp_path / name, name)
         assert fault(io.BytesIO(content), name) == words[name]
     assert words["a.npy"] == words["b.npz"] == "is cut short: 2 of 9 frames can be read"
-    assert all("np.save writes it" in words[f"{letter}.npy"] for letter in "cde")
-    assert "np.savez writes it" in words["f.npz"]
+    assert all("written by np.save" in words[f"{letter}.npy"] for letter in "cde")
+    assert "written by np.savez" in words["f.npz"]
     assert words["g.npz"] == "holds 2 arrays (arr_0, arr_1); expected one"
     assert "holds 0 arrays" in words["h.npz"]
     assert words["i.npy"] == words["j.npz"]
@@ -241,12 +241,12 @@ def test_an_archive_with_flipped_bits(tmp_path):
     assert "is damaged" in fault(io.BytesIO(bytes(content)), "a.npz")
 
 
-def test_arrays_have_no_rate(tmp_path):
+def test_arrays_have_no_frame_rate(tmp_path):
     path = saved(tmp_path / "a.npy", noise(5, 8, 8))
-    assert "leave data.fps out" in fault(path, path.name, fps=10)
+    assert "unset data.fps" in fault(path, path.name, fps=10)
 
 
-def test_names_that_are_no_videos(tmp_path):
+def test_names_that_are_not_videos(tmp_path):
     assert "ends in none of .mp4" in fault(tmp_path / "notes.txt", "notes.txt")
 
 
@@ -272,7 +272,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path, suffix):
     else:
         saved(path, frames)
     blocks = read_video(path, path.name, FrameFormat(64, 1))
-    next(blocks)  # What is allocated once, such as by imports.
+    next(blocks)  # Excludes one-time allocations, such as imports.
     tracemalloc.start()
     length = 64 + sum(len(block) for block in blocks)
     _, peak = tracemalloc.get_traced_memory()

@@ -1,13 +1,13 @@
-"""What data sets say can be read from a single frame."""
+"""Tests of the attributes that a single frame shows."""
 
 import numpy as np
 import pytest
 from helpers.numbered import Numbers
 
+from data_loaders.attributes import CLASSES, POINTS, Readable
 from data_loaders.generated.digits import load_digits
 from data_loaders.generated.moving_digits import MovingDigits
 from data_loaders.generated.procedural_mazes import ProceduralMazes, texture_paths
-from data_loaders.readable import CLASSES, POINTS, Readable
 from data_loaders.store import preparation
 from data_loaders.store.store import Store
 
@@ -32,19 +32,19 @@ def test_digits_are_read_at_their_positions():
 
 
 @pytest.mark.parametrize("size", [12, 13])
-def test_a_position_is_the_center_of_what_is_drawn(size):
+def test_a_position_is_the_center_of_the_drawn_digit(size):
     data = MovingDigits("test", num_digits=1, frame_size=31, digit_size=size)
     images, labels = load_digits("test", size)
     found, image = data.readings(2, 0, 9), images[data.attributes(2)["indices"][0]]
     assert found["digits"][0, 0] == labels[data.attributes(2)["indices"][0]]
     for frame, center in zip(data.clip(2, 0, 9), found["positions"][:, 0], strict=True):
-        # The image begins half its size before its center: at a whole pixel.
+        # The image starts half its size before its center, at a whole pixel.
         row, column = (center - size / 2).astype(int)
         assert (center - size / 2 == (row, column)).all()
         np.testing.assert_array_equal(frame[row : row + size, column : column + size, 0], image)
 
 
-def test_a_selection_reads_as_its_data_set_does():
+def test_a_selection_has_the_readings_of_its_data_set():
     data = MovingDigits("train", frame_size=31, digit_size=12)
     chosen = data.select([4, 9])
     assert about(chosen.readable()) == about(data.readable())
@@ -52,7 +52,7 @@ def test_a_selection_reads_as_its_data_set_does():
         np.testing.assert_array_equal(values, data.readings(9, 3, 5)[name])
 
 
-def test_nothing_is_readable_unless_the_source_says_so(tmp_path):
+def test_by_default_nothing_is_readable(tmp_path):
     class Moments(Numbers):
         def readable(self):
             return (Readable("moment", "moment right", CLASSES, 1, self.moment, 200),)

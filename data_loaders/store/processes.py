@@ -1,13 +1,14 @@
-"""Reads the videos of a source into files of frames: here, or in several processes.
+"""Reads the videos of a source into files of frames, in this process or in several others.
 
-The other processes are programs (`worker.py`) that are asked by lines of JSON. So no pickle is
-needed, nor that the program which prepares a store can be imported again: it may be a notebook. A
-decoder that crashes takes its process with it and nothing else, and none is left behind by a kill.
+The others run `worker.py` and exchange lines of JSON. This needs no pickle, and the main program
+can be a notebook, which cannot be imported again. A decoder that crashes ends only its own process.
+The processes end with the main program even if it is killed.
 """
 
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -25,7 +26,7 @@ from data_loaders.sources import BadVideo, Source
 
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
-# How a decoder ends that met a file it was not made for.
+# Signals that end a process whose decoder crashes on a file.
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
 
 
@@ -33,15 +34,15 @@ def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[
     """Reads one video into a file.
 
     Args:
-      source: Where it comes from.
+      source: The source of the video.
       split: 'train' or 'test'.
-      item: Its name.
+      item: The video's name.
       path: The file to write: uint8 [frames, H, W, C].
 
     Returns:
-      Of a good video `name`, `frames`, `sha256` of the file, `source_sha256`, and by channel `sum`
-      and `squares`, the sums of the values and of their squares. Of another `name`,
-      `source_sha256` and `skipped`, which says why; what is in the file then means nothing.
+      For a good video: `name`, `frames`, `sha256` of the file, `source_sha256`, and per channel
+      `sum` and `squares`, the sums of the values and of their squares. For a bad one: `name`,
+      `source_sha256` and `skipped`, the reason; the file's content is undefined.
 
     Raises:
       UserError: No video of this source can be read.
@@ -76,7 +77,7 @@ def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[
 
 
 class Readers:
-    """Reads videos ahead of where they are written, and gives them back in order."""
+    """Reads videos ahead of the writer, and returns them in order."""
 
     def __init__(
         self,
@@ -84,14 +85,14 @@ class Readers:
         count: int = 1,
         abort: Callable[[], None] = lambda: None,
     ):
-        """Takes what reads one video, to be called from `count` threads, and what breaks it off."""
+        """Stores what reads one video, in any of `count` threads, and what aborts all of them."""
         self._read, self._count, self._abort = read, count, abort
 
     def read(
         self, split: str, items: list[str], folder: pathlib.Path
     ) -> Iterator[tuple[dict, pathlib.Path]]:
-        """Yields what `read_one` returns for each item, and a file in `folder` with its frames."""
-        # With this process' number: a worker that outlives another one writes elsewhere.
+        """Yields the result of `read_one` for each item, and a file in `folder` with its frames."""
+        # With this process's number, since a worker of a killed process may still be writing.
         paths = (folder / f"{split}-{number}.{os.getpid()}.tmp" for number in range(len(items)))
         if self._count == 1:
             for item, path in zip(items, paths, strict=True):
@@ -108,7 +109,7 @@ class Readers:
                 while waiting:
                     future, path = waiting.popleft()
                     yield future.result(), path
-            except BaseException:  # Nobody waits for the rest: a long video takes minutes.
+            except BaseException:  # Do not wait for the rest: a long video takes minutes.
                 for future, _ in waiting:
                     future.cancel()
                 self._abort()
@@ -117,16 +118,16 @@ class Readers:
 
 @contextlib.contextmanager
 def open_readers(source: Source, recipe: dict | None, count: int) -> Iterator[Readers]:
-    """Gives what reads videos: this process, or several others.
+    """Yields readers in this process or in several others.
 
     Args:
       source: The videos.
-      recipe: The arguments of `data_loaders.open_source` that give `source` in another process;
-        None for no other process.
-      count: How many processes.
+      recipe: The arguments of `data_loaders.open_source` that create `source` in another process;
+        None to read in this process.
+      count: The number of processes.
     """
     if recipe is None or count <= 1:
-        yield Readers(lambda split, item, path: read_one(source, split, item, path))
+        yield Readers(functools.partial(read_one, source))
         return
     workers = [_Worker(recipe) for _ in range(count)]
     idle = queue.SimpleQueue()
@@ -146,19 +147,19 @@ def open_readers(source: Source, recipe: dict | None, count: int) -> Iterator[Re
 
     try:
         yield Readers(read, count, close)
-    finally:
+    finally:  # Again, as a thread may have restarted its worker after an abort.
         close()
 
 
 class _Worker:
-    """A process that reads videos: `data_loaders/worker.py`."""
+    """A process that reads videos, running `worker.py`."""
 
     def __init__(self, recipe: dict):
-        """Starts it at the first video; `recipe` is what it opens the source with."""
+        """Stores the arguments of `data_loaders.open_source`. The process starts when needed."""
         self._recipe, self._process = recipe, None
 
     def read(self, split: str, item: str, path: pathlib.Path) -> dict:
-        """Returns what `read_one` returns; a video that ends the process is one to be skipped."""
+        """Returns the result of `read_one`. A video that crashes the process is skipped."""
         if self._process is None or self._process.poll() is not None:
             self._start()
         try:
@@ -176,7 +177,7 @@ class _Worker:
         return answer
 
     def close(self) -> None:
-        """Ends the process, whatever it is doing; to be called from any thread."""
+        """Kills the process; may be called from any thread."""
         process = self._process
         if process is not None:
             process.kill()
@@ -190,9 +191,9 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # Ctrl-C is for the process that prepares the store, which ends this one.
+            # Ctrl-C reaches only the main process, which then ends this one.
             start_new_session=True,
-            # One thread each: there are as many processes as cores.
+            # One thread each, since there are as many processes as cores.
             env=os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(paths)},
         )
         self._send(self._recipe)
@@ -207,13 +208,13 @@ class _Worker:
         if reason not in _CRASHES:
             raise UserError(
                 f"{self._recipe['name']}, {item}: the process that read it ended with"
-                f" {reason or f'exit code {code}'}, which is not the video's fault as far as can be"
-                " told. What was prepared is kept: the same command goes on. If memory ran out:"
+                f" {reason or f'exit code {code}'}, probably not because of the video. Prepared"
+                " videos are kept: the same command resumes. If memory ran out:"
                 f" python -m data_loaders prepare {self._recipe['name']} --processes 1"
             )
-        return {"name": item, "skipped": f"ends the decoder with {reason}"}
+        return {"name": item, "skipped": f"crashes the decoder with {reason}"}
 
 
 def _plain(value: object) -> object:
-    """Returns what JSON writes in place of NumPy's numbers and of paths."""
+    """Converts NumPy's numbers and paths to types that JSON can write."""
     return value.item() if isinstance(value, np.generic) else str(value)

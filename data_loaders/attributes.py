@@ -1,0 +1,38 @@
+"""Attributes that a single frame shows, such as the digits in it, which a readout can predict.
+
+K is the number of things of one kind in a frame, in arbitrary order. T is a number of frames.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+CLASSES, POINTS = "classes", "points"
+NOT_READABLE = -1  # Instead of a class: this frame does not show it.
+
+
+@dataclasses.dataclass(frozen=True)
+class Readable:
+    """An attribute that can be read from a frame.
+
+    Attributes:
+      name: A name, unique within a data set, such as "digits".
+      label: The name of its score in reports, such as "digits right".
+      kind: 'classes', K class numbers from 0, or 'points', K places (row, column) in pixels from
+        the top left corner of the frame, where the first pixel's center is at (0.5, 0.5).
+      count: K.
+      read: A function from the attributes of T frames, as in `Dataset.attributes`, to classes
+        int64 [T, K], `NOT_READABLE` if the frame does not show one, or points float32 [T, K, 2].
+      size: The number of classes; None for points.
+      places: For classes, the name of the points where they are seen, in the same order; None for
+        a class of the whole frame.
+    """
+
+    name: str
+    label: str
+    kind: str
+    count: int
+    read: Callable[[dict[str, np.ndarray]], np.ndarray] = dataclasses.field(repr=False)
+    size: int | None = None
+    places: str | None = None
