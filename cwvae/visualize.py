@@ -1,7 +1,7 @@
-"""Pictures of predictions: grids and GIFs of videos, film strips for print, curves of metrics.
+"""Pictures of predictions: grids and animations of videos, film strips, curves of metrics.
 
 A clip is [T, H, W, C] with C = 1 (gray) or 3 (RGB), as uint8 or as floats in [0, 1]. Functions
-that draw return uint8 RGB; those named `save_` write a file and create no folder.
+that draw frames return uint8 RGB. Functions named `save_` write a file and create no folder.
 
 T: frames, H, W: height and width, C: channels.
 """
@@ -10,35 +10,49 @@ import io
 import itertools
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+import imageio.v3 as iio
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
-# Blue and vermilion of Okabe and Ito's palette: told apart with every form of colour blindness.
+from cwvae.run import files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, which people with any form of colour blindness can tell apart.
 CONTEXT_COLOR = (0, 114, 178)
 PREDICTION_COLOR = (213, 94, 0)
 CURVE_COLORS = ("#0072B2", "#D55E00", "#666666", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 CURVE_STYLES = ("-", "--", ":", "-.")
-# Reddish purple and yellow, of the same palette: by turns, a segment each.
+AXIS_COLOR, GRID_COLOR = "#4d4d4d", "#d9d9d9"  # of numbers and names; of lines
+# Reddish purple and yellow of the same palette; segments alternate between them.
 SEGMENT_COLORS = ((204, 121, 167), (240, 228, 66))
 BOUNDARY_COLOR = SEGMENT_COLORS[0]
 
-# Neither black nor white: digits end in black, skies in white.
+# Neither black nor white: frames of digits end in black, skies in white.
 GAP_COLOR = (96, 96, 96)
 PAPER = (255, 255, 255)
 INK = (32, 32, 32)
-MARGIN = 6  # pixels between text and what it labels
+MARGIN = 6  # pixels between text and the object it labels
 SPACE = 3  # pixels between the frames of a film strip
-DIVIDER = 12  # pixels added to it between context and prediction
-MARK = 4  # pixels added to it for marks of the frames that begin a segment
+DIVIDER = 12  # extra pixels between context and prediction
+MARK = 4  # extra pixels between frames where the start of a segment is marked
+
+# Figures of curves.
+_PANELS_PER_ROW = 3
+_PANEL_WIDTH = 4.2  # inches
+_CHARACTERS_PER_INCH = 13  # of the legend
+_MARKED = 40  # Only curves with at most this many points have markers.
 
 
 def to_uint8(frames: ArrayLike) -> np.ndarray:
     """Returns frames as uint8.
 
     Args:
-      frames: Floats in [0, 1] of any shape (clipped; NaN is drawn black), or uint8 as it is.
+      frames: Floats in [0, 1] of any shape, or uint8. Floats are clipped, NaN becomes black.
 
     Raises:
       ValueError: frames are neither floats nor uint8.
@@ -53,14 +67,11 @@ def to_uint8(frames: ArrayLike) -> np.ndarray:
 
 
 def error_frames(truth: ArrayLike, prediction: ArrayLike) -> np.ndarray:
-    """Returns the absolute error as frames: black where the prediction is right.
+    """Returns the absolute error as uint8 frames: black where the prediction is right.
 
     Args:
       truth: Frames of any shape, floats in [0, 1] or uint8.
       prediction: Frames of the same shape.
-
-    Returns:
-      uint8, the same shape.
 
     Raises:
       ValueError: The shapes differ.
@@ -77,10 +88,10 @@ def grid(rows: Sequence[Sequence[ArrayLike]], gap: int = 2, scale: int = 1) -> n
     """Returns one video that shows many clips side by side.
 
     Args:
-      rows: Top to bottom, each a sequence of clips from left to right. Gray and RGB may be mixed;
-        the clips agree in T, H and W, and the rows in length.
+      rows: Rows from top to bottom, each with its clips from left to right. Gray and RGB may be
+        mixed. The clips agree in T, H and W, and the rows in length.
       gap: Pixels between neighbours.
-      scale: Whole number by which frames are enlarged, without smoothing.
+      scale: Integer factor by which frames are enlarged, without smoothing.
 
     Returns:
       uint8 [T, H', W', 3].
@@ -99,12 +110,12 @@ def grid(rows: Sequence[Sequence[ArrayLike]], gap: int = 2, scale: int = 1) -> n
 
 
 def mark_context(video: ArrayLike, context: int, width: int = 3) -> np.ndarray:
-    """Frames a clip or a whole grid: blue while it is context, vermilion once it is predicted.
+    """Draws a border around a clip or grid: blue during the context, then vermilion.
 
     Args:
       video: Clip.
-      context: Number of frames seen; from frame `context` on they are predicted.
-      width: Of the border, in pixels. It goes around the video and hides none of it.
+      context: Number of context frames; the rest are predicted.
+      width: Width of the border in pixels. It surrounds the video and hides none of it.
 
     Returns:
       uint8 [T, H + 2 width, W + 2 width, 3].
@@ -119,19 +130,19 @@ def mark_context(video: ArrayLike, context: int, width: int = 3) -> np.ndarray:
 
 
 def time_bar(video: ArrayLike, context: int, height: int = 4) -> np.ndarray:
-    """Draws a bar below a video that fills as it plays: blue for context, vermilion for predicted.
+    """Draws a bar below a video that fills as it plays: blue for the context, then vermilion.
 
     Args:
       video: Clip.
-      context: Number of frames seen.
-      height: Of the bar, in pixels.
+      context: Number of context frames.
+      height: Height of the bar in pixels.
 
     Returns:
       uint8 [T, H + height, W, 3].
     """
     video = _as_rgb(video)
     num_frames, _, width, _ = video.shape
-    frame_of = np.arange(width) * num_frames // width  # that fills each column
+    frame_of = np.arange(width) * num_frames // width  # the frame that fills each column
     color = np.where((frame_of < context)[:, None], CONTEXT_COLOR, PREDICTION_COLOR)
     filled = frame_of <= np.arange(num_frames)[:, None]  # [T, W]
     bar = np.where(filled[..., None], color, GAP_COLOR).astype(np.uint8)[:, None]
@@ -144,22 +155,22 @@ def mark_segments(
     boundaries: Sequence[Sequence[ArrayLike] | None],
     span: int = 16,
 ) -> Sequence[Sequence[ArrayLike]]:
-    """Draws a track below each clip that scrolls as it plays, in stretches as long as segments.
+    """Draws a track below each clip that shows its latest segments and scrolls as it plays.
 
-    Its right end is the frame that is shown, its left end the one `span` frames before. Each
-    segment has the other of `SEGMENT_COLORS` than the one before it.
+    The right end of a track is the current frame, the left end the frame `span` - 1 before it.
+    Segments alternate between the two `SEGMENT_COLORS`.
 
     Args:
-      rows: Rows of clips, as `grid` takes them.
-      boundaries: A row per row of clips: for each clip, which frames begin a segment, bool [T].
-        None for a row without segments, whose tracks stay empty.
-      span: Frames that a track shows.
+      rows: Rows of clips, as for `grid`.
+      boundaries: For each row, the frames that begin a segment, a bool [T] per clip. None for a
+        row without segments, whose tracks stay empty.
+      span: Number of frames that a track shows.
 
     Returns:
-      Rows for `grid`; those that were given, if no row has segments.
+      Rows for `grid`; the given rows if none has segments.
 
     Raises:
-      ValueError: Boundaries that are not one for each frame of each clip.
+      ValueError: Boundaries that do not have one value per frame of each clip.
     """
     if all(flags is None for flags in boundaries):
         return rows
@@ -176,9 +187,9 @@ def label_rows(video: ArrayLike, labels: Sequence[str], font_size: int = 13) -> 
     """Writes the name of each row of a grid on its left.
 
     Args:
-      video: Clip [T, H, W, C] whose height divides into len(labels) equal rows.
+      video: Clip with len(labels) rows of equal height.
       labels: Names, top to bottom.
-      font_size: In pixels.
+      font_size: Font size in pixels.
 
     Returns:
       uint8 [T, H, W + width of the text, 3].
@@ -211,24 +222,23 @@ def filmstrip(
 ) -> np.ndarray:
     """Returns a still picture: a row per clip, a column per chosen time step.
 
-    A line, and the colour of the time steps, part context from prediction. A purple corner, left
-    of a frame and above it, marks one that begins a segment.
+    A line separates context from prediction, and so does the colour of the time steps. A purple
+    corner above and to the left of a frame marks the start of a segment.
 
     Args:
       clips: Clips of the chosen frames only, [len(times), H, W, C].
-      times: When those frames are, counted from 0 at the first context frame.
+      times: Time steps of those frames; the first context frame is 0.
       labels: One per clip.
       context: Number of context frames.
-      scale: Whole number by which frames are enlarged; by default to about 96 pixels.
-      font_size: In pixels.
-      boundaries: One per clip: which of its frames begin a segment, bool [len(times)], or None.
+      scale: Integer factor by which frames are enlarged; by default to about 96 pixels.
+      font_size: Font size in pixels.
+      boundaries: For each clip, the frames that begin a segment, bool [len(times)], or None.
 
     Returns:
       uint8 [H', W', 3].
 
     Raises:
-      ValueError: Nothing to draw, clips and labels differ in number, or clips in shape, or they
-        or boundaries have not one frame per time.
+      ValueError: Nothing to draw, or clips, times, labels and boundaries that do not match.
     """
     clips = [_as_rgb(clip) for clip in clips]
     boundaries = boundaries or [None] * len(clips)
@@ -264,7 +274,7 @@ def filmstrip(
 
 
 def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns pictures [H, W, 3] below one another, flush left on paper: the lines of a strip."""
+    """Returns pictures [H, W, 3] stacked on white paper, aligned on the left."""
     width = max(picture.shape[1] for picture in pictures)
     return np.concatenate(
         [
@@ -277,46 +287,28 @@ def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def gif_bytes(video: ArrayLike, fps: float = 10) -> bytes:
-    """Encodes a GIF that loops for ever.
+    """Encodes a clip as a GIF that loops forever.
 
-    Every frame has its own palette of 256 colours: gray levels survive within 1 of 255, colours
-    approximately. Runs of identical frames are stored once and shown for as long as the run lasts.
+    Each frame has its own palette of 256 colours: gray levels are off by at most 1 of 255, colours
+    are approximate. Identical consecutive frames are stored once, with their total duration.
 
     Args:
       video: Clip.
-      fps: Frames per second. GIF counts in hundredths of a second, to which 1 / fps is rounded;
-        browsers slow down anything above 50.
+      fps: Frames per second. GIF counts time in hundredths of a second, to which 1 / fps is
+        rounded. Browsers slow down anything above 50.
 
     Raises:
-      ValueError: No frames, or fps not in (0, 100].
+      ValueError: No frames, or fps outside (0, 100].
     """
-    video = _as_rgb(video)
-    if len(video) == 0:
-        raise ValueError("a GIF needs at least one frame, got none.")
     if not 0 < fps <= 100:
         raise ValueError(f"fps must be in (0, 100], got {fps}.")
-    # Dithering would flicker from frame to frame, and compresses badly.
-    first, *rest = (
-        Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        for frame in video
-    )
-    buffer = io.BytesIO()
-    milliseconds = 10 * round(100 / fps)
-    first.save(buffer, "GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
-    return buffer.getvalue()
-
-
-def save_gif(path: str | os.PathLike, video: ArrayLike, fps: float = 10) -> None:
-    """Writes a clip as `gif_bytes` encodes it."""
-    data = gif_bytes(video, fps)
-    with open(path, "wb") as file:
-        file.write(data)
+    return _animation(video, ".gif", duration=10 * round(100 / fps), loop=0)
 
 
 def avif_bytes(video: ArrayLike, fps: float = 10, quality: int = 65) -> bytes:
-    """Encodes an animated AVIF that loops for ever: a tenth of a GIF's size, in full colour, lossy.
+    """Encodes a clip as an animated AVIF that loops forever: lossy, a tenth of a GIF's size.
 
-    Browsers play it from Chrome 85, Firefox 113 and Safari 16.4 on.
+    Browsers play it from Chrome 85, Firefox 113 and Safari 16.4.
 
     Args:
       video: Clip.
@@ -326,79 +318,159 @@ def avif_bytes(video: ArrayLike, fps: float = 10, quality: int = 65) -> bytes:
     Raises:
       ValueError: No frames.
     """
-    video = _as_rgb(video)
-    if len(video) == 0:
-        raise ValueError("an animation needs at least one frame, got none.")
-    first, *rest = (Image.fromarray(frame) for frame in video)
-    buffer = io.BytesIO()
-    first.save(
-        buffer,
-        "AVIF",
-        save_all=True,
-        append_images=rest,
-        duration=round(1000 / fps),
-        quality=quality,
-        subsampling="4:4:4",  # Each pixel keeps its own colour: frames are small, and enlarged.
-        speed=8,
-    )
-    return buffer.getvalue()
+    # 4:4:4: frames are small and enlarged, so each pixel needs its own colour.
+    options = {"quality": quality, "subsampling": "4:4:4", "speed": 8}
+    return _animation(video, ".avif", duration=round(1000 / fps), **options)
+
+
+def save_gif(path: str | os.PathLike, video: ArrayLike, fps: float = 10) -> None:
+    """Writes a clip as `gif_bytes` encodes it."""
+    files.write(path, gif_bytes(video, fps))
 
 
 def save_png(path: str | os.PathLike, image: ArrayLike) -> None:
     """Writes an image [H, W, C], gray or RGB, floats in [0, 1] or uint8."""
-    Image.fromarray(_as_rgb(np.asarray(image)[None])[0]).save(path, "PNG")
+    image = _as_rgb(np.asarray(image)[None])[0]
+    files.write(path, iio.imwrite("<bytes>", image, extension=".png", plugin="pillow"))
 
 
-def save_curves(
-    path: str | os.PathLike, curves: Mapping[str, Mapping[str, ArrayLike]], dpi: int = 150
-) -> None:
+class Panel(NamedTuple):
+    """One panel of a figure of curves.
+
+    Attributes:
+      curves: {name: (x, y)}.
+      xlabel: Label of the x axis.
+      ylabel: Label of the y axis.
+      title: Text above the panel.
+    """
+
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    xlabel: str
+    ylabel: str = ""
+    title: str = ""
+
+
+def by_frame(values: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the frame numbers, from 1, and values of a curve, without missing values."""
+    values = np.asarray(values, float)
+    there = np.flatnonzero(np.isfinite(values))
+    return there + 1, values[there]
+
+
+def curve_style(index: int) -> dict[str, str]:
+    """Returns colour and line style of a figure's n-th curve."""
+    return {
+        "color": CURVE_COLORS[index % len(CURVE_COLORS)],
+        "linestyle": CURVE_STYLES[index % len(CURVE_STYLES)],
+    }
+
+
+def draw_curves(
+    panels: Sequence[Panel], styles: Mapping[str, Mapping] | None = None, legend: bool = True
+) -> "Figure":
+    """Draws curves, three panels in a row, with one legend below them.
+
+    Args:
+      panels: Panels from left to right, then down. A name has the same style in all of them.
+      styles: {name: properties of a Matplotlib line}, in the order of the legend; by default
+        `curve_style` by order of appearance.
+      legend: Whether to draw the legend.
+
+    Returns:
+      A Matplotlib figure, for `figure_bytes`.
+    """
+    # Imported late because it is slow and few commands need it. The class `Figure` needs neither
+    # a display nor pyplot's global state.
+    from matplotlib.figure import Figure
+
+    shown = dict.fromkeys(name for panel in panels for name in panel.curves)
+    styles = styles or {name: curve_style(i) for i, name in enumerate(shown)}
+    names = [name for name in styles if name in shown]
+    across = min(_PANELS_PER_ROW, len(panels))
+    down = -(-len(panels) // across)
+    width = _PANEL_WIDTH * across
+    longest = max(map(len, names), default=0) + 6  # The legend draws a line before each name.
+    columns = max(1, min(len(names), int(width * _CHARACTERS_PER_INCH / longest)))
+    height = 2.7 * down + legend * 0.22 * -(-len(names) // columns)
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    all_axes = figure.subplots(down, across, squeeze=False).ravel()
+    lines = {}
+    for axes, panel in zip(all_axes, panels, strict=False):
+        for name in (name for name in names if name in panel.curves):
+            x, y = panel.curves[name]
+            # A single point has no line, and markers show which frames were measured.
+            sparse = len(x) < 2 or np.diff(x).max() > 1
+            marker = "o" if sparse and len(x) <= _MARKED else None
+            look = {"gid": f"curve {name}", "marker": marker, "markersize": 3, "linewidth": 1.6}
+            # With clipping, half of a line at the edge would be cut off.
+            look |= {"clip_on": False} | styles[name]
+            (lines[name],) = axes.plot(x, y, **look)
+        axes.set_title(panel.title)
+        axes.set_xlabel(panel.xlabel, color=AXIS_COLOR)
+        axes.set_ylabel(panel.ylabel, color=AXIS_COLOR)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.tick_params(length=0, labelcolor=AXIS_COLOR)
+        axes.grid(axis="y", color=GRID_COLOR, clip_on=False)
+        axes.set_axisbelow(True)
+        axes.spines[:].set_visible(False)
+        axes.patch.set_visible(False)
+        axes.margins(x=0.01)
+    for axes in all_axes[len(panels) :]:
+        axes.remove()
+    if legend:
+        handles = [lines[name] for name in names]
+        place = {"loc": "outside lower center", "ncols": columns, "frameon": False}
+        figure.legend(handles, names, **place)
+    return figure
+
+
+def figure_bytes(figure: "Figure", kind: str) -> bytes:
+    """Encodes a figure as "png", "pdf" or "svg" without background; equal figures, equal bytes."""
+    from matplotlib import rc_context
+
+    # Journals refuse fonts of type 3. Text in an SVG stays text.
+    settings = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "cwvae"}
+    options = {
+        "pdf": {"metadata": {"CreationDate": None}},
+        "svg": {"metadata": {"Date": None}, "facecolor": "none"},
+    }
+    buffer = io.BytesIO()
+    with rc_context(settings):
+        figure.savefig(buffer, format=kind, **options.get(kind, {}))
+    return buffer.getvalue()
+
+
+def save_curves(path: str | os.PathLike, curves: Mapping[str, Mapping[str, ArrayLike]]) -> None:
     """Draws metrics against the number of frames predicted, one panel per metric, as a PNG.
-
-    Three panels stand in a row.
 
     Args:
       path: File to write.
-      curves: {label of a metric, with its unit: {name of a series: values [T]}}. A series of the
-        same name has the same colour in all panels. A line joins the values that are finite.
-      dpi: Dots per inch.
+      curves: {label of a metric, with its unit: {name of a series: values [T]}}. A series with the
+        same name has the same colour in all panels. A line joins the finite values.
 
     Raises:
       ValueError: No metric, no series, or a series that is not [T].
     """
-    # Imported here, because it takes longer than all else and only this function needs it. The
-    # Figure class draws without pyplot: no display, no global state.
-    from matplotlib.figure import Figure
-
-    names = list(dict.fromkeys(name for series in curves.values() for name in series))
-    if not names:
+    if not any(curves.values()):
         raise ValueError("save_curves needs at least one series, got none.")
-    across = min(3, len(curves))
-    down = -(-len(curves) // across)
-    figure = Figure(figsize=(4.2 * across, 3.2 * down), dpi=dpi, layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).ravel()
-    for panel in panels[len(curves) :]:
-        panel.remove()
-    lines = {}
-    for panel, (metric, series) in zip(panels, curves.items(), strict=False):
+    panels = []
+    for metric, series in curves.items():
         for name, values in series.items():
-            values = np.asarray(values)
-            if values.ndim != 1:
-                raise ValueError(f"{metric}, {name}: expected values [T], got {values.shape}.")
-            index = names.index(name)
-            color = CURVE_COLORS[index % len(CURVE_COLORS)]
-            style = CURVE_STYLES[index % len(CURVE_STYLES)]
-            there = np.flatnonzero(np.isfinite(values.astype(float)))
-            lines[name] = panel.plot(there + 1, values[there], color=color, linestyle=style)[0]
-        panel.set_xlabel("frames predicted")
-        panel.set_ylabel(metric)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.margins(x=0.01)
-    # Two names fit under one panel; more columns would be cut off at the figure's edge.
-    columns = min(len(lines), 2 * across)
-    figure.legend(
-        lines.values(), lines.keys(), loc="outside lower center", ncols=columns, frameon=False
+            if np.ndim(values) != 1:
+                shape = np.shape(values)
+                raise ValueError(f"{metric}, {name}: expected values [T], got {shape}.")
+        lines = {name: by_frame(values) for name, values in series.items()}
+        panels.append(Panel(lines, "frames predicted", metric))
+    files.write(path, figure_bytes(draw_curves(panels), "png"))
+
+
+def _animation(video, extension, **options):
+    video = _as_rgb(video)
+    if len(video) == 0:
+        raise ValueError("an animation needs at least one frame, got none.")
+    return iio.imwrite(
+        "<bytes>", video, extension=extension, plugin="pillow", is_batch=True, **options
     )
-    figure.savefig(path, format="png")
 
 
 def _as_rgb(clip):

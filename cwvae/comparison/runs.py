@@ -64,13 +64,13 @@ class Run:
             return self._fvd_score(predictor).get("value")
         return self.results["scores"].get(predictor, {}).get(metric, {}).get("mean")
 
-    def curve(self, predictor: str, metric: str) -> list[float] | None:
-        """Returns a predictor's score per frame, or None where there is none."""
-        return self.results["scores"].get(predictor, {}).get(metric, {}).get("per_frame")
+    def curve(self, predictor: str, metric: str) -> list[float | None]:
+        """Returns a predictor's score per frame; empty if there is none."""
+        return self.results["scores"].get(predictor, {}).get(metric, {}).get("per_frame", [])
 
-    def fvd_curve(self, predictor: str, kind: str) -> list[list[float]] | None:
-        """Returns (frames, FVD) pairs, `prefixes` or `windows`, or None where there are none."""
-        return self._fvd_score(predictor).get(kind) or None
+    def fvd_curve(self, predictor: str, kind: str) -> list[list[float]]:
+        """Returns the pairs (frames, FVD) of "prefixes" or "windows"; empty if there are none."""
+        return self._fvd_score(predictor).get(kind, [])
 
     def _fvd_score(self, predictor):
         return (self.results["fvd"] or {}).get("scores", {}).get(predictor, {})

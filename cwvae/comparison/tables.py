@@ -69,6 +69,11 @@ def metric_name(metric: str, protocol: str) -> str:
     )
 
 
+def heading(about: Mapping) -> str:
+    """Returns a measure's label with its unit."""
+    return about["label"] + (f" [{about['unit']}]" if about["unit"] else "")
+
+
 def table_1(
     groups: Mapping[str, list[Run]], columns_of_paper: Mapping[str, str], protocol: str
 ) -> tuple[Table, dict[str, Fraction]]:
@@ -130,8 +135,7 @@ def other_measures(groups: Mapping[str, list[Run]], protocol: str) -> Table | No
     for data, runs in groups.items():
         for metric, about in runs[0].metrics.items():
             if metric not in shown and all(r.mean(r.model, metric) is not None for r in runs):
-                unit = f" [{about['unit']}]" if about["unit"] else ""
-                columns.append(_Column(data, metric, about["label"] + unit, 2, about["better"]))
+                columns.append(_Column(data, metric, heading(about), 2, about["better"]))
     if not columns:
         return None
     scores = _scores_of_runs(groups)

@@ -90,6 +90,8 @@ def html(
         prediction_color=f"rgb{visualize.PREDICTION_COLOR}",
         segment_color=f"rgb{visualize.SEGMENT_COLORS[0]}",
         next_segment_color=f"rgb{visualize.SEGMENT_COLORS[1]}",
+        curve_colors=charts.colors("light"),
+        dark_curve_colors=charts.colors("dark"),
     )
 
 
