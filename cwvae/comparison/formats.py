@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cwvae.comparison.tables import Cell, Table
 
-_MISSING = "–"  # noqa: RUF001 - a dash, as the paper prints it
+_MISSING = "–"  # noqa: RUF001 - a dash, as in the paper
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -25,9 +25,9 @@ _LATEX = {
 
 
 def markdown(table: Table) -> str:
-    """Returns a table as Markdown, its notes below it.
+    """Returns a table as Markdown, with its notes below.
 
-    Markdown knows one line of headings: it names the groups, the first row what is in them.
+    Markdown has one line of headings, for the groups. The first row has the names of columns.
     """
     groups = [name for name, count in _groups(table) for name in (name, *[""] * (count - 1))]
     names = [name for _, name in table.columns]
@@ -42,7 +42,7 @@ def markdown(table: Table) -> str:
 
 
 def csv_text(table: Table) -> str:
-    """Returns a table as CSV: plain numbers, empty where one is missing, and no notes."""
+    """Returns a table as CSV: plain numbers, empty where one is missing, without notes."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     plain = str.maketrans("", "", "↑↓")
@@ -53,7 +53,7 @@ def csv_text(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """Returns a table for LaTeX, in two columns' width; it needs booktabs and adjustbox."""
+    """Returns a table for LaTeX, two columns wide. It needs booktabs and adjustbox."""
     spans, rules, start = [], [], 2
     for name, count in _groups(table):
         spans.append(rf"\multicolumn{{{count}}}{{c}}{{{escaped(name)}}}")
@@ -88,18 +88,24 @@ def latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def latex_file(tables: Sequence[Table]) -> str:
-    """Returns tables as one file, for a document to input."""
-    return "\n".join([r"% Needs \usepackage{booktabs,adjustbox}.", *map(latex, tables)])
+def texts(tables: Sequence[Table]) -> dict[str, str]:
+    """Returns {file name: content}: all tables in a .md and a .tex file, and a .csv file for each.
+
+    The .md and .tex files have the name of the first table.
+    """
+    needs = r"% Needs \usepackage{booktabs,adjustbox}."
+    contents = {f"{tables[0].name}.md": "\n".join(map(markdown, tables))}
+    contents |= {f"{table.name}.csv": csv_text(table) for table in tables}
+    return contents | {f"{tables[0].name}.tex": "\n".join([needs, *map(latex, tables)])}
 
 
 def escaped(text: str) -> str:
-    """Returns text such that LaTeX prints it as it is."""
+    """Returns text with LaTeX's special characters escaped."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 
 def _groups(table):
-    """Returns (group, number of columns) from left to right."""
+    """Returns (group, number of its columns) from left to right."""
     return [
         (name, len(list(columns)))
         for name, columns in itertools.groupby(group for group, _ in table.columns)
@@ -117,7 +123,7 @@ def _markdown_cell(cell: Cell | None) -> str:
 
 
 def _latex_row(label, cells):
-    # After a line's end LaTeX would take these for the line's options.
+    # LaTeX reads these as options when they follow the end of a line.
     words = ["{}" * label.startswith(("[", "*")) + escaped(label)]
     for cell in cells:
         if cell is None:

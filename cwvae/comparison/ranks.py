@@ -1,7 +1,7 @@
 """Printed numbers: which are the best, and how models rank.
 
-All of it is computed from the numbers as printed, as in the paper, so that a reader can check it:
-in decimals, since 5% of a binary fraction is not what it seems.
+All is computed from the numbers as printed, as in the paper, so that a reader can check it. Numbers
+are decimals: in binary, 5% of a number is inexact.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ def competition_ranks(values: Sequence[Decimal], better: str) -> list[int]:
 
 
 def highlighted(values: Sequence[Decimal | None], better: str) -> list[bool]:
-    """Returns which values are the best, or within 5% of it; None is not.
+    """Returns for each value whether it is the best or within 5% of it.
 
     Args:
       values: Numbers as printed; None where one is missing.
@@ -39,13 +39,13 @@ def highlighted(values: Sequence[Decimal | None], better: str) -> list[bool]:
 def mean_ranks(
     columns: Iterable[tuple[Sequence[Decimal | None], str]],
 ) -> tuple[list[Fraction], int]:
-    """Averages ranks over the columns in which nobody is missing.
+    """Averages ranks over the columns in which every model has a score.
 
     Args:
-      columns: Of each the printed numbers of all models, and which is better.
+      columns: For each column, the printed numbers of all models, and "higher" or "lower".
 
     Returns:
-      The mean ranks, and over how many columns; no ranks where there is no such column.
+      The mean ranks and the number of columns used. If it is 0, there are no ranks.
     """
     ranks = [competition_ranks(values, better) for values, better in columns if None not in values]
     return [Fraction(sum(r), len(ranks)) for r in zip(*ranks, strict=True)], len(ranks)

@@ -27,7 +27,9 @@ def section(results: dict) -> str:
         ("windows", "of fixed windows", "first predicted frame of the window"),
     ):
         pairs = {name: score[kind] for name, score in (fvd["scores"] if fvd else {}).items()}
-        curves = {name: tuple(zip(*points, strict=True)) for name, points in pairs.items() if points}
+        curves = {
+            name: tuple(zip(*points, strict=True)) for name, points in pairs.items() if points
+        }
         panels.append(
             visualize.Panel(curves, axis, title=f'FVD <span class="together">{what} ↓</span>')
         )

@@ -288,7 +288,7 @@ def test_an_evaluation_of_an_older_checkpoint_is_told(go, scripts, tmp_path):
     folder = tmp_path / "out" / "CW-VAE"
     newest, older = checkpoint(folder, 6), checkpoint(folder, 3)
     scripts.commands["eval.py", "CW-VAE"] = f"mv {newest} {older}"
-    with pytest.raises(UserError, match="what is evaluated is not step 6 of this configuration"):
+    with pytest.raises(UserError, match="the evaluation is not of step 6 of this configuration"):
         go()
     scripts.take()
     assert go() == (None, ALL)
@@ -301,7 +301,7 @@ def test_an_evaluation_of_an_older_checkpoint_is_told(go, scripts, tmp_path):
     ("command", "code", "words"),
     [
         ("echo 'error: no disk' >&2; exit 2", 2, "train.py ended with exit code 2"),
-        ("kill -KILL $$", 137, "train.py was ended by SIGKILL, as happens where memory runs out"),
+        ("kill -KILL $$", 137, "train.py was ended by SIGKILL, which happens when memory runs out"),
         ("kill -TERM $$", 143, "train.py was ended by SIGTERM."),
     ],
 )
@@ -313,7 +313,7 @@ def test_a_script_that_fails_ends_the_comparison(
         go()
     assert caught.value.exit_code == code
     assert str(caught.value).startswith(f"{tmp_path / 'out' / 'VTA'}: {words}")
-    assert str(caught.value).endswith("the same command goes on from here.")
+    assert str(caught.value).endswith("Fix the cause, then run the same command to resume.")
     assert capfd.readouterr().err == "error: no disk\n" * ("error" in command)
     assert scripts.take() == ALL[:3]
     assert go() == (None, ALL[2:])
@@ -401,7 +401,7 @@ def test_times_that_are_damaged_are_told_before_anything_starts(go, scripts, tmp
     folder = tmp_path / "out" / "CW-VAE"
     folder.mkdir(parents=True)
     (folder / "seconds.json").write_text('{"training": ')
-    with pytest.raises(UserError, match=r"seconds\.json: damaged; delete it"):
+    with pytest.raises(UserError, match=r"seconds\.json: damaged\. Delete it"):
         go()
     assert scripts.take() == []
 
@@ -442,7 +442,7 @@ def test_durations_in_words(seconds, words):
     [
         (["--train", "a.yml"], "required: --out"),
         (["logs/a", "--train", "a.yml", "--out", "b"], "--train FILE, but not both"),
-        (["--out", "b"], "--train FILE for runs that are to be trained"),
+        (["--out", "b"], "--train FILE to train runs first"),
         (["--train", "--out", "b"], "--train: expected one argument"),
     ],
 )
@@ -513,7 +513,7 @@ def test_a_stopped_comparison_goes_on(write, tmp_path, number, code):
     process.send(number)
     assert process.wait() == code
     assert "Traceback" not in process.err()
-    assert process.out().endswith("Stopped. The same command goes on from here.\n")
+    assert process.out().endswith("Stopped. Run the same command to resume.\n")
     (saved,) = (out / "CW-VAE" / "checkpoints").iterdir()
     step = int(saved.stem[-9:])
     few = write(tiny(labels, training__steps=step + 2), "few.yml")

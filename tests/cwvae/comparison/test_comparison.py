@@ -213,7 +213,7 @@ def test_a_row_is_a_label_and_a_column_a_data_set(tmp_path, runs):
         *("",) * 3,
     ]
     assert "over 4 of 8 columns" in text
-    assert "for want of a score of RSSM: SSIM, PSNR, LPIPS, FVD on KTH Action." in text
+    assert "because RSSM has no score: SSIM, PSNR, LPIPS, FVD on KTH Action." in text
     assert "KTH Action (kth_actions): 36 context frames, 40 predicted, 100 videos" in text
 
 
@@ -282,7 +282,7 @@ def test_kl_by_level_states_its_window(tmp_path, runs):
     assert "c on moving_digits has no levels: boundary 12.35 over 32 frames." in text
     assert list(rows["a"].values()) == ["300.00", "17.00", "100"]
     assert list(rows["b"].values()) == ["12.35", "", "32"]
-    assert "windows of different lengths (Frames) do not compare" in text
+    assert "windows of different lengths (Frames) cannot be compared" in text
 
 
 def test_latex_prints_names_as_they_are():
@@ -483,7 +483,7 @@ def test_names(tmp_path, runs):
     b = runs("two/run")
     message = fail(tmp_path, a, b)
     assert "are both called 'run', on moving_digits" in message
-    assert message.endswith(f"name one of them: NAME={b}")
+    assert message.endswith(f"Name one of them: NAME={b}")
     compare(tmp_path / "named", a, f"other={b}")
     assert list(rows_of(tmp_path / "named"))[:2] == ["run", "other"]
     compare(tmp_path / "equals", runs("lr=0.1"))
@@ -512,7 +512,7 @@ def test_a_run_that_was_not_evaluated(tmp_path):
         ('{"format": 3, "step": NaN}', "damaged (NaN among the scores)"),
         ('{"step": 3}', "(format 1, not 3)"),
         ('{"format": 4}', "(format 4, not 3)"),
-        ('{"format": 3}', "damaged (there is no 'model')"),
+        ('{"format": 3}', "damaged ('model' is missing)"),
     ],
 )
 def test_a_damaged_or_older_file(tmp_path, runs, content, words):
@@ -521,7 +521,7 @@ def test_a_damaged_or_older_file(tmp_path, runs, content, words):
     message = fail(tmp_path, tmp_path / "a")
     assert message.startswith(str(file))
     assert words in message
-    assert message.endswith(f"evaluate again: python eval.py --logdir {tmp_path / 'a'}")
+    assert message.endswith(f"Evaluate again: python eval.py --logdir {tmp_path / 'a'}")
 
 
 @pytest.mark.parametrize(
@@ -545,7 +545,7 @@ def test_a_file_that_is_not_as_eval_writes_it(tmp_path, runs, changes):
 def test_an_out_that_cannot_be_written(tmp_path, runs):
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UserError, match=r"--out .*cannot write there \(.*give another folder"):
+        with pytest.raises(UserError, match=r"--out .*cannot write there \(.*Give another folder"):
             compare(out, runs("a"))
 
 
