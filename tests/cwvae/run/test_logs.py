@@ -227,7 +227,7 @@ def test_a_full_disk_is_told_of_once_and_costs_what_is_logged_meanwhile(
     assert len(told) == 2
     for line, name in zip(told, ("metrics.jsonl", "tensorboard"), strict=True):
         assert line.startswith(f"warning: {small_disk / name}")
-        assert "cannot be written (No space left on device). Training goes on" in line
+        assert "cannot be written (No space left on device). Training continues" in line
     (small_disk / "filler").unlink()
     run.scalars(6, long)
     run.video(6, "v", GIF)

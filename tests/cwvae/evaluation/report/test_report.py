@@ -166,7 +166,7 @@ def test_pictures_have_texts_in_their_place(full):
 
 
 def test_segments_are_explained_where_there_are_any(full):
-    explanations = ("a new colour is a new segment", "Where segments begin")
+    explanations = ("a new colour is a new segment", "Segment boundaries")
     assert all(words in Page(full).text for words in explanations)
     assert "The first clip, frames 4 to 67" in Page(full).text
     plain = report.html(everything(), *shown(segments=False))
@@ -206,7 +206,7 @@ def test_little_makes_a_report_too(tmp_path):
     assert "±" not in page.text
     for metric in ("LPIPS", "FVD"):
         assert f"{metric} there are no weights. Get them." in page.text
-    assert "What each level holds" not in page.text
+    assert "Content of each level" not in page.text
 
 
 def test_the_best_that_does_not_know_the_truth_is_bold():
