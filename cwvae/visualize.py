@@ -7,7 +7,6 @@ T: frames, H, W: height and width, C: channels.
 """
 
 import io
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -49,10 +48,7 @@ _MARKED = 40  # Only curves with at most this many points have markers.
 
 
 def to_uint8(frames: ArrayLike) -> np.ndarray:
-    """Returns frames as uint8.
-
-    Args:
-      frames: Floats in [0, 1] of any shape, or uint8. Floats are clipped, NaN becomes black.
+    """Returns frames of any shape as uint8. Floats are clipped to [0, 1]; NaN becomes black.
 
     Raises:
       ValueError: frames are neither floats nor uint8.
@@ -67,11 +63,7 @@ def to_uint8(frames: ArrayLike) -> np.ndarray:
 
 
 def error_frames(truth: ArrayLike, prediction: ArrayLike) -> np.ndarray:
-    """Returns the absolute error as uint8 frames: black where the prediction is right.
-
-    Args:
-      truth: Frames of any shape, floats in [0, 1] or uint8.
-      prediction: Frames of the same shape.
+    """Returns the absolute error of frames of any shape, as uint8.
 
     Raises:
       ValueError: The shapes differ.
@@ -110,32 +102,21 @@ def grid(rows: Sequence[Sequence[ArrayLike]], gap: int = 2, scale: int = 1) -> n
 
 
 def mark_context(video: ArrayLike, context: int, width: int = 3) -> np.ndarray:
-    """Draws a border around a clip or grid: blue during the context, then vermilion.
-
-    Args:
-      video: Clip.
-      context: Number of context frames; the rest are predicted.
-      width: Width of the border in pixels. It surrounds the video and hides none of it.
+    """Draws a border around a clip or grid: blue for `context` frames, then vermilion.
 
     Returns:
       uint8 [T, H + 2 width, W + 2 width, 3].
     """
     video = _as_rgb(video)
-    num_frames, height, width_inside, _ = video.shape
-    marked = np.empty((num_frames, height + 2 * width, width_inside + 2 * width, 3), np.uint8)
+    marked = np.pad(video, [(0, 0), (width, width), (width, width), (0, 0)])
     marked[:context] = CONTEXT_COLOR
     marked[context:] = PREDICTION_COLOR
-    marked[:, width : width + height, width : width + width_inside] = video
+    marked[:, width : width + video.shape[1], width : width + video.shape[2]] = video
     return marked
 
 
 def time_bar(video: ArrayLike, context: int, height: int = 4) -> np.ndarray:
-    """Draws a bar below a video that fills as it plays: blue for the context, then vermilion.
-
-    Args:
-      video: Clip.
-      context: Number of context frames.
-      height: Height of the bar in pixels.
+    """Draws a bar below a video that fills as it plays: blue for `context` frames, then vermilion.
 
     Returns:
       uint8 [T, H + height, W, 3].
@@ -184,12 +165,7 @@ def mark_segments(
 
 
 def label_rows(video: ArrayLike, labels: Sequence[str], font_size: int = 13) -> np.ndarray:
-    """Writes the name of each row of a grid on its left.
-
-    Args:
-      video: Clip with len(labels) rows of equal height.
-      labels: Names, top to bottom.
-      font_size: Font size in pixels.
+    """Writes the names of a grid's rows, which have equal heights, on its left.
 
     Returns:
       uint8 [T, H, W + width of the text, 3].
@@ -227,7 +203,7 @@ def filmstrip(
 
     Args:
       clips: Clips of the chosen frames only, [len(times), H, W, C].
-      times: Time steps of those frames; the first context frame is 0.
+      times: Increasing time steps of those frames; the first context frame is 0.
       labels: One per clip.
       context: Number of context frames.
       scale: Integer factor by which frames are enlarged; by default to about 96 pixels.
@@ -251,25 +227,30 @@ def filmstrip(
     column_width = max(width, _text_width(names, font))
     label_width = _text_width(labels, font) + 2 * MARGIN
     space = SPACE if all(flags is None for flags in boundaries) else SPACE + MARK
-    lefts, dividers = _columns(times, context, label_width, column_width, space)
+    seen = sum(time < context for time in times)
+    lefts = [
+        label_width + i * (column_width + space) + DIVIDER * (0 < seen <= i)
+        for i in range(len(times))
+    ]
     tops = [font_size + 2 * MARGIN + row * (height + space) for row in range(len(clips))]
     size = (lefts[-1] + column_width + MARGIN, tops[-1] + height + MARGIN)
     page = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(page)
 
     for column, (name, left) in enumerate(zip(names, lefts, strict=True)):
-        color = CONTEXT_COLOR if times[column] < context else PREDICTION_COLOR
+        color = CONTEXT_COLOR if column < seen else PREDICTION_COLOR
         draw.text((left + width / 2, tops[0] - MARGIN), name, color, font, anchor="mb")
-        for clip, top in zip(clips, tops, strict=True):
-            frame = _enlarged(clip[column : column + 1], scale)[0]
-            page.paste(Image.fromarray(frame), (left, top))
-    for label, top in zip(labels, tops, strict=True):
-        draw.text((lefts[0] - MARGIN, top + height / 2), label, INK, font, anchor="rm")
-    for x in dividers:
+    if 0 < seen < len(times):
+        x = lefts[seen] - DIVIDER + (DIVIDER - SPACE) // 2
         draw.line((x, 0, x, page.height), INK, width=2)
-    for flags, top in zip(boundaries, tops, strict=True):
-        for column in np.flatnonzero(flags) if flags is not None else ():
-            _draw_corner(draw, lefts[column], top, width, height)
+    for clip, label, flags, top in zip(clips, labels, boundaries, tops, strict=True):
+        draw.text((lefts[0] - MARGIN, top + height / 2), label, INK, font, anchor="rm")
+        for left, frame in zip(lefts, _enlarged(clip, scale), strict=True):
+            page.paste(Image.fromarray(frame), (left, top))
+        for left in () if flags is None else np.array(lefts)[np.asarray(flags, bool)].tolist():
+            # The corner surrounds the frame and hides none of it.
+            draw.rectangle((left - MARK, top - MARK, left - 1, top + height - 1), BOUNDARY_COLOR)
+            draw.rectangle((left, top - MARK, left + width - 1, top - 1), BOUNDARY_COLOR)
     return np.asarray(page)
 
 
@@ -497,12 +478,6 @@ def _with_track(clip, boundaries, span):
     return np.concatenate([clip, below], axis=1)
 
 
-def _draw_corner(draw, left, top, width, height):
-    """Marks the frame that fills a rectangle as one that begins a segment, and hides none of it."""
-    draw.rectangle((left - MARK, top - MARK, left - 1, top + height - 1), BOUNDARY_COLOR)
-    draw.rectangle((left, top - MARK, left + width - 1, top - 1), BOUNDARY_COLOR)
-
-
 def _enlarged(clip, scale):
     return clip.repeat(scale, axis=1).repeat(scale, axis=2)
 
@@ -522,32 +497,20 @@ def _text_width(texts, font):
     return max(int(np.ceil(font.getlength(text))) for text in texts)
 
 
-def _columns(times, context, start, width, space):
-    """Returns the left edges of a film strip's columns, and of the lines where context ends."""
-    lefts, dividers = [start], []
-    for before, time in itertools.pairwise(times):
-        left = lefts[-1] + width + space
-        if (before < context) != (time < context):
-            dividers.append(left + (DIVIDER - SPACE) // 2)
-            left += DIVIDER
-        lefts.append(left)
-    return lefts, dividers
-
-
 def _check_filmstrip(clips, times, labels, boundaries):
-    if not clips or not times:
-        raise ValueError(f"nothing to draw: {len(clips)} clips, {len(times)} times.")
-    if len(clips) != len(labels):
-        raise ValueError(f"{len(clips)} clips but {len(labels)} labels.")
     sizes = sorted({clip.shape[1:3] for clip in clips})
-    if len(sizes) != 1:
-        raise ValueError(f"clips in a film strip must agree in [H, W], got {sizes}.")
     lengths = sorted({len(clip) for clip in clips})
-    if lengths != [len(times)]:
-        raise ValueError(f"{len(times)} times, but clips of {lengths} frames.")
     shapes = [np.shape(flags) for flags in boundaries if flags is not None]
-    if len(boundaries) != len(clips) or not {*shapes} <= {(len(times),)}:
-        raise ValueError(
-            f"{len(clips)} clips of {len(times)} frames, but {len(boundaries)} boundaries of"
-            f" shapes {shapes}."
-        )
+    numbers = f"{len(clips)} clips of {len(times)} frames"
+    for problem, message in (
+        (not clips or not times, f"nothing to draw: {len(clips)} clips, {len(times)} times."),
+        (len(clips) != len(labels), f"{len(clips)} clips but {len(labels)} labels."),
+        (len(sizes) != 1, f"clips in a film strip must agree in [H, W], got {sizes}."),
+        (lengths != [len(times)], f"{len(times)} times, but clips of {lengths} frames."),
+        (
+            len(boundaries) != len(clips) or not {*shapes} <= {(len(times),)},
+            f"{numbers}, but {len(boundaries)} boundaries of shapes {shapes}.",
+        ),
+    ):
+        if problem:
+            raise ValueError(message)

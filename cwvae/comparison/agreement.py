@@ -25,11 +25,7 @@ _COUNTS = ("context", "horizon", "num_videos", "num_samples")
 
 
 def check(runs: Sequence[Run], protocol: str) -> list[str]:
-    """Compares runs on one data set, each with every other.
-
-    Args:
-      runs: At least one run.
-      protocol: Protocol of PSNR and SSIM, which each run must have.
+    """Compares runs on one data set, each with every other; all must have the protocol.
 
     Returns:
       Notes on differences that do not prevent a comparison.
@@ -76,11 +72,7 @@ def differences(
 ) -> dict[str, str]:
     """Returns {key: a line with both values} for each key whose values differ.
 
-    Args:
-      first: {key: value}.
-      other: {key: value}; a missing value counts as None.
-      names: Names of the two.
-      show: Function that turns a value into text.
+    A missing value counts as None. `show` turns a value into text.
     """
     return {
         key: f"\n  {key}: {show(first.get(key))} in {names[0]},"

@@ -46,12 +46,9 @@ class ScriptFailed(UserError):
 
 
 def plan(path: str | pathlib.Path, out: str | pathlib.Path, protocol: str) -> list[Member]:
-    """Reads the runs of a comparison and checks all of them before anything starts.
+    """Reads the runs in a file of `config.load_comparison`, and checks all before anything starts.
 
-    Args:
-      path: The file, as for `config.load_comparison`.
-      out: The folder to write into. Each run has a folder in it, named by its label.
-      protocol: Protocol of PSNR and SSIM in the comparison.
+    Each run has a folder in `out`, named by its label.
 
     Raises:
       UserError: A wrong configuration, runs whose scores could not be compared, or a folder that
@@ -84,11 +81,6 @@ def run(
     """Trains and evaluates all runs that are not finished, and reports progress on stdout.
 
     Ctrl-C (SIGINT) and SIGTERM end the running script; training saves first.
-
-    Args:
-      members: The runs, from `plan`.
-      out: The folder to write into, which is created.
-      start: Function that starts a script on a run's folder.
 
     Returns:
       The signal that ended it; None if all is done.
@@ -129,16 +121,10 @@ class _Scripts(contextlib.AbstractContextManager):
             signal.signal(number, handler)
 
     def run(self, name: str, folder: pathlib.Path, part: str, before: float = 0) -> float:
-        """Runs a script to its end, and records in seconds.json how long it takes.
-
-        Args:
-          name: File name of the script.
-          folder: The run's folder.
-          part: The part of seconds.json, "training" or "evaluation".
-          before: Seconds of earlier sessions.
+        """Runs a script to its end, and records its time as a part of seconds.json.
 
         Returns:
-          The seconds, with those of earlier sessions.
+          The seconds, plus those of earlier sessions, `before`.
 
         Raises:
           ScriptFailed: It failed, and not because of `stopped_by`.

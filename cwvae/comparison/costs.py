@@ -30,11 +30,7 @@ _NOTES = [
 
 
 def write(arguments: Sequence[str], out: str | pathlib.Path) -> tuple[str, list[pathlib.Path]]:
-    """Writes the table as training.md, .csv and .tex.
-
-    Args:
-      arguments: Evaluated runs, as RUN or LABEL=RUN.
-      out: The folder to write into, which exists.
+    """Writes the table of runs (RUN or LABEL=RUN) as training.md, .csv and .tex.
 
     Returns:
       The content of training.md, and the files.

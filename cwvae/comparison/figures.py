@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from cwvae import visualize
 from cwvae.comparison import paper
-from cwvae.comparison.runs import PAPER, Run, labels
+from cwvae.comparison.runs import PAPER, Groups, labels
 from cwvae.comparison.tables import ARROWS, heading, metric_name
 
 # Gray is for baselines.
@@ -14,15 +14,10 @@ _COLORS = [color for color in visualize.CURVE_COLORS if color != "#666666"]
 _GRAYS = (("#888888", "--"), ("#6b6b6b", ":"), ("#555555", "-."), ("#333333", (0, (6, 2))))
 
 
-def curves(groups: Mapping[str, list[Run]], protocol: str) -> dict[str, bytes]:
+def curves(groups: Groups, protocol: str) -> dict[str, bytes]:
     """Draws one figure per measure, with a panel per data set and a curve per run.
 
-    Args:
-      groups: The runs of each data set.
-      protocol: Protocol of PSNR and SSIM.
-
-    Returns:
-      {file name: content}, each figure as PNG and PDF.
+    Returns {file name: content}, with each figure as PNG and PDF.
     """
     every = [run for runs in groups.values() for run in runs]
     styles = _styles(labels(groups), [name for run in every for name in run.baselines])
@@ -59,8 +54,7 @@ def curves(groups: Mapping[str, list[Run]], protocol: str) -> dict[str, bytes]:
 def ranks(means: Mapping[str, Fraction]) -> dict[str, bytes]:
     """Draws mean ranks as bars that start at 1, the best possible rank. The best model is on top.
 
-    Returns:
-      {file name: content}; empty if there are no ranks.
+    Returns {file name: content}, empty without ranks.
     """
     if not means:
         return {}

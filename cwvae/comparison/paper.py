@@ -11,7 +11,7 @@ import pathlib
 from ruamel.yaml import YAML
 
 from cwvae.comparison.agreement import scored_settings
-from cwvae.comparison.runs import PAPER, Run, eval_command
+from cwvae.comparison.runs import PAPER, Groups, eval_command
 from cwvae.errors import UserError
 
 _PATH = pathlib.Path(__file__).with_name("cwvae2021.yml")
@@ -51,11 +51,8 @@ def label(data: str) -> str:
     return published()["datasets"].get(data, {}).get("label", data)
 
 
-def columns(groups: dict[str, list[Run]]) -> dict[str, str]:
+def columns(groups: Groups) -> dict[str, str]:
     """Finds the paper's data set for each data set of the runs.
-
-    Args:
-      groups: The runs of each data set.
 
     Returns:
       {data set of the runs: name in the published table}, without data sets that the paper lacks.

@@ -76,6 +76,10 @@ class Run:
         return (self.results["fvd"] or {}).get("scores", {}).get(predictor, {})
 
 
+# {data set: its runs}
+Groups = Mapping[str, list[Run]]
+
+
 def read(arguments: Sequence[str]) -> list[Run]:
     """Reads the evaluations of runs.
 
@@ -110,7 +114,7 @@ def by_data(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def labels(groups: Mapping[str, list[Run]]) -> list[str]:
+def labels(groups: Groups) -> list[str]:
     """Returns the labels of all runs, in the order of the command line."""
     every = sorted((run for group in groups.values() for run in group), key=lambda r: r.number)
     return list(dict.fromkeys(run.label for run in every))

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from cwvae.comparison import paper
 from cwvae.comparison.ranks import highlighted, mean_ranks, printed
-from cwvae.comparison.runs import FVD, PAPER, Run, labels
+from cwvae.comparison.runs import FVD, PAPER, Groups, labels
 
 # Table 1: metric, decimals, which is better.
 _TABLE_1 = (("ssim", 2, "higher"), ("psnr", 2, "higher"), ("lpips", 2, "lower"), (FVD, 0, "lower"))
@@ -78,14 +78,9 @@ def heading(about: Mapping) -> str:
 
 
 def table_1(
-    groups: Mapping[str, list[Run]], columns_of_paper: Mapping[str, str], protocol: str
+    groups: Groups, columns_of_paper: Mapping[str, str], protocol: str
 ) -> tuple[Table, dict[str, Fraction]]:
-    """Makes the table of scores and mean ranks.
-
-    Args:
-      groups: The runs of each data set.
-      columns_of_paper: The data sets with scores of the paper, from `paper.columns`.
-      protocol: Protocol of PSNR and SSIM.
+    """Makes the table of scores, with the paper's in `columns_of_paper` (`paper.columns`).
 
     Returns:
       The table and the mean rank of each model, which is empty if nothing can be ranked.
@@ -116,15 +111,10 @@ def table_1(
     return Table("table", title, headings, rows, baselines, notes), ranks
 
 
-def other_measures(groups: Mapping[str, list[Run]], protocol: str) -> Table | None:
-    """Makes the table of the other measures that all runs on a data set have.
+def other_measures(groups: Groups, protocol: str) -> Table | None:
+    """Makes the table of measures that Table 1 lacks and all runs on a data set have.
 
-    Args:
-      groups: The runs of each data set.
-      protocol: Protocol of PSNR and SSIM in Table 1; this table has the other one.
-
-    Returns:
-      The table, or None if there is no such measure.
+    Returns None without such measures. `protocol` is the one in Table 1.
     """
     shown = {metric_name(metric, protocol) for metric, _, _ in _TABLE_1}
     columns, protocols = [], []
@@ -141,15 +131,10 @@ def other_measures(groups: Mapping[str, list[Run]], protocol: str) -> Table | No
     return Table("measures", title, _headings(columns), rows, baselines, notes)
 
 
-def kl_table(groups: Mapping[str, list[Run]], columns_of_paper: Mapping[str, str]) -> Table | None:
+def kl_table(groups: Groups, columns_of_paper: Mapping[str, str]) -> Table | None:
     """Makes the table of KL per level, summed over a window (Table 2 of the paper).
 
-    Args:
-      groups: The runs of each data set.
-      columns_of_paper: The data sets with scores of the paper, from `paper.columns`.
-
-    Returns:
-      The table, with the terms of models without levels in its notes; None if no model has levels.
+    The terms of models without levels are in its notes. Returns None if no model has levels.
     """
     sums = {label: {} for label in labels(groups)}  # {model: {data: (nats by level, frames)}}
     others = []

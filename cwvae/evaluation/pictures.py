@@ -5,6 +5,9 @@ videos.
 
 For a model with segments, true clips show where the posterior begins segments. Predictions show the
 posterior's segments in the context and the prior's after it.
+
+`folder` is the folder to write into, `options` the section `evaluation` of a configuration, `data`
+held-out clips.
 """
 
 import dataclasses
@@ -79,12 +82,6 @@ class Segments(NamedTuple):
 def write_samples(folder: pathlib.Path, options, model: VideoModel, data) -> Samples:
     """Writes samples.gif, truth above predictions, and samples.png, one clip to the last frame.
 
-    Args:
-      folder: The folder to write into.
-      options: The section `evaluation` of a configuration.
-      model: The trained model.
-      data: Held-out clips; the first ones are shown.
-
     Returns:
       The same predictions, for report.html.
     """
@@ -115,14 +112,9 @@ def write_levels(folder: pathlib.Path, options, model: VideoModel, data) -> Leve
     """Writes levels.png: the first clip, a prediction, and predictions with a level unobserved.
 
     A level that samples from its prior shows content that it learned in training, not what it saw.
-    What then differs from the truth is what the level stores (Section 3.6 of the paper).
-
-    Args:
-      folder: The folder to write into.
-      options: The section `evaluation` of a configuration. The first prediction uses its
-        `observe_levels`. In the others one level, the slowest first, samples from its prior.
-      model: The trained model.
-      data: Held-out clips.
+    What then differs from the truth is what the level stores (Section 3.6 of the paper). The first
+    prediction uses `options.observe_levels`. In the others one level, the slowest first, samples
+    from its prior.
 
     Returns:
       The same predictions, for report.html. None, without a file, for a model without several
@@ -161,12 +153,6 @@ def write_boundaries(folder: pathlib.Path, options, model: VideoModel, data) -> 
 
     Each line shows the truth above a prediction.
 
-    Args:
-      folder: The folder to write into.
-      options: The section `evaluation` of a configuration.
-      model: The trained model.
-      data: Held-out clips.
-
     Returns:
       The same picture, for report.html. None, without a file, for a model without segments.
     """
@@ -192,12 +178,7 @@ def write_boundaries(folder: pathlib.Path, options, model: VideoModel, data) -> 
 def strip_times(context: int, horizon: int) -> np.ndarray:
     """Returns the frames of a film strip: some of the context, then ever longer strides to the end.
 
-    Args:
-      context: Number of context frames.
-      horizon: Number of predicted frames.
-
-    Returns:
-      At most 12 increasing frame numbers; the first context frame is 0.
+    They are at most 12 increasing numbers; the first context frame is 0.
     """
     seen = np.linspace(0, context - 1, min(3, context))
     predicted = context - 1 + np.geomspace(1, horizon, min(_COLUMNS - 3, horizon))
