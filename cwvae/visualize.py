@@ -6,6 +6,7 @@ that draw frames return uint8 RGB. Functions named `save_` write a file and crea
 T: frames, H, W: height and width, C: channels.
 """
 
+import functools
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -257,14 +258,9 @@ def filmstrip(
 def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Returns pictures [H, W, 3] stacked on white paper, aligned on the left."""
     width = max(picture.shape[1] for picture in pictures)
-    return np.concatenate(
-        [
-            np.pad(
-                picture, [(0, 0), (0, width - picture.shape[1]), (0, 0)], constant_values=PAPER[0]
-            )
-            for picture in pictures
-        ]
-    )
+    missing = [[(0, 0), (0, width - picture.shape[1]), (0, 0)] for picture in pictures]
+    padded = map(functools.partial(np.pad, constant_values=PAPER[0]), pictures, missing)
+    return np.concatenate(list(padded))
 
 
 def gif_bytes(video: ArrayLike, fps: float = 10) -> bytes:
@@ -487,10 +483,7 @@ def _joined(clips, axis, gap):
     shape = list(clips[0].shape)
     shape[axis] = gap
     space = np.broadcast_to(np.array(GAP_COLOR, np.uint8), shape)
-    parts = [clips[0]]
-    for clip in clips[1:]:
-        parts += [space, clip]
-    return np.concatenate(parts, axis=axis)
+    return np.concatenate([part for clip in clips for part in (space, clip)][1:], axis=axis)
 
 
 def _text_width(texts, font):

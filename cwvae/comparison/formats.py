@@ -5,23 +5,26 @@ import io
 import itertools
 from collections.abc import Sequence
 
-from cwvae.comparison.tables import Cell, Table
+from cwvae.comparison.tables import Row, Table
 
 _MISSING = "–"  # noqa: RUF001 - a dash, as in the paper
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "–": "--",  # noqa: RUF001
-} | {character: f"\\{character}" for character in "&%$#_"}
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
+        "–": "--",  # noqa: RUF001
+    }
+    | {character: f"\\{character}" for character in "&%$#_"}
+)
 
 
 def markdown(table: Table) -> str:
@@ -32,11 +35,9 @@ def markdown(table: Table) -> str:
     groups = [name for name, count in _groups(table) for name in (name, *[""] * (count - 1))]
     names = [name for _, name in table.columns]
     lines = [("", *groups), ("---", *["---:"] * len(names)), ("", *names)]
-    for row in table.rows:
-        lines.append((row.label, *(_markdown_cell(cell) for cell in row.cells)))
-    for row in table.baselines:
-        lines.append((f"*{row.label}*", *(_markdown_cell(cell) for cell in row.cells)))
-    rows = ["| " + " | ".join(_markdown_text(text) for text in line) + " |" for line in lines]
+    lines += [(row.label, *_cells(row, _MISSING, "**{}**")) for row in table.rows]
+    lines += [(f"*{row.label}*", *_cells(row, _MISSING)) for row in table.baselines]
+    rows = ["| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines]
     notes = [f"- {note}" for note in table.notes]
     return "\n".join([f"**{table.title}**", "", *rows, "", *notes]) + "\n"
 
@@ -48,7 +49,7 @@ def csv_text(table: Table) -> str:
     plain = str.maketrans("", "", "↑↓")
     writer.writerow(["model", *(f"{g} {n}".translate(plain).strip() for g, n in table.columns)])
     for row in (*table.rows, *table.baselines):
-        writer.writerow([row.label, *("" if cell is None else cell.text for cell in row.cells)])
+        writer.writerow([row.label, *_cells(row, missing="")])
     return buffer.getvalue()
 
 
@@ -60,9 +61,9 @@ def latex(table: Table) -> str:
         rules.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
         start += count
     sizes = [count for _, count in _groups(table)]
-    body = [_latex_row(row.label, row.cells) for row in table.rows]
+    body = [_latex_row(row) for row in table.rows]
     if table.baselines:
-        body += [r"\midrule", *(_latex_row(row.label, row.cells) for row in table.baselines)]
+        body += [r"\midrule", *map(_latex_row, table.baselines)]
     lines = [
         r"\begin{table*}[t]",
         r"\centering",
@@ -101,7 +102,7 @@ def texts(tables: Sequence[Table]) -> dict[str, str]:
 
 def escaped(text: str) -> str:
     """Returns text with LaTeX's special characters escaped."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    return text.translate(_LATEX)
 
 
 def _groups(table):
@@ -112,22 +113,15 @@ def _groups(table):
     ]
 
 
-def _markdown_text(text):
-    return text.replace("|", "\\|")
+def _cells(row: Row, missing: str, bold: str = "{}") -> list[str]:
+    """Returns a row's numbers as text; `bold` formats those that are bold."""
+    return [
+        missing if cell is None else (bold if cell.bold else "{}").format(cell.text)
+        for cell in row.cells
+    ]
 
 
-def _markdown_cell(cell: Cell | None) -> str:
-    if cell is None:
-        return _MISSING
-    return f"**{cell.text}**" if cell.bold else cell.text
-
-
-def _latex_row(label, cells):
-    # LaTeX reads these as options when they follow the end of a line.
-    words = ["{}" * label.startswith(("[", "*")) + escaped(label)]
-    for cell in cells:
-        if cell is None:
-            words.append("--")
-        else:
-            words.append(rf"\textbf{{{cell.text}}}" if cell.bold else cell.text)
-    return " & ".join(words) + r" \\"
+def _latex_row(row: Row) -> str:
+    # LaTeX reads [ and * as options when they follow the end of a line.
+    label = "{}" * row.label.startswith(("[", "*")) + escaped(row.label)
+    return " & ".join([label, *_cells(row, "--", r"\textbf{{{}}}")]) + r" \\"

@@ -92,22 +92,22 @@ class _Appender:
 
     def __init__(self, path: pathlib.Path | None = None):
         self.path = path
-        self._torn = None  # A file, and the position of a partial record in it.
+        self._partial = None  # A file, and the position of a partial record in it.
         self._failing = False
 
     def append(self, record: bytes) -> bool:
         """Writes a record and returns whether it succeeded; warns of the first failure in a row."""
         try:
-            self._mend()
+            self._repair()
             self.path.parent.mkdir(exist_ok=True)
             with open(self.path, "ab") as file:
-                self._torn = self.path, file.tell()
+                self._partial = self.path, file.tell()
                 file.write(record)
-            self._torn, self._failing = None, False
+            self._partial, self._failing = None, False
             return True
         except OSError as error:
             with contextlib.suppress(OSError):  # The next `append` tries again.
-                self._mend()
+                self._repair()
             self._warn(error)
             return False
 
@@ -120,15 +120,15 @@ class _Appender:
             except OSError as error:
                 self._warn(error)
 
-    def _mend(self) -> None:
+    def _repair(self) -> None:
         """Removes the partial record of a failed write."""
-        if self._torn is not None:
-            path, whole = self._torn
+        if self._partial is not None:
+            path, whole = self._partial
             if whole:
                 os.truncate(path, whole)
             else:
                 path.unlink()
-            self._torn = None
+            self._partial = None
 
     def _warn(self, error: OSError) -> None:
         if not self._failing:
