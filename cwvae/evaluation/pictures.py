@@ -22,7 +22,7 @@ from cwvae.evaluation import rollouts
 from cwvae.video_model import Rollout, VideoModel
 
 _CLIPS, _SAMPLES = 4, 3  # clips, and predictions of each
-# Animations begin at most this many frames before the first prediction, and have at most so many.
+# Frames of an animation: at most before the first prediction, and at most in all.
 _CONTEXT, _FRAMES = 50, 300
 # Approximate width of frames in pixels: in samples.gif, in report.html.
 _SIZE, _CELL = 96, 64

@@ -35,9 +35,9 @@ def section(results: dict) -> str:
         )
     legend = "".join(
         f'<li><svg class="swatch" viewBox="0 0 36 12" aria-hidden="true"><path d="M0 6H36"'
-        f' style="stroke:var(--curve{i});stroke-dasharray:{_DASHES[style["linestyle"]]}"/></svg>'
-        f"{text.escape(name)}</li>"
-        for i, (name, style) in enumerate(styles.items())
+        f' style="stroke:{_variable(style["color"])};stroke-dasharray:{_DASHES[style["linestyle"]]}'
+        f'"/></svg>{text.escape(name)}</li>'
+        for name, style in styles.items()
     )
     charts = "".join(_chart(panel, styles, number) for number, panel in enumerate(panels))
     return f'<ul class="legend">{legend}</ul>\n<div class="charts">{charts}</div>'
@@ -45,10 +45,14 @@ def section(results: dict) -> str:
 
 def colors(darkness: str) -> str:
     """Returns the curves' colours as CSS variables, for a "light" or "dark" page."""
-    light = {"light": "{}", "dark": "color-mix(in oklab, {} 62%, white)"}[darkness]
+    color = {"light": "{}", "dark": "color-mix(in oklab, {} 62%, white)"}[darkness]
     return " ".join(
-        f"--curve{i}: {light.format(color)};" for i, color in enumerate(visualize.CURVE_COLORS)
+        f"--curve{i}: {color.format(light)};" for i, light in enumerate(visualize.CURVE_COLORS)
     )
+
+
+def _variable(color: str) -> str:
+    return f"var(--curve{visualize.CURVE_COLORS.index(color)})"
 
 
 def _chart(panel: visualize.Panel, styles: dict, number: int) -> str:
@@ -74,9 +78,9 @@ def _inline(svg: str, number: int) -> str:
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     # All charts are in one page, where the ids of their markers must differ.
     svg = re.sub(r'( id="|href="#)', rf"\g<1>c{number}", svg)
-    svg = re.sub(r"font-family: [^;\"]*;? ?|fill: #4d4d4d;? ?", "", svg)
+    svg = re.sub(rf"font-family: [^;\"]*;? ?|fill: {visualize.AXIS_COLOR};? ?", "", svg)
     svg = re.sub(r' transform="rotate\(-0[^"]*"', "", svg)
     svg = svg.replace(visualize.GRID_COLOR, "var(--line)")
-    for i, color in enumerate(visualize.CURVE_COLORS):
-        svg = svg.replace(color.lower(), f"var(--curve{i})")
+    for color in visualize.CURVE_COLORS:
+        svg = svg.replace(color.lower(), _variable(color))
     return svg
