@@ -27,7 +27,7 @@ CONTEXT_COLOR = (0, 114, 178)
 PREDICTION_COLOR = (213, 94, 0)
 CURVE_COLORS = ("#0072B2", "#D55E00", "#666666", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 CURVE_STYLES = ("-", "--", ":", "-.")
-AXIS_COLOR, GRID_COLOR = "#4d4d4d", "#d9d9d9"  # of numbers and names; of lines
+AXIS_COLOR, GRID_COLOR = "#4d4d4d", "#d9d9d9"  # text; grid lines
 # Reddish purple and yellow of the same palette; segments alternate between them.
 SEGMENT_COLORS = ((204, 121, 167), (240, 228, 66))
 BOUNDARY_COLOR = SEGMENT_COLORS[0]
