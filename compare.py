@@ -1,16 +1,16 @@
-"""Compares evaluated runs: the paper's tables and figures, of your runs.
+"""Compares evaluated runs: the paper's tables and figures for your runs.
 
     python compare.py RUN [RUN ...] --out DIR
     python compare.py CW-VAE=logs/run1 RSSM=logs/run2 --out DIR [--protocol cwvae2021] [--paper]
     python compare.py --train configs/comparison_quick.yml --out DIR     trains and evaluates first
     python compare.py --paper --out DIR       the paper's own Table 1
 
-A RUN is a run's folder, evaluated by eval.py. Its row is called as the folder, or NAME in NAME=RUN;
-runs of one name on several data sets share a row. Runs on one data set must have been evaluated
-alike: context, horizon, videos, samples, data, protocols.
+RUN is the folder of a run that eval.py has evaluated. The row's name is the folder's name, or NAME
+in NAME=RUN; runs with one name on several data sets share a row. Runs on one data set must have the
+same context, horizon, videos, samples, data and protocols.
 
-With --train the runs are those that a file describes; each has a folder in DIR. The same command
-goes on with what was stopped.
+With --train, FILE describes the runs, and each has a folder in DIR. After an interruption, run the
+same command to resume.
 """
 
 import argparse
@@ -35,8 +35,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--protocol",
         choices=[*PROTOCOLS],
-        help="how PSNR and SSIM were computed (default: standard; beside the paper's scores"
-        " cwvae2021)",
+        help="how PSNR and SSIM were computed (default: standard, or cwvae2021 with --paper)",
     )
     parser.add_argument(
         "--paper", action="store_true", help="add the scores of the paper's Table 1"
@@ -46,8 +45,8 @@ def _arguments() -> argparse.Namespace:
         parser.error("give the folders of evaluated runs, or --train FILE, but not both")
     if not arguments.runs and not arguments.train and not arguments.paper:
         parser.error(
-            "give the folder of an evaluated run, --train FILE for runs that are to be trained, or"
-            " --paper for the paper's scores alone"
+            "give the folder of an evaluated run, --train FILE to train runs first, or --paper for"
+            " the paper's scores alone"
         )
     return arguments
 
@@ -56,8 +55,8 @@ def main() -> int:
     """Runs the command line; returns the exit code."""
     arguments = _arguments()
     with exit_on_user_error():
-        standard, papers = PROTOCOLS
-        protocol = arguments.protocol or (papers if arguments.paper else standard)
+        standard, cwvae2021 = PROTOCOLS
+        protocol = arguments.protocol or (cwvae2021 if arguments.paper else standard)
         runs = arguments.runs
         if arguments.train:
             members = campaign.plan(arguments.train, arguments.out, protocol)
@@ -67,7 +66,7 @@ def main() -> int:
                     export.check_source(config.training.init_from, config)
             stopped_by = campaign.run(members, arguments.out)
             if stopped_by:
-                print("Stopped. The same command goes on from here.")
+                print("Stopped. Run the same command to resume.")
                 return 128 + stopped_by
             runs = [f"{member.label}={member.folder}" for member in members]
         text, files = comparison.compare(runs, arguments.out, protocol, arguments.paper)

@@ -1,44 +1,55 @@
-"""Pictures of predictions: grids and GIFs of videos, film strips for print, curves of metrics.
+"""Pictures of predictions: grids and animations of videos, film strips, curves of metrics.
 
 A clip is [T, H, W, C] with C = 1 (gray) or 3 (RGB), as uint8 or as floats in [0, 1]. Functions
-that draw return uint8 RGB; those named `save_` write a file and create no folder.
+that draw frames return uint8 RGB. Functions named `save_` write a file and create no folder.
 
 T: frames, H, W: height and width, C: channels.
 """
 
+import functools
 import io
-import itertools
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+import imageio.v3 as iio
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
-# Blue and vermilion of Okabe and Ito's palette: told apart with every form of colour blindness.
+from cwvae.run import files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, which people with any form of colour blindness can tell apart.
 CONTEXT_COLOR = (0, 114, 178)
 PREDICTION_COLOR = (213, 94, 0)
 CURVE_COLORS = ("#0072B2", "#D55E00", "#666666", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 CURVE_STYLES = ("-", "--", ":", "-.")
-# Reddish purple and yellow, of the same palette: by turns, a segment each.
+AXIS_COLOR, GRID_COLOR = "#4d4d4d", "#d9d9d9"  # text; grid lines
+# Reddish purple and yellow of the same palette; segments alternate between them.
 SEGMENT_COLORS = ((204, 121, 167), (240, 228, 66))
 BOUNDARY_COLOR = SEGMENT_COLORS[0]
 
-# Neither black nor white: digits end in black, skies in white.
+# Neither black nor white: frames of digits end in black, skies in white.
 GAP_COLOR = (96, 96, 96)
 PAPER = (255, 255, 255)
 INK = (32, 32, 32)
-MARGIN = 6  # pixels between text and what it labels
+MARGIN = 6  # pixels between text and the object it labels
 SPACE = 3  # pixels between the frames of a film strip
-DIVIDER = 12  # pixels added to it between context and prediction
-MARK = 4  # pixels added to it for marks of the frames that begin a segment
+DIVIDER = 12  # extra pixels between context and prediction
+MARK = 4  # extra pixels between frames where the start of a segment is marked
+
+# Figures of curves.
+_PANELS_PER_ROW = 3
+_PANEL_WIDTH = 4.2  # inches
+_CHARACTERS_PER_INCH = 13  # of the legend
+_MARKED = 40  # Only curves with at most this many points have markers.
 
 
 def to_uint8(frames: ArrayLike) -> np.ndarray:
-    """Returns frames as uint8.
-
-    Args:
-      frames: Floats in [0, 1] of any shape (clipped; NaN is drawn black), or uint8 as it is.
+    """Returns frames of any shape as uint8. Floats are clipped to [0, 1]; NaN becomes black.
 
     Raises:
       ValueError: frames are neither floats nor uint8.
@@ -53,14 +64,7 @@ def to_uint8(frames: ArrayLike) -> np.ndarray:
 
 
 def error_frames(truth: ArrayLike, prediction: ArrayLike) -> np.ndarray:
-    """Returns the absolute error as frames: black where the prediction is right.
-
-    Args:
-      truth: Frames of any shape, floats in [0, 1] or uint8.
-      prediction: Frames of the same shape.
-
-    Returns:
-      uint8, the same shape.
+    """Returns the absolute error of frames of any shape, as uint8.
 
     Raises:
       ValueError: The shapes differ.
@@ -77,10 +81,10 @@ def grid(rows: Sequence[Sequence[ArrayLike]], gap: int = 2, scale: int = 1) -> n
     """Returns one video that shows many clips side by side.
 
     Args:
-      rows: Top to bottom, each a sequence of clips from left to right. Gray and RGB may be mixed;
-        the clips agree in T, H and W, and the rows in length.
+      rows: Rows from top to bottom, each with its clips from left to right. Gray and RGB may be
+        mixed. The clips agree in T, H and W, and the rows in length.
       gap: Pixels between neighbours.
-      scale: Whole number by which frames are enlarged, without smoothing.
+      scale: Integer factor by which frames are enlarged, without smoothing.
 
     Returns:
       uint8 [T, H', W', 3].
@@ -99,39 +103,28 @@ def grid(rows: Sequence[Sequence[ArrayLike]], gap: int = 2, scale: int = 1) -> n
 
 
 def mark_context(video: ArrayLike, context: int, width: int = 3) -> np.ndarray:
-    """Frames a clip or a whole grid: blue while it is context, vermilion once it is predicted.
-
-    Args:
-      video: Clip.
-      context: Number of frames seen; from frame `context` on they are predicted.
-      width: Of the border, in pixels. It goes around the video and hides none of it.
+    """Draws a border around a clip or grid: blue for `context` frames, then vermilion.
 
     Returns:
       uint8 [T, H + 2 width, W + 2 width, 3].
     """
     video = _as_rgb(video)
-    num_frames, height, width_inside, _ = video.shape
-    marked = np.empty((num_frames, height + 2 * width, width_inside + 2 * width, 3), np.uint8)
+    marked = np.pad(video, [(0, 0), (width, width), (width, width), (0, 0)])
     marked[:context] = CONTEXT_COLOR
     marked[context:] = PREDICTION_COLOR
-    marked[:, width : width + height, width : width + width_inside] = video
+    marked[:, width : width + video.shape[1], width : width + video.shape[2]] = video
     return marked
 
 
 def time_bar(video: ArrayLike, context: int, height: int = 4) -> np.ndarray:
-    """Draws a bar below a video that fills as it plays: blue for context, vermilion for predicted.
-
-    Args:
-      video: Clip.
-      context: Number of frames seen.
-      height: Of the bar, in pixels.
+    """Draws a bar below a video that fills as it plays: blue for `context` frames, then vermilion.
 
     Returns:
       uint8 [T, H + height, W, 3].
     """
     video = _as_rgb(video)
     num_frames, _, width, _ = video.shape
-    frame_of = np.arange(width) * num_frames // width  # that fills each column
+    frame_of = np.arange(width) * num_frames // width  # the frame that fills each column
     color = np.where((frame_of < context)[:, None], CONTEXT_COLOR, PREDICTION_COLOR)
     filled = frame_of <= np.arange(num_frames)[:, None]  # [T, W]
     bar = np.where(filled[..., None], color, GAP_COLOR).astype(np.uint8)[:, None]
@@ -144,22 +137,22 @@ def mark_segments(
     boundaries: Sequence[Sequence[ArrayLike] | None],
     span: int = 16,
 ) -> Sequence[Sequence[ArrayLike]]:
-    """Draws a track below each clip that scrolls as it plays, in stretches as long as segments.
+    """Draws a track below each clip that shows its latest segments and scrolls as it plays.
 
-    Its right end is the frame that is shown, its left end the one `span` frames before. Each
-    segment has the other of `SEGMENT_COLORS` than the one before it.
+    The right end of a track is the current frame, the left end the frame `span` - 1 before it.
+    Segments alternate between the two `SEGMENT_COLORS`.
 
     Args:
-      rows: Rows of clips, as `grid` takes them.
-      boundaries: A row per row of clips: for each clip, which frames begin a segment, bool [T].
-        None for a row without segments, whose tracks stay empty.
-      span: Frames that a track shows.
+      rows: Rows of clips, as for `grid`.
+      boundaries: For each row, the frames that begin a segment, a bool [T] per clip. None for a
+        row without segments, whose tracks stay empty.
+      span: Number of frames that a track shows.
 
     Returns:
-      Rows for `grid`; those that were given, if no row has segments.
+      Rows for `grid`; the given rows if none has segments.
 
     Raises:
-      ValueError: Boundaries that are not one for each frame of each clip.
+      ValueError: Boundaries that do not have one value per frame of each clip.
     """
     if all(flags is None for flags in boundaries):
         return rows
@@ -173,12 +166,7 @@ def mark_segments(
 
 
 def label_rows(video: ArrayLike, labels: Sequence[str], font_size: int = 13) -> np.ndarray:
-    """Writes the name of each row of a grid on its left.
-
-    Args:
-      video: Clip [T, H, W, C] whose height divides into len(labels) equal rows.
-      labels: Names, top to bottom.
-      font_size: In pixels.
+    """Writes the names of a grid's rows, which have equal heights, on its left.
 
     Returns:
       uint8 [T, H, W + width of the text, 3].
@@ -211,24 +199,23 @@ def filmstrip(
 ) -> np.ndarray:
     """Returns a still picture: a row per clip, a column per chosen time step.
 
-    A line, and the colour of the time steps, part context from prediction. A purple corner, left
-    of a frame and above it, marks one that begins a segment.
+    A line separates context from prediction, and so does the colour of the time steps. A purple
+    corner above and to the left of a frame marks the start of a segment.
 
     Args:
       clips: Clips of the chosen frames only, [len(times), H, W, C].
-      times: When those frames are, counted from 0 at the first context frame.
+      times: Increasing time steps of those frames; the first context frame is 0.
       labels: One per clip.
       context: Number of context frames.
-      scale: Whole number by which frames are enlarged; by default to about 96 pixels.
-      font_size: In pixels.
-      boundaries: One per clip: which of its frames begin a segment, bool [len(times)], or None.
+      scale: Integer factor by which frames are enlarged; by default to about 96 pixels.
+      font_size: Font size in pixels.
+      boundaries: For each clip, the frames that begin a segment, bool [len(times)], or None.
 
     Returns:
       uint8 [H', W', 3].
 
     Raises:
-      ValueError: Nothing to draw, clips and labels differ in number, or clips in shape, or they
-        or boundaries have not one frame per time.
+      ValueError: Nothing to draw, or clips, times, labels and boundaries that do not match.
     """
     clips = [_as_rgb(clip) for clip in clips]
     boundaries = boundaries or [None] * len(clips)
@@ -241,82 +228,64 @@ def filmstrip(
     column_width = max(width, _text_width(names, font))
     label_width = _text_width(labels, font) + 2 * MARGIN
     space = SPACE if all(flags is None for flags in boundaries) else SPACE + MARK
-    lefts, dividers = _columns(times, context, label_width, column_width, space)
+    seen = sum(time < context for time in times)
+    lefts = [
+        label_width + i * (column_width + space) + DIVIDER * (0 < seen <= i)
+        for i in range(len(times))
+    ]
     tops = [font_size + 2 * MARGIN + row * (height + space) for row in range(len(clips))]
     size = (lefts[-1] + column_width + MARGIN, tops[-1] + height + MARGIN)
     page = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(page)
 
     for column, (name, left) in enumerate(zip(names, lefts, strict=True)):
-        color = CONTEXT_COLOR if times[column] < context else PREDICTION_COLOR
+        color = CONTEXT_COLOR if column < seen else PREDICTION_COLOR
         draw.text((left + width / 2, tops[0] - MARGIN), name, color, font, anchor="mb")
-        for clip, top in zip(clips, tops, strict=True):
-            frame = _enlarged(clip[column : column + 1], scale)[0]
-            page.paste(Image.fromarray(frame), (left, top))
-    for label, top in zip(labels, tops, strict=True):
-        draw.text((lefts[0] - MARGIN, top + height / 2), label, INK, font, anchor="rm")
-    for x in dividers:
+    if 0 < seen < len(times):
+        x = lefts[seen] - DIVIDER + (DIVIDER - SPACE) // 2
         draw.line((x, 0, x, page.height), INK, width=2)
-    for flags, top in zip(boundaries, tops, strict=True):
-        for column in np.flatnonzero(flags) if flags is not None else ():
-            _draw_corner(draw, lefts[column], top, width, height)
+    for clip, label, flags, top in zip(clips, labels, boundaries, tops, strict=True):
+        draw.text((lefts[0] - MARGIN, top + height / 2), label, INK, font, anchor="rm")
+        for left, frame in zip(lefts, _enlarged(clip, scale), strict=True):
+            page.paste(Image.fromarray(frame), (left, top))
+        for left in () if flags is None else np.array(lefts)[np.asarray(flags, bool)].tolist():
+            # The corner surrounds the frame and hides none of it.
+            draw.rectangle((left - MARK, top - MARK, left - 1, top + height - 1), BOUNDARY_COLOR)
+            draw.rectangle((left, top - MARK, left + width - 1, top - 1), BOUNDARY_COLOR)
     return np.asarray(page)
 
 
 def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns pictures [H, W, 3] below one another, flush left on paper: the lines of a strip."""
+    """Returns pictures [H, W, 3] stacked on white paper, aligned on the left."""
     width = max(picture.shape[1] for picture in pictures)
-    return np.concatenate(
-        [
-            np.pad(
-                picture, [(0, 0), (0, width - picture.shape[1]), (0, 0)], constant_values=PAPER[0]
-            )
-            for picture in pictures
-        ]
-    )
+    missing = [[(0, 0), (0, width - picture.shape[1]), (0, 0)] for picture in pictures]
+    padded = map(functools.partial(np.pad, constant_values=PAPER[0]), pictures, missing)
+    return np.concatenate(list(padded))
 
 
 def gif_bytes(video: ArrayLike, fps: float = 10) -> bytes:
-    """Encodes a GIF that loops for ever.
+    """Encodes a clip as a GIF that loops forever.
 
-    Every frame has its own palette of 256 colours: gray levels survive within 1 of 255, colours
-    approximately. Runs of identical frames are stored once and shown for as long as the run lasts.
+    Each frame has its own palette of 256 colours: gray levels are off by at most 1 of 255, colours
+    are approximate. Identical consecutive frames are stored once, with their total duration.
 
     Args:
       video: Clip.
-      fps: Frames per second. GIF counts in hundredths of a second, to which 1 / fps is rounded;
-        browsers slow down anything above 50.
+      fps: Frames per second. GIF counts time in hundredths of a second, to which 1 / fps is
+        rounded. Browsers slow down anything above 50.
 
     Raises:
-      ValueError: No frames, or fps not in (0, 100].
+      ValueError: No frames, or fps outside (0, 100].
     """
-    video = _as_rgb(video)
-    if len(video) == 0:
-        raise ValueError("a GIF needs at least one frame, got none.")
     if not 0 < fps <= 100:
         raise ValueError(f"fps must be in (0, 100], got {fps}.")
-    # Dithering would flicker from frame to frame, and compresses badly.
-    first, *rest = (
-        Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        for frame in video
-    )
-    buffer = io.BytesIO()
-    milliseconds = 10 * round(100 / fps)
-    first.save(buffer, "GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
-    return buffer.getvalue()
-
-
-def save_gif(path: str | os.PathLike, video: ArrayLike, fps: float = 10) -> None:
-    """Writes a clip as `gif_bytes` encodes it."""
-    data = gif_bytes(video, fps)
-    with open(path, "wb") as file:
-        file.write(data)
+    return _animation(video, ".gif", duration=10 * round(100 / fps), loop=0)
 
 
 def avif_bytes(video: ArrayLike, fps: float = 10, quality: int = 65) -> bytes:
-    """Encodes an animated AVIF that loops for ever: a tenth of a GIF's size, in full colour, lossy.
+    """Encodes a clip as an animated AVIF that loops forever: lossy, a tenth of a GIF's size.
 
-    Browsers play it from Chrome 85, Firefox 113 and Safari 16.4 on.
+    Browsers play it from Chrome 85, Firefox 113 and Safari 16.4.
 
     Args:
       video: Clip.
@@ -326,79 +295,159 @@ def avif_bytes(video: ArrayLike, fps: float = 10, quality: int = 65) -> bytes:
     Raises:
       ValueError: No frames.
     """
-    video = _as_rgb(video)
-    if len(video) == 0:
-        raise ValueError("an animation needs at least one frame, got none.")
-    first, *rest = (Image.fromarray(frame) for frame in video)
-    buffer = io.BytesIO()
-    first.save(
-        buffer,
-        "AVIF",
-        save_all=True,
-        append_images=rest,
-        duration=round(1000 / fps),
-        quality=quality,
-        subsampling="4:4:4",  # Each pixel keeps its own colour: frames are small, and enlarged.
-        speed=8,
-    )
-    return buffer.getvalue()
+    # 4:4:4: frames are small and enlarged, so each pixel needs its own colour.
+    options = {"quality": quality, "subsampling": "4:4:4", "speed": 8}
+    return _animation(video, ".avif", duration=round(1000 / fps), **options)
+
+
+def save_gif(path: str | os.PathLike, video: ArrayLike, fps: float = 10) -> None:
+    """Writes a clip as `gif_bytes` encodes it."""
+    files.write(path, gif_bytes(video, fps))
 
 
 def save_png(path: str | os.PathLike, image: ArrayLike) -> None:
     """Writes an image [H, W, C], gray or RGB, floats in [0, 1] or uint8."""
-    Image.fromarray(_as_rgb(np.asarray(image)[None])[0]).save(path, "PNG")
+    image = _as_rgb(np.asarray(image)[None])[0]
+    files.write(path, iio.imwrite("<bytes>", image, extension=".png", plugin="pillow"))
 
 
-def save_curves(
-    path: str | os.PathLike, curves: Mapping[str, Mapping[str, ArrayLike]], dpi: int = 150
-) -> None:
+class Panel(NamedTuple):
+    """One panel of a figure of curves.
+
+    Attributes:
+      curves: {name: (x, y)}.
+      xlabel: Label of the x axis.
+      ylabel: Label of the y axis.
+      title: Text above the panel.
+    """
+
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    xlabel: str
+    ylabel: str = ""
+    title: str = ""
+
+
+def by_frame(values: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the frame numbers, from 1, and values of a curve, without missing values."""
+    values = np.asarray(values, float)
+    there = np.flatnonzero(np.isfinite(values))
+    return there + 1, values[there]
+
+
+def curve_style(index: int) -> dict[str, str]:
+    """Returns colour and line style of a figure's n-th curve."""
+    return {
+        "color": CURVE_COLORS[index % len(CURVE_COLORS)],
+        "linestyle": CURVE_STYLES[index % len(CURVE_STYLES)],
+    }
+
+
+def draw_curves(
+    panels: Sequence[Panel], styles: Mapping[str, Mapping] | None = None, legend: bool = True
+) -> "Figure":
+    """Draws curves, three panels in a row, with one legend below them.
+
+    Args:
+      panels: Panels from left to right, then down. A name has the same style in all of them.
+      styles: {name: properties of a Matplotlib line}, in the order of the legend; by default
+        `curve_style` by order of appearance.
+      legend: Whether to draw the legend.
+
+    Returns:
+      A Matplotlib figure, for `figure_bytes`.
+    """
+    # Imported late because it is slow and few commands need it. The class `Figure` needs neither
+    # a display nor pyplot's global state.
+    from matplotlib.figure import Figure
+
+    shown = dict.fromkeys(name for panel in panels for name in panel.curves)
+    styles = styles or {name: curve_style(i) for i, name in enumerate(shown)}
+    names = [name for name in styles if name in shown]
+    across = min(_PANELS_PER_ROW, len(panels))
+    down = -(-len(panels) // across)
+    width = _PANEL_WIDTH * across
+    longest = max(map(len, names), default=0) + 6  # The legend draws a line before each name.
+    columns = max(1, min(len(names), int(width * _CHARACTERS_PER_INCH / longest)))
+    height = 2.7 * down + legend * 0.22 * -(-len(names) // columns)
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    all_axes = figure.subplots(down, across, squeeze=False).ravel()
+    lines = {}
+    for axes, panel in zip(all_axes, panels, strict=False):
+        for name in (name for name in names if name in panel.curves):
+            x, y = panel.curves[name]
+            # A single point has no line, and markers show which frames were measured.
+            sparse = len(x) < 2 or np.diff(x).max() > 1
+            marker = "o" if sparse and len(x) <= _MARKED else None
+            look = {"gid": f"curve {name}", "marker": marker, "markersize": 3, "linewidth": 1.6}
+            # With clipping, half of a line at the edge would be cut off.
+            look |= {"clip_on": False} | styles[name]
+            (lines[name],) = axes.plot(x, y, **look)
+        axes.set_title(panel.title)
+        axes.set_xlabel(panel.xlabel, color=AXIS_COLOR)
+        axes.set_ylabel(panel.ylabel, color=AXIS_COLOR)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.tick_params(length=0, labelcolor=AXIS_COLOR)
+        axes.grid(axis="y", color=GRID_COLOR, clip_on=False)
+        axes.set_axisbelow(True)
+        axes.spines[:].set_visible(False)
+        axes.patch.set_visible(False)
+        axes.margins(x=0.01)
+    for axes in all_axes[len(panels) :]:
+        axes.remove()
+    if legend:
+        handles = [lines[name] for name in names]
+        place = {"loc": "outside lower center", "ncols": columns, "frameon": False}
+        figure.legend(handles, names, **place)
+    return figure
+
+
+def figure_bytes(figure: "Figure", kind: str) -> bytes:
+    """Encodes a figure as "png", "pdf" or "svg" without background; equal figures, equal bytes."""
+    from matplotlib import rc_context
+
+    # Journals refuse fonts of type 3. Text in an SVG stays text.
+    settings = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "cwvae"}
+    options = {
+        "pdf": {"metadata": {"CreationDate": None}},
+        "svg": {"metadata": {"Date": None}, "facecolor": "none"},
+    }
+    buffer = io.BytesIO()
+    with rc_context(settings):
+        figure.savefig(buffer, format=kind, **options.get(kind, {}))
+    return buffer.getvalue()
+
+
+def save_curves(path: str | os.PathLike, curves: Mapping[str, Mapping[str, ArrayLike]]) -> None:
     """Draws metrics against the number of frames predicted, one panel per metric, as a PNG.
-
-    Three panels stand in a row.
 
     Args:
       path: File to write.
-      curves: {label of a metric, with its unit: {name of a series: values [T]}}. A series of the
-        same name has the same colour in all panels. A line joins the values that are finite.
-      dpi: Dots per inch.
+      curves: {label of a metric, with its unit: {name of a series: values [T]}}. A series with the
+        same name has the same colour in all panels. A line joins the finite values.
 
     Raises:
       ValueError: No metric, no series, or a series that is not [T].
     """
-    # Imported here, because it takes longer than all else and only this function needs it. The
-    # Figure class draws without pyplot: no display, no global state.
-    from matplotlib.figure import Figure
-
-    names = list(dict.fromkeys(name for series in curves.values() for name in series))
-    if not names:
+    if not any(curves.values()):
         raise ValueError("save_curves needs at least one series, got none.")
-    across = min(3, len(curves))
-    down = -(-len(curves) // across)
-    figure = Figure(figsize=(4.2 * across, 3.2 * down), dpi=dpi, layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).ravel()
-    for panel in panels[len(curves) :]:
-        panel.remove()
-    lines = {}
-    for panel, (metric, series) in zip(panels, curves.items(), strict=False):
+    panels = []
+    for metric, series in curves.items():
         for name, values in series.items():
-            values = np.asarray(values)
-            if values.ndim != 1:
-                raise ValueError(f"{metric}, {name}: expected values [T], got {values.shape}.")
-            index = names.index(name)
-            color = CURVE_COLORS[index % len(CURVE_COLORS)]
-            style = CURVE_STYLES[index % len(CURVE_STYLES)]
-            there = np.flatnonzero(np.isfinite(values.astype(float)))
-            lines[name] = panel.plot(there + 1, values[there], color=color, linestyle=style)[0]
-        panel.set_xlabel("frames predicted")
-        panel.set_ylabel(metric)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.margins(x=0.01)
-    # Two names fit under one panel; more columns would be cut off at the figure's edge.
-    columns = min(len(lines), 2 * across)
-    figure.legend(
-        lines.values(), lines.keys(), loc="outside lower center", ncols=columns, frameon=False
+            if np.ndim(values) != 1:
+                shape = np.shape(values)
+                raise ValueError(f"{metric}, {name}: expected values [T], got {shape}.")
+        lines = {name: by_frame(values) for name, values in series.items()}
+        panels.append(Panel(lines, "frames predicted", metric))
+    files.write(path, figure_bytes(draw_curves(panels), "png"))
+
+
+def _animation(video, extension, **options):
+    video = _as_rgb(video)
+    if len(video) == 0:
+        raise ValueError("an animation needs at least one frame, got none.")
+    return iio.imwrite(
+        "<bytes>", video, extension=extension, plugin="pillow", is_batch=True, **options
     )
-    figure.savefig(path, format="png")
 
 
 def _as_rgb(clip):
@@ -425,12 +474,6 @@ def _with_track(clip, boundaries, span):
     return np.concatenate([clip, below], axis=1)
 
 
-def _draw_corner(draw, left, top, width, height):
-    """Marks the frame that fills a rectangle as one that begins a segment, and hides none of it."""
-    draw.rectangle((left - MARK, top - MARK, left - 1, top + height - 1), BOUNDARY_COLOR)
-    draw.rectangle((left, top - MARK, left + width - 1, top - 1), BOUNDARY_COLOR)
-
-
 def _enlarged(clip, scale):
     return clip.repeat(scale, axis=1).repeat(scale, axis=2)
 
@@ -440,42 +483,27 @@ def _joined(clips, axis, gap):
     shape = list(clips[0].shape)
     shape[axis] = gap
     space = np.broadcast_to(np.array(GAP_COLOR, np.uint8), shape)
-    parts = [clips[0]]
-    for clip in clips[1:]:
-        parts += [space, clip]
-    return np.concatenate(parts, axis=axis)
+    return np.concatenate([part for clip in clips for part in (space, clip)][1:], axis=axis)
 
 
 def _text_width(texts, font):
     return max(int(np.ceil(font.getlength(text))) for text in texts)
 
 
-def _columns(times, context, start, width, space):
-    """Returns the left edges of a film strip's columns, and of the lines where context ends."""
-    lefts, dividers = [start], []
-    for before, time in itertools.pairwise(times):
-        left = lefts[-1] + width + space
-        if (before < context) != (time < context):
-            dividers.append(left + (DIVIDER - SPACE) // 2)
-            left += DIVIDER
-        lefts.append(left)
-    return lefts, dividers
-
-
 def _check_filmstrip(clips, times, labels, boundaries):
-    if not clips or not times:
-        raise ValueError(f"nothing to draw: {len(clips)} clips, {len(times)} times.")
-    if len(clips) != len(labels):
-        raise ValueError(f"{len(clips)} clips but {len(labels)} labels.")
     sizes = sorted({clip.shape[1:3] for clip in clips})
-    if len(sizes) != 1:
-        raise ValueError(f"clips in a film strip must agree in [H, W], got {sizes}.")
     lengths = sorted({len(clip) for clip in clips})
-    if lengths != [len(times)]:
-        raise ValueError(f"{len(times)} times, but clips of {lengths} frames.")
     shapes = [np.shape(flags) for flags in boundaries if flags is not None]
-    if len(boundaries) != len(clips) or not {*shapes} <= {(len(times),)}:
-        raise ValueError(
-            f"{len(clips)} clips of {len(times)} frames, but {len(boundaries)} boundaries of"
-            f" shapes {shapes}."
-        )
+    numbers = f"{len(clips)} clips of {len(times)} frames"
+    for problem, message in (
+        (not clips or not times, f"nothing to draw: {len(clips)} clips, {len(times)} times."),
+        (len(clips) != len(labels), f"{len(clips)} clips but {len(labels)} labels."),
+        (len(sizes) != 1, f"clips in a film strip must agree in [H, W], got {sizes}."),
+        (lengths != [len(times)], f"{len(times)} times, but clips of {lengths} frames."),
+        (
+            len(boundaries) != len(clips) or not {*shapes} <= {(len(times),)},
+            f"{numbers}, but {len(boundaries)} boundaries of shapes {shapes}.",
+        ),
+    ):
+        if problem:
+            raise ValueError(message)

@@ -1,15 +1,15 @@
-"""Several evaluated runs side by side: the paper's Table 1, Table 2, and Figures 1, 5 and E.1.
+"""Compares evaluated runs: the paper's Table 1, Table 2, and Figures 1, 5 and E.1.
 
-No TensorFlow: all is read from DIR/eval/metrics.json.
+No TensorFlow: all input is in DIR/eval/metrics.json.
 
-- A row is a label, the model; a column is a data set, known by its name (`data.name`).
+- A row is a label, usually a model. A column is a data set, identified by `data.name`.
   `CW-VAE=logs/a CW-VAE=logs/b` on two data sets is one row.
-- Runs on one data set must have been scored alike (`agreement`), or are refused.
+- Runs on one data set must have been scored alike (`agreement`).
 - Bold and ranks are computed from the numbers as printed, as in the paper. Ranks are competition
-  ranks (1, 2, 2, 4), over the columns in which every model has a score, and averaged; halves of the
-  last digit are printed to even. The best of several samples and the baselines have no rank.
-- PSNR and SSIM are of one protocol; the other one is in a table of further measures.
-- The paper's rows stand beside runs on its data sets only, scored as it says (`paper`).
+  ranks (1, 2, 2, 4), averaged over the columns in which every model has a score, and rounded half
+  to even. The best of several samples and the baselines have no rank.
+- PSNR and SSIM are of one protocol; the table of further measures has the other one.
+- The paper's rows are shown only for its data sets, with runs scored as it says (`paper`).
 """
 
 import pathlib
@@ -20,7 +20,7 @@ from cwvae.comparison import agreement, figures, formats, paper, runs, tables
 from cwvae.errors import UserError
 from cwvae.run.files import write
 
-# Of the files that a comparison may write.
+# Files that a comparison may write.
 _STEMS = re.compile("table|measures|kl|ranks|psnr|ssim|lpips|fvd_prefixes|fvd_windows|readout_.*")
 _SUFFIXES = (".md", ".csv", ".tex", ".png", ".pdf")
 
@@ -31,20 +31,20 @@ def compare(
     protocol: str = "standard",
     with_paper: bool = False,
 ) -> tuple[str, list[pathlib.Path]]:
-    """Compares runs, and writes tables and figures.
+    """Compares runs and writes tables and figures.
 
     Args:
-      arguments: RUN, or LABEL=RUN.
-      out: The folder to write into; it is made.
-      protocol: Of PSNR and SSIM.
-      with_paper: Adds the paper's scores; it may stand without runs.
+      arguments: Runs, as RUN or LABEL=RUN.
+      out: The folder to write into, which is created.
+      protocol: Protocol of PSNR and SSIM.
+      with_paper: Whether to add the paper's scores, which do not need runs.
 
     Returns:
-      What table.md holds, and the files.
+      The content of table.md, and the files.
 
     Raises:
-      UserError: A run that is not evaluated, runs that do not compare, or a folder that cannot be
-        written.
+      UserError: A run that is not evaluated, runs that cannot be compared, or a folder that cannot
+        be written.
     """
     groups = _in_the_papers_order(runs.by_data(runs.read(arguments)))
     remarks = [note for group in groups.values() for note in agreement.check(group, protocol)]
@@ -55,12 +55,9 @@ def compare(
     if columns_of_paper:
         table.notes.extend(_notes_on_paper(groups, columns_of_paper))
     more = tables.other_measures(groups, protocol), tables.kl_table(groups, columns_of_paper)
-    every = [table, *(other for other in more if other)]
-    text = "\n".join(map(formats.markdown, every))
-    files = {"table.md": text, "table.tex": formats.latex_file(every)}
-    files |= {f"{other.name}.csv": formats.csv_text(other) for other in every}
+    files = formats.texts([table, *(other for other in more if other)])
     files |= figures.curves(groups, protocol) | figures.ranks(ranks)
-    return text, _write(pathlib.Path(out), files)
+    return files["table.md"], _write(pathlib.Path(out), files)
 
 
 def _in_the_papers_order(groups):
@@ -69,7 +66,7 @@ def _in_the_papers_order(groups):
 
 
 def _notes_on_protocol(groups, protocol):
-    """How the scores came about: by measure, and by data set."""
+    """Returns notes on how scores were computed, by measure and by data set."""
     said = []
     for metric in ("ssim", "psnr", "lpips"):
         name = tables.metric_name(metric, protocol)
@@ -92,10 +89,9 @@ def _notes_on_protocol(groups, protocol):
 
 
 def _notes_on_scores(groups):
-    """How FVD came about, and why a score is missing."""
-    every = [run for group in groups.values() for run in group]
+    """Returns notes on how FVD was computed, and on why scores are missing."""
     notes, missing = [], {}
-    for run in every:
+    for run in (run for group in groups.values() for run in group):
         name, fvd = paper.label(run.data), run.results["fvd"]
         if fvd:
             floor = fvd["floor"]["value"]
@@ -112,7 +108,7 @@ def _notes_on_scores(groups):
 
 def _notes_on_paper(groups, columns_of_paper):
     source = paper.published()["source"]
-    # About how scores compare: there is nothing to compare with where the paper stands alone.
+    # The notes after the first are on how runs compare with the paper.
     notes = [note.format(source=source) for note in (paper.NOTES if groups else paper.NOTES[:1])]
     if "moving_digits" in columns_of_paper:
         notes.append(paper.MADE_HERE)
@@ -120,8 +116,7 @@ def _notes_on_paper(groups, columns_of_paper):
 
 
 def _write(folder, files):
-    """Writes each file whole or not at all, removes an earlier comparison's; returns the paths."""
-    paths = []
+    """Writes files, removes those of an earlier comparison, and returns the paths."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():
@@ -129,11 +124,9 @@ def _write(folder, files):
             if ours and old.name not in files:
                 old.unlink()
         for name, content in files.items():
-            path = folder / name
-            write(path, content)
-            paths.append(path)
+            write(folder / name, content)
     except OSError as error:
         raise UserError(
-            f"--out {folder}: cannot write there ({error.strerror}); give another folder."
+            f"--out {folder}: cannot write there ({error.strerror}). Give another folder."
         ) from None
-    return paths
+    return [folder / name for name in files]

@@ -1,24 +1,23 @@
-"""What runs on one data set must agree in, before their scores may stand side by side.
+"""Checks that runs on one data set were scored alike, so that their scores can be compared.
 
-They must agree in what is scored and how: context, horizon, number of videos and of samples, which
-levels see the context, the size of frames, all settings of the data that change the test videos,
-the protocol of every measure, and what went into FVD. They may differ in what is judged: the model,
-its training and the training data; in the seed and the batch size of the evaluation, which draw
-other samples from the same distribution; and in what batch normalization uses, which is noted. Data
-sets may differ from one another in all of this.
+They must agree in what is scored and how: context, horizon, number of videos and of samples, the
+levels that see the context, the size of frames, all data settings that change the test videos, the
+protocol of every measure, and the inputs of FVD. They may differ in the model, its training and its
+training data, in the seed and batch size of the evaluation, and in the use of batch statistics,
+which a note mentions. Runs on different data sets may differ in everything.
 """
 
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cwvae.comparison.runs import Run, eval_command
 from cwvae.errors import UserError
 from cwvae.evaluation.results import COPY
 
-# Settings of the data that leave the test videos as they are: where files lie, how they are read,
-# and what concerns training alone. That the files themselves differ is seen by the baselines.
+# Data settings that do not change the test videos: locations, storage, and training only. If the
+# files themselves differ, the scores of the baselines show it.
 _NO_PIXELS = {"name", "data_dir", "archives_dir", "videos_dir", "windows"}
 _NO_PIXELS |= {"train_length", "train_videos", "digits_dir"}
 
@@ -26,17 +25,13 @@ _COUNTS = ("context", "horizon", "num_videos", "num_samples")
 
 
 def check(runs: Sequence[Run], protocol: str) -> list[str]:
-    """Compares runs on one data set, each with every other.
-
-    Args:
-      runs: At least one.
-      protocol: Of PSNR and SSIM: each run must have it.
+    """Compares runs on one data set, each with every other; all must have the protocol.
 
     Returns:
-      Notes on differences that are no reason to refuse.
+      Notes on differences that do not prevent a comparison.
 
     Raises:
-      UserError: Runs that must not be compared; it names what differs, and what to do.
+      UserError: Runs that cannot be compared. The message says what differs and what to do.
     """
     for run in runs:
         if protocol not in run.results["protocols"]:
@@ -46,8 +41,8 @@ def check(runs: Sequence[Run], protocol: str) -> list[str]:
                 f" {' and '.join(run.results['protocols'])}: {both}"
             )
     notes = [
-        f"{run.label} on {run.data} normalizes by the clips that are predicted together"
-        " (evaluation.batch_statistics), so that a prediction depends on the others."
+        f"{run.label} on {run.data} normalizes with the statistics of the clips that are predicted"
+        " together (evaluation.batch_statistics), so a prediction depends on the other clips."
         for run in runs
         if run.results["settings"]["evaluation"].get("batch_statistics")
     ]
@@ -60,95 +55,109 @@ def check(runs: Sequence[Run], protocol: str) -> list[str]:
 
 
 def scored_settings(run: Run) -> dict:
-    """Returns all settings that decide what is scored, by the name that eval.py's --set takes."""
-    results = run.results
+    """Returns all settings that decide what is scored, by their name in eval.py's --set."""
+    results, data = run.results, run.results["settings"]["data"]
     settings = {f"evaluation.{key}": results[key] for key in _COUNTS}
     levels = results["observe_levels"]
-    # All levels named, as in TTT, is what null means.
+    # Naming all levels, as in TTT, means the same as null.
     settings["evaluation.observe_levels"] = levels if levels and "F" in levels else None
-    for key, value in results["settings"]["data"].items():
-        if key not in _NO_PIXELS:
-            settings[f"data.{key}"] = value
-    if results["settings"]["data"].get("digits_dir"):
-        settings["data.digits"] = "mnist"  # A folder with MNIST's files is taken instead.
+    settings |= {f"data.{key}": value for key, value in data.items() if key not in _NO_PIXELS}
+    if data.get("digits_dir"):
+        settings["data.digits"] = "mnist"  # MNIST's files in a folder of the user.
     return settings
 
 
+def differences(
+    first: Mapping, other: Mapping, names: Sequence, show: Callable = json.dumps
+) -> dict[str, str]:
+    """Returns {key: a line with both values} for each key whose values differ.
+
+    A missing value counts as None. `show` turns a value into text.
+    """
+    return {
+        key: f"\n  {key}: {show(first.get(key))} in {names[0]},"
+        f" {show(other.get(key))} in {names[1]}"
+        for key in dict.fromkeys([*first, *other])
+        if first.get(key) != other.get(key)
+    }
+
+
 def _check_settings(first, other):
-    lines, mending = [], []
+    folders = first.folder, other.folder
     wanted, given = scored_settings(first), scored_settings(other)
-    for key in dict.fromkeys([*wanted, *given]):
-        if wanted.get(key) != given.get(key):
-            values = json.dumps(wanted.get(key)), json.dumps(given.get(key))
-            lines.append(f"  {key}: {values[0]} in {first.folder}, {values[1]} in {other.folder}")
-            mending.append(f"{key}={values[0]}")
-            if key == "data.digits" and other.results["settings"]["data"].get("digits_dir"):
-                mending.append("data.digits_dir=null")
-    what = f"{first.folder} and {other.folder} are both on {first.data}, but differ in what is"
-    frames = first.results["frames"], other.results["frames"]
-    if frames[0] != frames[1]:
-        lines.append(f"  frames: {frames[0]} in {first.folder}, {frames[1]} in {other.folder}")
+    lines = differences(wanted, given, folders)
+    frames = differences(
+        *({"frames": run.results["frames"]} for run in (first, other)), folders, str
+    )
+    message = (
+        f"{first.folder} and {other.folder} are both on {first.data}, but differ in what is scored:"
+        f"{''.join((lines | frames).values())}\n"
+    )
+    if frames:
         raise UserError(
-            f"{what} scored:\n" + "\n".join(lines) + "\nModels of frames that differ cannot be"
-            " compared: leave one out, or train it with the other's model.frame_size and channels."
+            f"{message}Models of different frames cannot be compared. Drop one of them, or train it"
+            " with the other's model.frame_size and channels."
         )
     if lines:
+        settings = [f"{key}={json.dumps(wanted.get(key))}" for key in lines]
+        if "data.digits" in lines and other.results["settings"]["data"].get("digits_dir"):
+            settings.append("data.digits_dir=null")
         raise UserError(
-            f"{what} scored:\n" + "\n".join(lines) + f"\nTo make {other.folder} as {first.folder}:"
-            f" {eval_command(other.folder, mending)}"
+            f"{message}To evaluate {other.folder} like {first.folder}:"
+            f" {eval_command(other.folder, settings)}"
         )
 
 
 def _check_measures(first, other):
-    """Refuses scores that two versions of a measure gave."""
-    pairs = [
-        (f"protocol of {measure['label']}", measure["protocol"], other.metrics[name]["protocol"])
-        for name, measure in first.metrics.items()
-        if name in other.metrics
-    ]
-    fvds = first.results["fvd"], other.results["fvd"]
-    if all(fvds):
-        keys = {"protocol": "protocol of FVD", "frames": "frames of FVD"}
-        keys |= {"num_videos": "videos of FVD", "module": "I3D module of FVD"}
-        pairs += [(name, fvds[0][key], fvds[1][key]) for key, name in keys.items()]
-    lines = [
-        f"  {name}: {wanted} in {first.folder}, {given} in {other.folder}"
-        for name, wanted, given in pairs
-        if wanted != given
-    ]
+    """Raises a UserError if a measure was computed in different ways."""
+    ways = [{}, {}]
+    for way, run in zip(ways, (first, other), strict=True):
+        for name in first.metrics:
+            if name in other.metrics:
+                way[f"protocol of {first.metrics[name]['label']}"] = run.metrics[name]["protocol"]
+        if first.results["fvd"] and other.results["fvd"]:
+            keys = {"protocol": "protocol of FVD", "frames": "frames of FVD"}
+            keys |= {"num_videos": "videos of FVD", "module": "I3D module of FVD"}
+            way |= {name: run.results["fvd"][key] for key, name in keys.items()}
+    lines = differences(*ways, (first.folder, other.folder), str)
     if lines:
         raise UserError(
             f"{first.folder} and {other.folder} are both on {first.data}, but were measured in"
-            " different ways:\n" + "\n".join(lines) + "\nEvaluate both with the same version of"
-            " eval.py and the same weights: " + eval_command(other.folder)
+            f" different ways:{''.join(lines.values())}\nEvaluate both with the same version of"
+            f" eval.py and the same weights: {eval_command(other.folder)}"
         )
 
 
 def _check_baselines(first, other):
-    """Baselines score the same on the same data; a note where training explains a difference."""
+    """Compares the baselines, which score the same on the same data.
+
+    Returns:
+      A note on each baseline whose difference is explained by the training data.
+    """
     notes = []
     for name in first.baselines:
-        for metric in first.metrics:  # Not FVD: small errors of rounding grow in it.
+        for metric in first.metrics:  # Not FVD: small rounding errors grow in it.
             if metric.startswith("readout_"):
-                continue  # Trained on another machine it differs a little.
+                continue  # A readout trained on another machine differs a little.
             scores = first.mean(name, metric), other.mean(name, metric)
             if None in scores or math.isclose(*scores, rel_tol=1e-3, abs_tol=1e-3):
                 continue
-            label = first.metrics[metric]["label"]
-            seen = f"{label} of {name!r} is {scores[0]:.4g} in {first.folder} and {scores[1]:.4g}"
+            seen = (
+                f"{first.data}: the {first.metrics[metric]['label']} of {name!r} is"
+                f" {scores[0]:.4g} in {first.folder} and {scores[1]:.4g} in {other.folder}"
+            )
             if name == COPY or not _trained_on_other_clips(first, other):
                 raise UserError(
-                    f"{first.data}: the {seen} in {other.folder}. It does not depend on the model,"
-                    " so the videos differ, although the settings agree. Evaluate both on the same"
-                    " files."
+                    f"{seen}. It does not depend on the model, so the videos differ, although the"
+                    " settings agree. Evaluate both on the same files."
                 )
-            notes.append(f"{first.data}: the {seen} in {other.folder}: the first one is shown.")
+            notes.append(f"{seen}: the first one is shown.")
             break
     return notes
 
 
 def _trained_on_other_clips(first, other):
-    """Whether the clips that the training baselines are made of may differ."""
+    """Returns whether the clips behind the training baselines may differ."""
     keys = [("training", "seq_len"), ("evaluation", "seed")]
     keys += [("data", "train_length"), ("data", "train_videos")]
     settings = first.results["settings"], other.results["settings"]

@@ -1,13 +1,12 @@
-"""Trains and evaluates the runs of a comparison, one after the other, as `compare.py --train` does.
+"""Trains and evaluates the runs of a comparison, one after the other, for `compare.py --train`.
 
-No TensorFlow: train.py and eval.py run in processes of their own, one at a time. What is done is
-not done again: a run that was cut goes on from its checkpoint, one that is trained is not trained
-again, and one whose evaluation is of the same step and settings is not evaluated again.
+No TensorFlow: train.py and eval.py run as separate processes, one at a time. Finished work is not
+repeated: an interrupted run resumes from its checkpoint, a trained run is not trained again, and an
+evaluation of the same step with the same settings is kept.
 """
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import signal
 import subprocess
@@ -17,21 +16,21 @@ from collections.abc import Callable, Sequence
 
 from cwvae import config as configuration
 from cwvae.comparison import costs, runs
-from cwvae.comparison.agreement import scored_settings
+from cwvae.comparison.agreement import differences, scored_settings
 from cwvae.config import Config
 from cwvae.errors import UserError
 from cwvae.run import checkpoints
 from cwvae.run import folder as run_folder
 
 _ROOT = pathlib.Path(__file__).parent.parent.parent
-# Seconds between times that a run's seconds.json is written: what a power cut loses of them.
+# Seconds between updates of a run's seconds.json; a power cut loses at most this much.
 _TICK = 10
-_OTHER_RUN = "Give another --out, or the run another name in the file, or take the change back."
+_OTHER_RUN = "Give another --out, rename the run in the file, or undo the change."
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A run of a comparison: its label there, its configuration, and its folder."""
+    """A run of a comparison: its label, configuration and folder."""
 
     label: str
     config: Config
@@ -39,7 +38,7 @@ class Member:
 
 
 class ScriptFailed(UserError):
-    """A script that did not end well; what it said of that stands on stderr."""
+    """Raised when a script fails. Its own message is on stderr."""
 
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)
@@ -47,16 +46,13 @@ class ScriptFailed(UserError):
 
 
 def plan(path: str | pathlib.Path, out: str | pathlib.Path, protocol: str) -> list[Member]:
-    """Reads the runs of a comparison, and checks all of them before anything starts.
+    """Reads the runs in a file of `config.load_comparison`, and checks all before anything starts.
 
-    Args:
-      path: As for `config.load_comparison`.
-      out: The folder to write into: each run has one in there, called by its label.
-      protocol: Of PSNR and SSIM, by which they are to be compared.
+    Each run has a folder in `out`, named by its label.
 
     Raises:
-      UserError: A configuration that is wrong, runs whose scores could not be compared, or a
-        folder that holds a run of another configuration.
+      UserError: A wrong configuration, runs whose scores could not be compared, or a folder that
+        holds a run of another configuration.
     """
     members = [
         Member(label, configuration.with_absolute_paths(config), pathlib.Path(out) / label)
@@ -71,7 +67,7 @@ def plan(path: str | pathlib.Path, out: str | pathlib.Path, protocol: str) -> li
 def start_script(name: str, folder: pathlib.Path) -> subprocess.Popen:
     """Starts train.py or eval.py on a run's folder.
 
-    Its stderr, where progress is shown, is this process's; what it says on stdout is left out.
+    It shares this process's stderr, which shows progress. Its stdout is dropped.
     """
     words = [sys.executable, str(_ROOT / name), "--logdir", str(folder)]
     return subprocess.Popen(words, stdout=subprocess.DEVNULL)
@@ -82,23 +78,17 @@ def run(
     out: str | pathlib.Path,
     start: Callable[[str, pathlib.Path], subprocess.Popen] = start_script,
 ) -> signal.Signals | None:
-    """Trains and evaluates what is not yet, and says so on stdout.
+    """Trains and evaluates all runs that are not finished, and reports progress on stdout.
 
-    Ctrl-C (SIGINT) and SIGTERM end the script under way, training after it has saved.
-
-    Args:
-      members: As `plan` returns them.
-      out: The folder to write into; it is made.
-      start: Starts a script on a run's folder.
+    Ctrl-C (SIGINT) and SIGTERM end the running script; training saves first.
 
     Returns:
-      The signal that ended it; None where all is done.
+      The signal that ended it; None if all is done.
 
     Raises:
-      ScriptFailed: A training or evaluation that failed.
+      ScriptFailed: A training or evaluation failed.
       UserError: A folder that cannot be written, or in which another process is at work.
     """
-    # Against a second one in the same folder.
     with run_folder.locked(out, "--out"), _Scripts(start) as scripts:
         for number, member in enumerate(members, 1):
             _train_and_evaluate(member, f"[{number}/{len(members)}] {member.label}", scripts)
@@ -108,7 +98,7 @@ def run(
 
 
 class _Scripts(contextlib.AbstractContextManager):
-    """Runs scripts; within the block, a signal ends the one under way, and no other is started.
+    """Runs scripts. Within the block, SIGINT and SIGTERM end the running one.
 
     Attributes:
       stopped_by: The first such signal.
@@ -131,29 +121,23 @@ class _Scripts(contextlib.AbstractContextManager):
             signal.signal(number, handler)
 
     def run(self, name: str, folder: pathlib.Path, part: str, before: float = 0) -> float:
-        """Runs a script to its end, and keeps account of the time it takes in seconds.json.
-
-        Args:
-          name: Of the script.
-          folder: Of the run.
-          part: What the script does.
-          before: Seconds that this has taken before.
+        """Runs a script to its end, and records its time as a part of seconds.json.
 
         Returns:
-          Seconds with those before.
+          The seconds, plus those of earlier sessions, `before`.
 
         Raises:
           ScriptFailed: It failed, and not because of `stopped_by`.
         """
         began, code = time.monotonic() - before, None
         self._process = self._start(name, folder)
-        if self.stopped_by:  # While it was being started.
+        if self.stopped_by:  # The signal arrived during the start.
             self._end()
         while code is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = self._process.wait(timeout=_TICK)
             seconds = time.monotonic() - began
-            # Of a full disk the script tells itself, and it may go on.
+            # The script reports a full disk itself, and may survive it.
             with contextlib.suppress(OSError):
                 costs.write_seconds(folder, part, seconds)
         if code and not self.stopped_by:
@@ -165,21 +149,21 @@ class _Scripts(contextlib.AbstractContextManager):
         self._end()
 
     def _end(self) -> None:
-        # Always SIGTERM: from Ctrl-C in a terminal the script has had a SIGINT of its own, and a
-        # second one would end it without saving.
+        # Always SIGTERM: Ctrl-C in a terminal sends SIGINT to the script as well, and a second
+        # SIGINT would end it without saving.
         if self._process:
             self._process.terminate()
 
 
 def _failure(name: str, folder: pathlib.Path, code: int) -> ScriptFailed:
-    how = f"ended with exit code {code}; it has said why"
+    how = f"ended with exit code {code}; see its message above"
     if code < 0:
         how = f"was ended by {signal.Signals(-code).name}"
         code = 128 - code
         if code == 128 + signal.SIGKILL:
-            how += ", as happens where memory runs out"
+            how += ", which happens when memory runs out"
     return ScriptFailed(
-        f"{folder}: {name} {how}. Once that is mended, the same command goes on from here.", code
+        f"{folder}: {name} {how}. Fix the cause, then run the same command to resume.", code
     )
 
 
@@ -196,9 +180,9 @@ def _train_and_evaluate(member: Member, heading: str, scripts: _Scripts) -> None
         since = f"steps {done:,} to {options.steps:,}" if done else f"{options.steps:,} steps"
         clips = f"{options.batch_size} clips of {options.seq_len} frames"
         print(f"{heading}: training, {since} of {clips}, in {folder} ...", flush=True)
-        # If there is one, it is of another training, and must not be taken for this one's.
+        # An existing evaluation is of an earlier training, and must not pass for this one's.
         (folder / "eval" / "metrics.json").unlink(missing_ok=True)
-        before = spent.get("training", 0) if done else 0  # Else of another one, too.
+        before = spent.get("training", 0) if done else 0
         seconds = scripts.run("train.py", folder, "training", before)
         if scripts.stopped_by:
             return
@@ -208,10 +192,10 @@ def _train_and_evaluate(member: Member, heading: str, scripts: _Scripts) -> None
     seconds = scripts.run("eval.py", folder, "evaluation")
     if scripts.stopped_by:
         return
-    if not _is_evaluated(member):  # A newest checkpoint that was damaged has been set aside.
+    if not _is_evaluated(member):  # The newest checkpoint was damaged and has been set aside.
         raise UserError(
-            f"{folder}: what is evaluated is not step {options.steps:,} of this configuration. The"
-            " same command trains it on, and evaluates it again."
+            f"{folder}: the evaluation is not of step {options.steps:,} of this configuration. Run"
+            " the same command to resume training and evaluate again."
         )
     print(f"{heading}: evaluated in {costs.duration(seconds)}.", flush=True)
 
@@ -219,17 +203,16 @@ def _train_and_evaluate(member: Member, heading: str, scripts: _Scripts) -> None
 def _prepare(member: Member) -> None:
     """Writes a run's config.yml, for train.py and eval.py to read."""
     with run_folder.locked(member.folder):
-        run_folder.check(
-            member.config, member.folder, _OTHER_RUN
-        )  # Again: now the folder is locked.
+        # Checked again, because only now is the folder locked.
+        run_folder.check(member.config, member.folder, _OTHER_RUN)
         configuration.save_run(member.config, member.folder)
 
 
 def _is_evaluated(member: Member) -> bool:
-    """Whether a run's evaluation is of its newest checkpoint, and as it is to be."""
+    """Returns whether a run's evaluation is of its newest checkpoint and configuration."""
     try:
         (found,) = runs.read([f"{member.label}={member.folder}"])
-    except UserError:  # There is none, or it is damaged, or of another version of eval.py.
+    except UserError:  # It is missing, damaged, or of another version of eval.py.
         return False
     wanted, given = configuration.as_plain(member.config), found.results["settings"]
     same = all(wanted[name] == given.get(name) for name in ("model", "data", "evaluation"))
@@ -243,21 +226,15 @@ def _check_scored_alike(path: str | pathlib.Path, members: Sequence[Member], pro
         if evaluated not in ("both", protocol):
             raise UserError(
                 f"{path}: {member.label} has evaluation.protocol = {evaluated!r}, but the"
-                f" comparison is under {protocol!r} (--protocol): set it to both."
+                f" comparison uses {protocol!r} (--protocol). Set it to both."
             )
         first = first_on.setdefault(member.config.data.name, member)
-        wanted, given = _scored(first), _scored(member)
-        lines = [
-            f"\n  {key}: {json.dumps(wanted.get(key))} in {first.label},"
-            f" {json.dumps(given.get(key))} in {member.label}"
-            for key in dict.fromkeys([*wanted, *given])
-            if wanted.get(key) != given.get(key)
-        ]
+        lines = differences(_scored(first), _scored(member), (first.label, member.label))
         if lines:
             raise UserError(
                 f"{path}: {first.label} and {member.label} are both on {member.config.data.name},"
-                f" but differ in what is scored:{''.join(lines)}\nWhat they share belongs into the"
-                " section `shared`."
+                f" but differ in what is scored:{''.join(lines.values())}\nSet these settings in"
+                " the section `shared`."
             )
 
 

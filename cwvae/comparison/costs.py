@@ -1,7 +1,7 @@
-"""What each run cost: weights, frames and time, like the paper's Tables D.1 and D.2.
+"""The costs of each run: weights, frames and time, as in the paper's Tables D.1 and D.2.
 
-The seconds that a run took are kept in its folder, in seconds.json: `training` in all, over
-sessions, and `evaluation` the last time.
+A run's folder has its times in seconds.json: `training`, the sum over all sessions, and
+`evaluation`, the last one.
 """
 
 import json
@@ -24,28 +24,20 @@ _COLUMNS = [
 ]
 _NOTES = [
     "Frames per step: clips per update, times frames per clip.",
-    "Wall times include the start of each script. Of a training that was stopped and gone on with,"
-    " it is the sum.",
+    "Wall times include the start of each script. The time of a resumed training is the sum over"
+    " its sessions.",
 ]
 
 
 def write(arguments: Sequence[str], out: str | pathlib.Path) -> tuple[str, list[pathlib.Path]]:
-    """Writes the table as training.md, .csv and .tex.
-
-    Args:
-      arguments: Evaluated runs, as RUN or LABEL=RUN.
-      out: The folder to write into, which exists.
+    """Writes the table of runs (RUN or LABEL=RUN) as training.md, .csv and .tex.
 
     Returns:
-      What training.md holds, and the files.
+      The content of training.md, and the files.
     """
     rows = [Row(run.label, _cells(run)) for run in runs.read(arguments)]
-    table = Table("training", "What each model cost.", _COLUMNS, rows, [], _NOTES)
-    texts = {
-        "training.md": formats.markdown(table),
-        "training.csv": formats.csv_text(table),
-        "training.tex": formats.latex_file([table]),
-    }
+    table = Table("training", "Training cost of each model.", _COLUMNS, rows, [], _NOTES)
+    texts = formats.texts([table])
     paths = [pathlib.Path(out) / name for name in texts]
     for path in paths:
         files.write(path, texts[path.name])
@@ -53,7 +45,7 @@ def write(arguments: Sequence[str], out: str | pathlib.Path) -> tuple[str, list[
 
 
 def read_seconds(folder: pathlib.Path) -> dict[str, float]:
-    """Returns the seconds that a run took; nothing of what nobody has counted.
+    """Returns the seconds that a run took, without parts that were not measured.
 
     Raises:
       UserError: The file is damaged.
@@ -65,7 +57,7 @@ def read_seconds(folder: pathlib.Path) -> dict[str, float]:
         return {}
     except (ValueError, TypeError, AttributeError):
         raise UserError(
-            f"{path}: damaged; delete it, and the times of this run are counted anew."
+            f"{path}: damaged. Delete it; the times of this run are then counted from zero."
         ) from None
 
 
@@ -73,14 +65,14 @@ def write_seconds(folder: pathlib.Path, part: str, seconds: float) -> None:
     """Writes the seconds of `training` or `evaluation`.
 
     Raises:
-      OSError: They cannot be written; what was there before stays.
+      OSError: The file cannot be written; an existing file stays as it was.
     """
     content = json.dumps(read_seconds(folder) | {part: round(seconds, 1)})
     files.write(folder / "seconds.json", f"{content}\n")
 
 
 def duration(seconds: float) -> str:
-    """Returns a time in words, as 7 min 42 s."""
+    """Returns a time in words, such as 7 min 42 s."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,70 +1,67 @@
-"""Figures: a measure against the frames predicted (Figures 1 and E.1), and ranks (Figure 5)."""
+"""Figures: measures against the frames predicted (Figures 1 and E.1), mean ranks (Figure 5)."""
 
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 
 from cwvae import visualize
 from cwvae.comparison import paper
-from cwvae.comparison.runs import PAPER, Run, labels
-from cwvae.comparison.tables import ARROWS, metric_name
+from cwvae.comparison.runs import PAPER, Groups, labels
+from cwvae.comparison.tables import ARROWS, heading, metric_name
 
 # Gray is for baselines.
 _COLORS = [color for color in visualize.CURVE_COLORS if color != "#666666"]
-_GRAYS = (("#999999", "--"), ("#777777", ":"), ("#555555", "-."), ("#333333", (0, (6, 2))))
-_PANELS_PER_ROW = 3
-_FORMATS = ("png", "pdf")
-# Characters of the legend that fit beside each other on one inch.
-_CHARACTERS_PER_INCH = 13
+_GRAYS = (("#888888", "--"), ("#6b6b6b", ":"), ("#555555", "-."), ("#333333", (0, (6, 2))))
 
 
-def curves(groups: Mapping[str, list[Run]], protocol: str) -> dict[str, bytes]:
-    """Draws one figure for each measure: a panel for each data set, a curve for each run.
+def curves(groups: Groups, protocol: str) -> dict[str, bytes]:
+    """Draws one figure per measure, with a panel per data set and a curve per run.
 
-    Args:
-      groups: The runs of each data set.
-      protocol: Of PSNR and SSIM.
-
-    Returns:
-      {name of a file: content}, each figure as PNG and PDF.
+    Returns {file name: content}, with each figure as PNG and PDF.
     """
     every = [run for runs in groups.values() for run in runs]
-    styles = _styles(labels(groups), [n for run in every for n in run.baselines])
+    styles = _styles(labels(groups), [name for run in every for name in run.baselines])
+
+    def figure(name, xlabel, ylabel, points_of):
+        panels = [
+            visualize.Panel(series, xlabel, ylabel, title=paper.label(data))
+            for data, runs in groups.items()
+            if (series := _series(runs, points_of))
+        ]
+        return _saved(name, visualize.draw_curves(panels, styles)) if panels else {}
+
     files = {}
     for metric, about in _shown_metrics(every, protocol).items():
-        panels = {
-            paper.label(data): _series(runs, lambda r, n, m=metric: _steps(r.curve(n, m)))
-            for data, runs in groups.items()
-        }
-        unit = f" [{about['unit']}]" if about["unit"] else ""
-        label = f"{about['label']}{unit} {ARROWS[about['better']]}"
-        name = metric.removesuffix(f"_{protocol}")
-        files |= _figure(name, panels, styles, "frames predicted", label)
+        files |= figure(
+            metric.removesuffix(f"_{protocol}"),
+            "frames predicted",
+            f"{heading(about)} {ARROWS[about['better']]}",
+            lambda run, name, metric=metric: visualize.by_frame(run.curve(name, metric)),
+        )
     for kind, xlabel in (
         ("prefixes", "frames predicted and compared"),
         ("windows", "frames predicted before the 16 compared"),
     ):
-        panels = {
-            paper.label(data): _series(runs, lambda r, n, k=kind: _pairs(r.fvd_curve(n, k)))
-            for data, runs in groups.items()
-        }
-        files |= _figure(f"fvd_{kind}", panels, styles, xlabel, f"FVD {ARROWS['lower']}")
+        files |= figure(
+            f"fvd_{kind}",
+            xlabel,
+            f"FVD {ARROWS['lower']}",
+            lambda run, name, kind=kind: list(zip(*run.fvd_curve(name, kind), strict=True)),
+        )
     return files
 
 
 def ranks(means: Mapping[str, Fraction]) -> dict[str, bytes]:
-    """Draws mean ranks as bars from 1, the best possible one; the best model is on top.
+    """Draws mean ranks as bars that start at 1, the best possible rank. The best model is on top.
 
-    Returns:
-      {name of a file: content}; nothing where there are no ranks.
+    Returns {file name: content}, empty without ranks.
     """
     if not means:
         return {}
     from matplotlib.figure import Figure
 
     order = sorted(means, key=means.get, reverse=True)
-    # The colours of the curves: the paper's rows are gray beside runs, which have none of theirs.
+    # Runs have the colours of their curves. The paper's rows are gray, unless they stand alone.
     own = [name for name in means if not name.endswith(PAPER)] or list(means)
     styles = _styles(own, [])
     figure = Figure(figsize=(4.2, 0.7 + 0.32 * len(order)), dpi=150, layout="constrained")
@@ -74,7 +71,7 @@ def ranks(means: Mapping[str, Fraction]) -> dict[str, bytes]:
     bars = panel.barh(order, [value - 1 for value in values], left=1, color=colors, height=0.7)
     panel.bar_label(bars, [f"{value:.2f}" for value in values], padding=3)
     worst = max(2, len(order))
-    panel.set_xlim(1, worst + 0.1 * (worst - 1))  # room for the number beside the longest bar
+    panel.set_xlim(1, worst + 0.1 * (worst - 1))  # space for the number after the longest bar
     panel.set_xticks(range(1, worst + 1, math.ceil(worst / 10)))
     panel.set_xlabel(f"mean rank {ARROWS['lower']}")
     panel.spines[["top", "right"]].set_visible(False)
@@ -82,98 +79,34 @@ def ranks(means: Mapping[str, Fraction]) -> dict[str, bytes]:
 
 
 def _shown_metrics(runs, protocol):
-    """Returns {metric: what is known of it}, PSNR and SSIM of the protocol only."""
+    """Returns {metric: its description}, without PSNR and SSIM of other protocols."""
     protocols = {p for run in runs for p in run.results["protocols"]}
     others = {metric_name(m, p) for m in ("psnr", "ssim") for p in protocols - {protocol}}
-    metrics = {}
-    for run in runs:
-        metrics |= {m: about for m, about in run.metrics.items() if m not in others}
-    return metrics
+    return {m: about for run in runs for m, about in run.metrics.items() if m not in others}
 
 
 def _styles(models, baselines):
-    """Returns {name: how its curve is drawn}: colours for models, grays for baselines."""
+    """Returns {name: properties of its curve}: colours for models, grays for baselines."""
     styles = {}
     for i, name in enumerate(models):
         style = visualize.CURVE_STYLES[i // len(_COLORS) % len(visualize.CURVE_STYLES)]
-        styles[name] = {"color": _COLORS[i % len(_COLORS)], "linestyle": style, "linewidth": 1.6}
+        styles[name] = {"color": _COLORS[i % len(_COLORS)], "linestyle": style}
     for i, name in enumerate(dict.fromkeys(baselines)):
         color, style = _GRAYS[i % len(_GRAYS)]
-        own = {"color": color, "linestyle": style, "linewidth": 1.2, "zorder": 1}
-        styles.setdefault(name, own)
+        behind = {"color": color, "linestyle": style, "linewidth": 1.2, "zorder": 1}
+        styles.setdefault(name, behind)
     return styles
 
 
 def _series(runs, points_of):
-    """Returns {name: (x, y)} of a data set's runs, and once of each baseline."""
+    """Returns {name: (x, y)} for the runs on a data set, and for each baseline once."""
     series = {run.label: points_of(run, run.model) for run in runs}
     for run in runs:
         for name in run.baselines:
-            if not series.get(name):
+            if not any(map(len, series.get(name, ()))):
                 series[name] = points_of(run, name)
-    return {name: points for name, points in series.items() if points}
-
-
-def _steps(values: Sequence[float] | None):
-    """The values that there are, by frame: the readout may read some frames only."""
-    there = [(step, value) for step, value in enumerate(values or (), 1) if value is not None]
-    return tuple(zip(*there, strict=True)) if there else None
-
-
-def _pairs(pairs: Sequence[Sequence[float]] | None):
-    return pairs and tuple(zip(*pairs, strict=True))
-
-
-def _figure(name, panels, styles, xlabel, ylabel):
-    """Draws {title: {name: (x, y)}}, panels without series left out."""
-    panels = {title: series for title, series in panels.items() if series}
-    if not panels:
-        return {}
-    # Imported here, because it takes longer than all else; without pyplot: no display, no state.
-    from matplotlib.figure import Figure
-
-    columns = min(len(panels), _PANELS_PER_ROW)
-    rows = math.ceil(len(panels) / columns)
-    width = max(5.2, 3.6 * columns)
-    shown = {label for series in panels.values() for label in series}
-    names = [name for name in styles if name in shown]
-    longest = max(len(name) for name in names) + 6  # and the piece of line before it
-    beside = max(1, min(len(names), int(width * _CHARACTERS_PER_INCH / longest)))
-    height = 2.8 * rows + 0.22 * math.ceil(len(names) / beside)
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    lines = {}
-    for panel, (title, series) in zip(axes, panels.items(), strict=False):
-        for label, (x, y) in series.items():
-            marker = "o" if len(x) == 1 else None  # A line of one point is invisible.
-            lines[label] = panel.plot(x, y, marker=marker, **styles[label])[0]
-        panel.set_title(title)
-        panel.set_xlabel(xlabel)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.margins(x=0.01)
-    for panel in axes[::columns]:
-        panel.set_ylabel(ylabel)
-    for panel in axes[len(panels) :]:
-        panel.set_visible(False)
-    figure.legend(
-        [lines[name] for name in names],
-        names,
-        loc="outside lower center",
-        ncols=beside,
-        frameon=False,
-    )
-    return _saved(name, figure)
+    return {name: points for name, points in series.items() if any(map(len, points))}
 
 
 def _saved(name, figure):
-    from matplotlib import rc_context
-
-    files = {}
-    for kind in _FORMATS:
-        buffer = io.BytesIO()
-        # Fonts of type 42: journals refuse type 3. No date: the same figure is the same file.
-        with rc_context({"pdf.fonttype": 42}):
-            metadata = {"CreationDate": None} if kind == "pdf" else None
-            figure.savefig(buffer, format=kind, metadata=metadata)
-        files[f"{name}.{kind}"] = buffer.getvalue()
-    return files
+    return {f"{name}.{kind}": visualize.figure_bytes(figure, kind) for kind in ("png", "pdf")}

@@ -5,64 +5,65 @@ import io
 import itertools
 from collections.abc import Sequence
 
-from cwvae.comparison.tables import Cell, Table
+from cwvae.comparison.tables import Row, Table
 
-_MISSING = "–"  # noqa: RUF001 - a dash, as the paper prints it
+_MISSING = "–"  # noqa: RUF001 - a dash, as in the paper
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "–": "--",  # noqa: RUF001
-} | {character: f"\\{character}" for character in "&%$#_"}
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
+        "–": "--",  # noqa: RUF001
+    }
+    | {character: f"\\{character}" for character in "&%$#_"}
+)
 
 
 def markdown(table: Table) -> str:
-    """Returns a table as Markdown, its notes below it.
+    """Returns a table as Markdown, with its notes below.
 
-    Markdown knows one line of headings: it names the groups, the first row what is in them.
+    Markdown has one line of headings, for the groups. The first row has the names of columns.
     """
     groups = [name for name, count in _groups(table) for name in (name, *[""] * (count - 1))]
     names = [name for _, name in table.columns]
     lines = [("", *groups), ("---", *["---:"] * len(names)), ("", *names)]
-    for row in table.rows:
-        lines.append((row.label, *(_markdown_cell(cell) for cell in row.cells)))
-    for row in table.baselines:
-        lines.append((f"*{row.label}*", *(_markdown_cell(cell) for cell in row.cells)))
-    rows = ["| " + " | ".join(_markdown_text(text) for text in line) + " |" for line in lines]
+    lines += [(row.label, *_cells(row, _MISSING, "**{}**")) for row in table.rows]
+    lines += [(f"*{row.label}*", *_cells(row, _MISSING)) for row in table.baselines]
+    rows = ["| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines]
     notes = [f"- {note}" for note in table.notes]
     return "\n".join([f"**{table.title}**", "", *rows, "", *notes]) + "\n"
 
 
 def csv_text(table: Table) -> str:
-    """Returns a table as CSV: plain numbers, empty where one is missing, and no notes."""
+    """Returns a table as CSV: plain numbers, empty where one is missing, without notes."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     plain = str.maketrans("", "", "↑↓")
     writer.writerow(["model", *(f"{g} {n}".translate(plain).strip() for g, n in table.columns)])
     for row in (*table.rows, *table.baselines):
-        writer.writerow([row.label, *("" if cell is None else cell.text for cell in row.cells)])
+        writer.writerow([row.label, *_cells(row, missing="")])
     return buffer.getvalue()
 
 
 def latex(table: Table) -> str:
-    """Returns a table for LaTeX, in two columns' width; it needs booktabs and adjustbox."""
+    """Returns a table for LaTeX, two columns wide. It needs booktabs and adjustbox."""
     spans, rules, start = [], [], 2
     for name, count in _groups(table):
         spans.append(rf"\multicolumn{{{count}}}{{c}}{{{escaped(name)}}}")
         rules.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
         start += count
     sizes = [count for _, count in _groups(table)]
-    body = [_latex_row(row.label, row.cells) for row in table.rows]
+    body = [_latex_row(row) for row in table.rows]
     if table.baselines:
-        body += [r"\midrule", *(_latex_row(row.label, row.cells) for row in table.baselines)]
+        body += [r"\midrule", *map(_latex_row, table.baselines)]
     lines = [
         r"\begin{table*}[t]",
         r"\centering",
@@ -88,40 +89,39 @@ def latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def latex_file(tables: Sequence[Table]) -> str:
-    """Returns tables as one file, for a document to input."""
-    return "\n".join([r"% Needs \usepackage{booktabs,adjustbox}.", *map(latex, tables)])
+def texts(tables: Sequence[Table]) -> dict[str, str]:
+    """Returns {file name: content}: all tables in a .md and a .tex file, and a .csv file for each.
+
+    The .md and .tex files have the name of the first table.
+    """
+    needs = r"% Needs \usepackage{booktabs,adjustbox}."
+    contents = {f"{tables[0].name}.md": "\n".join(map(markdown, tables))}
+    contents |= {f"{table.name}.csv": csv_text(table) for table in tables}
+    return contents | {f"{tables[0].name}.tex": "\n".join([needs, *map(latex, tables)])}
 
 
 def escaped(text: str) -> str:
-    """Returns text such that LaTeX prints it as it is."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    """Returns text with LaTeX's special characters escaped."""
+    return text.translate(_LATEX)
 
 
 def _groups(table):
-    """Returns (group, number of columns) from left to right."""
+    """Returns (group, number of its columns) from left to right."""
     return [
         (name, len(list(columns)))
         for name, columns in itertools.groupby(group for group, _ in table.columns)
     ]
 
 
-def _markdown_text(text):
-    return text.replace("|", "\\|")
+def _cells(row: Row, missing: str, bold: str = "{}") -> list[str]:
+    """Returns a row's numbers as text; `bold` formats those that are bold."""
+    return [
+        missing if cell is None else (bold if cell.bold else "{}").format(cell.text)
+        for cell in row.cells
+    ]
 
 
-def _markdown_cell(cell: Cell | None) -> str:
-    if cell is None:
-        return _MISSING
-    return f"**{cell.text}**" if cell.bold else cell.text
-
-
-def _latex_row(label, cells):
-    # After a line's end LaTeX would take these for the line's options.
-    words = ["{}" * label.startswith(("[", "*")) + escaped(label)]
-    for cell in cells:
-        if cell is None:
-            words.append("--")
-        else:
-            words.append(rf"\textbf{{{cell.text}}}" if cell.bold else cell.text)
-    return " & ".join(words) + r" \\"
+def _latex_row(row: Row) -> str:
+    # LaTeX reads [ and * as options when they follow the end of a line.
+    label = "{}" * row.label.startswith(("[", "*")) + escaped(row.label)
+    return " & ".join([label, *_cells(row, "--", r"\textbf{{{}}}")]) + r" \\"

@@ -1,7 +1,7 @@
-"""The paper's own scores, as printed, to stand beside those of runs.
+"""The paper's own scores, as printed, for comparison with those of runs.
 
-A column of the paper is had only beside runs that were scored as the paper says: its context, its
-frame size, and its horizon where it states one. Of the rest it says nothing, and a note says so.
+They are shown only next to runs that were scored as the paper says: with its context, frame size
+and, where it states one, horizon. It does not state the rest of its protocol; a note says so.
 """
 
 import functools
@@ -11,14 +11,14 @@ import pathlib
 from ruamel.yaml import YAML
 
 from cwvae.comparison.agreement import scored_settings
-from cwvae.comparison.runs import PAPER, Run, eval_command
+from cwvae.comparison.runs import PAPER, Groups, eval_command
 from cwvae.errors import UserError
 
 _PATH = pathlib.Path(__file__).with_name("cwvae2021.yml")
 
 _MOVING_MNIST = "moving_mnist_2digit"
-# What makes `moving_digits` the paper's Moving MNIST, but for the clips themselves. The paper does
-# not say how overlapping digits add up.
+# Settings with which `moving_digits` is the paper's Moving MNIST, except for the clips themselves.
+# The paper does not say how overlapping digits add up.
 _AS_IN_THE_PAPER = {
     "data.digits": "mnist",
     "data.num_digits": 2,
@@ -32,38 +32,34 @@ NOTES = (
     " computed; the authors' released code computes what is called cwvae2021 here (--protocol"
     " cwvae2021). A value range of 2 instead of 1 makes PSNR 6.02 dB and SSIM about 0.1 larger:"
     " compare under both protocols before claiming a gap or a match.",
-    "Nor does it say how many videos and samples its scores are means of, nor the horizon on KTH"
-    " Action and GQN Mazes. FVD depends on both.",
+    "The paper does not say how many videos and samples its scores average over, nor the horizon on"
+    " KTH Action and GQN Mazes. FVD depends on both.",
 )
 MADE_HERE = (
-    "moving_digits stands for the paper's Moving MNIST: the same digits and motions, but not the"
-    " same clips."
+    "moving_digits stands for the paper's Moving MNIST: the same digits and motions, other clips."
 )
 
 
 @functools.cache
 def published() -> dict:
-    """Returns cwvae/published/cwvae2021.yml, which explains itself."""
+    """Returns the content of cwvae2021.yml, which has comments."""
     return YAML(typ="safe").load(_PATH.read_text())
 
 
 def label(data: str) -> str:
-    """Returns a data set's name as the paper prints it; other names as they are."""
+    """Returns a data set's name as the paper prints it, or the name itself."""
     return published()["datasets"].get(data, {}).get("label", data)
 
 
-def columns(groups: dict[str, list[Run]]) -> dict[str, str]:
-    """Finds which data set of the paper belongs to each data set of the runs.
-
-    Args:
-      groups: The runs of each data set.
+def columns(groups: Groups) -> dict[str, str]:
+    """Finds the paper's data set for each data set of the runs.
 
     Returns:
-      {data set of the runs: name in the published table}; all of the paper's where there are no
-      runs. Data sets that the paper has not are left out.
+      {data set of the runs: name in the published table}, without data sets that the paper lacks.
+      Without runs, all data sets of the paper.
 
     Raises:
-      UserError: None of the runs' data sets is in the paper, or a run was scored otherwise.
+      UserError: None of the runs' data sets is in the paper, or a run was scored differently.
     """
     known = published()["datasets"]
     if not groups:
@@ -79,8 +75,8 @@ def columns(groups: dict[str, list[Run]]) -> dict[str, str]:
                 found[data] = _MOVING_MNIST
     if not found:
         raise UserError(
-            f"--paper: no run is on a data set of the paper's Table 1 ({', '.join(known)}), but on"
-            f" {', '.join(groups)}." + "".join(f"\n  {line}" for line in reasons)
+            f"--paper: no run is on a data set of the paper's Table 1 ({', '.join(known)})."
+            f" They are on {', '.join(groups)}." + "".join(f"\n  {line}" for line in reasons)
         )
     for data, name in found.items():
         _check_as_the_paper(groups[data][0], name)
@@ -98,13 +94,13 @@ def _unlike_moving_mnist(run):
 
 
 def _check_as_the_paper(run, name):
-    """Raises a UserError where a run, and so all on its data set, was scored unlike the paper."""
+    """Raises a UserError if a run, and so all runs on its data set, was scored unlike the paper."""
     paper, results = published(), run.results
     size = paper["frame_size"]
     if not results["frames"].startswith(f"{size}x{size}x"):
         raise UserError(
-            f"--paper: the paper's frames are {size}x{size}, those of {run.folder}"
-            f" {results['frames']}: their scores do not compare. Leave --paper out."
+            f"--paper: the paper's frames are {size}x{size}, those of {run.folder} are"
+            f" {results['frames']}. Their scores cannot be compared; omit --paper."
         )
     wanted = {"context": paper["context"], "horizon": paper["datasets"][name]["horizon"]}
     unlike = {k: v for k, v in wanted.items() if v is not None and v != results[k]}
@@ -112,6 +108,6 @@ def _check_as_the_paper(run, name):
         said = " and ".join(f"evaluation.{k} {v}, not {results[k]}" for k, v in unlike.items())
         settings = [f"evaluation.{k}={v}" for k, v in unlike.items()]
         raise UserError(
-            f"--paper: on {label(name)} the paper has {said} as {run.folder}. Evaluate the runs on"
-            f" {run.data} so: {eval_command(run.folder, settings)}"
+            f"--paper: on {label(name)} the paper uses {said} as {run.folder}. Evaluate the runs on"
+            f" {run.data} accordingly: {eval_command(run.folder, settings)}"
         )

@@ -1,7 +1,7 @@
 """Printed numbers: which are the best, and how models rank.
 
-All of it is computed from the numbers as printed, as in the paper, so that a reader can check it:
-in decimals, since 5% of a binary fraction is not what it seems.
+All is computed from the numbers as printed, as in the paper, so that a reader can check it. Numbers
+are decimals: in binary, 5% of a number is inexact.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,21 +14,14 @@ WITHIN = Decimal("0.05")
 def competition_ranks(values: Sequence[Decimal], better: str) -> list[int]:
     """Returns ranks from 1; equal values share the better one, as in 1, 2, 2, 4.
 
-    Args:
-      values: Numbers as printed.
-      better: "higher" or "lower".
+    `better` is "higher" or "lower", here and below.
     """
     sign = 1 if better == "higher" else -1
     return [1 + sum(sign * other > sign * value for other in values) for value in values]
 
 
 def highlighted(values: Sequence[Decimal | None], better: str) -> list[bool]:
-    """Returns which values are the best, or within 5% of it; None is not.
-
-    Args:
-      values: Numbers as printed; None where one is missing.
-      better: "higher" or "lower".
-    """
+    """Returns for each value whether it is the best or within 5% of it; None is not."""
     known = [value for value in values if value is not None]
     if not known:
         return [False] * len(values)
@@ -39,13 +32,10 @@ def highlighted(values: Sequence[Decimal | None], better: str) -> list[bool]:
 def mean_ranks(
     columns: Iterable[tuple[Sequence[Decimal | None], str]],
 ) -> tuple[list[Fraction], int]:
-    """Averages ranks over the columns in which nobody is missing.
-
-    Args:
-      columns: Of each the printed numbers of all models, and which is better.
+    """Averages ranks over the columns (numbers of all models, better) without missing numbers.
 
     Returns:
-      The mean ranks, and over how many columns; no ranks where there is no such column.
+      The mean rank of each model, and the number of columns used. If it is 0, ranks are empty.
     """
     ranks = [competition_ranks(values, better) for values, better in columns if None not in values]
     return [Fraction(sum(r), len(ranks)) for r in zip(*ranks, strict=True)], len(ranks)

@@ -1,10 +1,13 @@
 """Pictures of a model's predictions: samples.gif and .png, levels.png, boundaries.png, animations.
 
-They are the one thing that keeps frames, no more than a person looks at: memory depends on neither
-the horizon nor the number of videos.
+Only the frames that are shown are kept, so memory depends on neither the horizon nor the number of
+videos.
 
-Where a model knows segments, a truth shows where the posterior begins them, a prediction where the
-posterior does in the context and the prior after it.
+For a model with segments, true clips show where the posterior begins segments. Predictions show the
+posterior's segments in the context and the prior's after it.
+
+`folder` is the folder to write into, `options` the section `evaluation` of a configuration, `data`
+held-out clips.
 """
 
 import dataclasses
@@ -18,16 +21,14 @@ from cwvae import visualize
 from cwvae.evaluation import rollouts
 from cwvae.video_model import Rollout, VideoModel
 
-# Clips, and predictions of each, that are shown.
-_CLIPS, _SAMPLES = 4, 3
-# Animations begin at most so many frames before the first prediction, and have so many in all.
+_CLIPS, _SAMPLES = 4, 3  # clips, and predictions of each
+# Frames of an animation: at most before the first prediction, and at most in all.
 _CONTEXT, _FRAMES = 50, 300
-# Pixels to which frames are enlarged, about: in samples.gif, in report.html.
+# Approximate width of frames in pixels: in samples.gif, in report.html.
 _SIZE, _CELL = 96, 64
 _COLUMNS = 12  # of a film strip
-# boundaries.png has lines of so many frames: at most one line of context, and three of prediction.
-_LINE = 16
-# Frames of a true clip that a model sees before and after those of which it says the boundaries.
+_LINE = 16  # Frames in a line of boundaries.png: one line of context, and three of predictions.
+# Frames of a true clip that a model sees before and after those whose boundaries are shown.
 _MARGIN = 16
 
 
@@ -35,12 +36,12 @@ class Samples(NamedTuple):
     """Predictions of some clips.
 
     Attributes:
-      clips: An animated AVIF per clip: a grid of two rows, truth and predictions above, nothing
-        and their absolute errors below.
+      clips: An animated AVIF per clip, a grid of two rows: the truth and predictions; an empty
+        cell and their absolute errors.
       count: Predictions per clip.
-      frames: Which of the clip's frames the animations show.
-      strip: What samples.png holds.
-      segments: Whether all these show where segments begin.
+      frames: The clip's frames that the animations show.
+      strip: Content of samples.png.
+      segments: Whether segment boundaries are shown.
     """
 
     clips: tuple[bytes, ...]
@@ -51,13 +52,13 @@ class Samples(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """Predictions with each level in turn left to its prior (Figure 7 of the paper).
+    """Predictions in which one level at a time samples from its prior (Figure 7 of the paper).
 
     Attributes:
       video: Animated AVIF: a grid with a row per entry of `rows`.
-      rows: What the rows show, top to bottom.
-      frames: Which of the clip's frames the animation shows.
-      strip: What levels.png holds.
+      rows: Descriptions of the rows, top to bottom.
+      frames: The clip's frames that the animation shows.
+      strip: Content of levels.png.
     """
 
     video: bytes
@@ -67,11 +68,11 @@ class Levels(NamedTuple):
 
 
 class Segments(NamedTuple):
-    """Where a model begins segments, in consecutive frames of a clip and of a prediction.
+    """Segment boundaries in consecutive frames of a clip and of a prediction.
 
     Attributes:
-      frames: Which of the clip's.
-      strip: What boundaries.png holds.
+      frames: The clip's frames that are shown.
+      strip: Content of boundaries.png.
     """
 
     frames: range
@@ -81,14 +82,8 @@ class Segments(NamedTuple):
 def write_samples(folder: pathlib.Path, options, model: VideoModel, data) -> Samples:
     """Writes samples.gif, truth above predictions, and samples.png, one clip to the last frame.
 
-    Args:
-      folder: Where to.
-      options: The section `evaluation` of a configuration.
-      model: The trained model.
-      data: Held-out clips, the first of which are shown.
-
     Returns:
-      The same predictions, as report.html shows them.
+      The same predictions, for report.html.
     """
     videos = range(min(_CLIPS, options.num_videos))
     context = _seen(model, rollouts.clips(data, videos, 0, options.context), options)
@@ -116,19 +111,14 @@ def write_samples(folder: pathlib.Path, options, model: VideoModel, data) -> Sam
 def write_levels(folder: pathlib.Path, options, model: VideoModel, data) -> Levels | None:
     """Writes levels.png: the first clip, a prediction, and predictions with a level unobserved.
 
-    A level left to its prior draws what it holds from what it saw in training: what then differs
-    from the truth is what that level stores (Section 3.6 of the paper).
-
-    Args:
-      folder: Where to.
-      options: The section `evaluation` of a configuration: the first prediction is made by its
-        `observe_levels`. In the others one level in turn, the slowest first, is left to its prior.
-      model: The trained model.
-      data: Held-out clips.
+    A level that samples from its prior shows content that it learned in training, not what it saw.
+    What then differs from the truth is what the level stores (Section 3.6 of the paper). The first
+    prediction uses `options.observe_levels`. In the others one level, the slowest first, samples
+    from its prior.
 
     Returns:
-      The same predictions, as report.html shows them. None, and no file, for a model that has not
-      several levels: there is nothing to tell apart.
+      The same predictions, for report.html. None, without a file, for a model without several
+      levels.
     """
     count = getattr(model, "levels", 1)
     if count < 2:
@@ -136,7 +126,7 @@ def write_levels(folder: pathlib.Path, options, model: VideoModel, data) -> Leve
     shown, times = _shown(options), strip_times(options.context, options.horizon)
     truth = data.clip(0, shown.start, len(shown))
     strips = [np.concatenate([data.clip(0, int(time), 1) for time in times])]
-    # The samples are the rows of one batch: each row has latents of its own.
+    # The samples are the rows of one batch, because each row has its own latents.
     context = Rollout(np.repeat(rollouts.clips(data, range(1), 0, options.context), _SAMPLES, 0))
     wanted = [np.array(shown), times]
 
@@ -163,17 +153,10 @@ def write_boundaries(folder: pathlib.Path, options, model: VideoModel, data) -> 
 
     Each line shows the truth above a prediction.
 
-    Args:
-      folder: Where to.
-      options: The section `evaluation` of a configuration.
-      model: The trained model.
-      data: Held-out clips.
-
     Returns:
-      The same picture, as report.html shows it. None, and no file, for a model that knows no
-      segments.
+      The same picture, for report.html. None, without a file, for a model without segments.
     """
-    # As many clips as samples.gif shows: the same prediction, and batch statistics need several.
+    # The batch of samples.gif, for the same prediction; batch statistics need several clips.
     videos = range(min(_CLIPS, options.num_videos))
     context = _seen(model, rollouts.clips(data, videos, 0, options.context), options)
     if context.boundaries is None:
@@ -193,14 +176,9 @@ def write_boundaries(folder: pathlib.Path, options, model: VideoModel, data) -> 
 
 
 def strip_times(context: int, horizon: int) -> np.ndarray:
-    """Which frames a film strip shows: the context's, then ever longer strides to the last.
+    """Returns the frames of a film strip: some of the context, then ever longer strides to the end.
 
-    Args:
-      context: Frames seen.
-      horizon: Frames predicted.
-
-    Returns:
-      Frames counted from 0 at the first one seen, rising, at most 12.
+    They are at most 12 increasing numbers; the first context frame is 0.
     """
     seen = np.linspace(0, context - 1, min(3, context))
     predicted = context - 1 + np.geomspace(1, horizon, min(_COLUMNS - 3, horizon))
@@ -208,21 +186,22 @@ def strip_times(context: int, horizon: int) -> np.ndarray:
 
 
 def _shown(options) -> range:
-    """The frames of a clip that animations show."""
+    """Returns the frames of a clip that animations show."""
     begin = max(0, options.context - _CONTEXT)
     return range(begin, min(options.context + options.horizon, begin + _FRAMES))
 
 
 def _seen(model: VideoModel, videos: np.ndarray, options) -> Rollout:
-    """Clips, and where the posterior begins segments in them; clip by clip, to take less memory."""
+    """Returns clips with the posterior's segment boundaries."""
+    # Clip by clip, to use less memory.
     boundaries = [model.boundaries(video[None], options.seed) for video in videos]
     return Rollout(videos, None if boundaries[0] is None else np.concatenate(boundaries))
 
 
 def _truth(model: VideoModel, data, videos: range, frames: range, options) -> Rollout:
-    """Some frames of true clips, of which the model sees more: they are not cut where it ends."""
+    """Returns frames of true clips with boundaries; the model sees a margin around the frames."""
     end = options.context + options.horizon
-    length = min(len(frames) + 2 * _MARGIN, end)  # as long wherever the frames are
+    length = min(len(frames) + 2 * _MARGIN, end)  # independent of the frames' position
     first = min(max(0, frames.start - _MARGIN), end - length)
     clips = rollouts.clips(data, videos, first, length)
     return _at(_seen(model, clips, options), first, np.array(frames))
@@ -236,9 +215,9 @@ def _predict(
     wanted: Sequence[np.ndarray],
     observe_levels: tuple[bool, ...] | None = None,
 ) -> list[Rollout]:
-    """Predicts a batch, and keeps those frames whose numbers in the clip are wanted, as uint8.
+    """Predicts a batch and returns, for each array of frame numbers in `wanted`, those frames.
 
-    Context is among them. Returns as many as `wanted` has arrays.
+    Frames are uint8; the context counts as part of the prediction.
     """
     kept = [[_at(context, 0, times)] for times in wanted]
     predicted = rollouts.predict(model, context.frames, options, sample, 0, observe_levels)
@@ -250,7 +229,7 @@ def _predict(
 
 
 def _at(rollout: Rollout, first: int, times: np.ndarray) -> Rollout:
-    """Copies those of some frames that are in a stretch, which begins with frame `first`."""
+    """Returns the frames of a rollout with numbers in `times`; the rollout starts at `first`."""
     places = times - first
     places = places[(places >= 0) & (places < rollout.frames.shape[1])]
     frames, boundaries = rollout
@@ -264,18 +243,18 @@ def _joined(parts: Sequence[Rollout]) -> Rollout:
 
 
 def _filmstrip(rows: Sequence[Rollout], times, labels, context, scale=None) -> np.ndarray:
-    """A film strip of each row's first clip."""
+    """Returns a film strip of each row's first clip."""
     flags = [None if row.boundaries is None else row.boundaries[0] for row in rows]
     clips = [row.frames[0] for row in rows]
     return visualize.filmstrip(clips, times.tolist(), labels, context, scale, boundaries=flags)
 
 
 def _with_errors(rows: Sequence[Rollout], clip: int, seen: int) -> bytes:
-    """An animation of one clip of a batch: the truth, which is the first row, and the others."""
+    """Returns an animation of one clip: the truth, which is the first row, predictions, errors."""
     truth, *predictions = [row.frames[clip] for row in rows]
     errors = [visualize.error_frames(truth, prediction) for prediction in predictions]
-    nothing = np.broadcast_to(np.array(visualize.GAP_COLOR, np.uint8), (*truth.shape[:3], 3))
-    cells = [[truth, *predictions], [nothing, *errors]]
+    empty = np.broadcast_to(np.array(visualize.GAP_COLOR, np.uint8), (*truth.shape[:3], 3))
+    cells = [[truth, *predictions], [empty, *errors]]
     if rows[0].boundaries is not None:
         cells = visualize.mark_segments(cells, [[row.boundaries[clip] for row in rows], None])
     return _animation(cells, seen)

@@ -9,6 +9,11 @@ COPY, MEAN, RANDOM = "copy last frame", "mean training frame", "random training 
 TRUTH = "true frames"
 
 
-def best_of(name: str, num_samples: int) -> str:
+def best_of(model: str, num_samples: int) -> str:
     """Returns the name of the best of a model's samples."""
-    return f"{name}, best of {num_samples}"
+    return f"{model}, best of {num_samples}"
+
+
+def is_best_of(name: str, model: str) -> bool:
+    """Returns whether a predictor is the best of a model's samples."""
+    return name.startswith(f"{model}, best of ")

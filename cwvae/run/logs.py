@@ -1,8 +1,8 @@
-"""What a run writes while it trains: TensorBoard events, and the same scalars as JSON lines.
+"""Training logs: TensorBoard events, and the same scalars as JSON lines.
 
-Both are written here, a whole record at a time. TensorFlow's own writer of events leaves a part of
-one behind on a full disk, and the rest of a large one it drops without an error; once there is room
-it goes on behind that part, where TensorBoard has stopped to read.
+Both are written one whole record at a time. On a full disk, TensorFlow's own event writer leaves a
+partial record, or drops the rest of a large one without an error. Once there is space it appends
+after the partial record, where TensorBoard has stopped reading.
 """
 
 import contextlib
@@ -20,24 +20,24 @@ import tqdm
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from cwvae import visualize
-from cwvae.run.checkpoints import sync
+from cwvae.run.files import sync
 
-# What frames a record in an event file: its length, and checksums of the length and the record.
+# Each record in an event file is framed by its length and checksums of the length and the record.
 _FRAME_BYTES = 8 + 4 + 4
 
 
 class RunLog:
     """Writes scalars and videos of a run.
 
-    `metrics.jsonl` holds one object a line: `step`, and scalars by name. TensorBoard reads the same
-    from `tensorboard/`, and animated GIFs among its images. What cannot be written, as on a full
-    disk, is lost, and stderr says so; training goes on.
+    `metrics.jsonl` has one object per line: `step`, and scalars by name. TensorBoard reads the same
+    from `tensorboard/`, with animated GIFs as images. Records that cannot be written, for example
+    on a full disk, are lost with a warning on stderr; training continues.
     """
 
     def __init__(self, logdir: str | pathlib.Path, step: int):
-        """Opens the logs of a run that goes on from `step`.
+        """Opens the logs of a run that starts or resumes at `step`.
 
-        Records of later steps, and torn ones, which a crash after that step left, are dropped.
+        Drops records of later steps and partial records, which a crash may have left.
         """
         logdir = pathlib.Path(logdir)
         self._folder = logdir / "tensorboard"
@@ -55,15 +55,15 @@ class RunLog:
 
     def video(self, step: int, name: str, frames: np.ndarray) -> None:
         """Writes an animated GIF of uint8 frames [T, H, W, 3]."""
-        # TensorBoard's image plugin takes [width, height, encoded images...] and serves GIFs as
-        # they are; tf.summary.image itself would encode still PNGs.
+        # TensorBoard's image plugin takes [width, height, encoded images...] and serves GIFs
+        # unchanged; tf.summary.image would encode still PNGs.
         size = [str(frames.shape[2]).encode(), str(frames.shape[1]).encode()]
         self._write_event(step, "images", {name: [*size, visualize.gif_bytes(frames)]})
 
     def sync(self) -> None:
-        """Waits until all is on the disk.
+        """Waits until all records are on the disk.
 
-        Before a checkpoint is saved, so that whatever crashes then, the log reaches up to it.
+        Called before a checkpoint is saved, so that the log always reaches the checkpoint.
         """
         self._lines.sync()
         self._events.sync()
@@ -83,58 +83,58 @@ class RunLog:
             first = tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2")
             record = _framed(first) + record
         if not self._events.append(record):
-            # A TensorBoard that is running may have read the part that was taken back.
+            # A running TensorBoard may have read the part that was removed again.
             self._events.path = None
 
 
 class _Appender:
-    """Appends whole records to a file; of one that it cannot write it leaves no part."""
+    """Appends records to a file, each whole or not at all."""
 
     def __init__(self, path: pathlib.Path | None = None):
         self.path = path
-        self._torn = None  # A file, and where in it a part of a record begins.
+        self._partial = None  # A file, and the position of a partial record in it.
         self._failing = False
 
     def append(self, record: bytes) -> bool:
-        """Writes a record, and returns whether it is there; tells the first failure in a row."""
+        """Writes a record and returns whether it succeeded; warns of the first failure in a row."""
         try:
-            self._mend()
+            self._repair()
             self.path.parent.mkdir(exist_ok=True)
             with open(self.path, "ab") as file:
-                self._torn = self.path, file.tell()
+                self._partial = self.path, file.tell()
                 file.write(record)
-            self._torn, self._failing = None, False
+            self._partial, self._failing = None, False
             return True
         except OSError as error:
-            with contextlib.suppress(OSError):  # Else before the next record.
-                self._mend()
-            self._tell(error)
+            with contextlib.suppress(OSError):  # The next `append` tries again.
+                self._repair()
+            self._warn(error)
             return False
 
     def sync(self) -> None:
-        """Waits until what was appended is on the disk."""
+        """Waits until all appended records are on the disk."""
         if self.path is not None and self.path.exists():
             try:
                 sync(self.path)
                 sync(self.path.parent)
             except OSError as error:
-                self._tell(error)
+                self._warn(error)
 
-    def _mend(self) -> None:
-        """Takes back what a write that failed has left."""
-        if self._torn is not None:
-            path, whole = self._torn
+    def _repair(self) -> None:
+        """Removes the partial record of a failed write."""
+        if self._partial is not None:
+            path, whole = self._partial
             if whole:
                 os.truncate(path, whole)
             else:
                 path.unlink()
-            self._torn = None
+            self._partial = None
 
-    def _tell(self, error: OSError) -> None:
+    def _warn(self, error: OSError) -> None:
         if not self._failing:
             message = (
-                f"warning: {self.path}: cannot be written ({error.strerror}). Training goes on;"
-                " what it logs until there is room again is lost."
+                f"warning: {self.path}: cannot be written ({error.strerror}). Training continues;"
+                " records are lost until this is fixed."
             )
             tqdm.tqdm.write(message, file=sys.stderr)
         self._failing = True
@@ -152,14 +152,14 @@ def _event_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _new_event_file(folder: pathlib.Path) -> pathlib.Path:
-    """Returns a name that sorts behind those there are: TensorBoard reads them in this order."""
+    """Returns a file name that sorts after the existing ones, the order TensorBoard reads in."""
     times = [int(path.name.split(".")[3]) for path in _event_files(folder)]
     now = max([int(time.time()), *(1 + made for made in times)])
     return folder / f"events.out.tfevents.{now:010d}.{socket.gethostname()}.{os.getpid()}.v2"
 
 
 def _drop_lines(path: pathlib.Path, step: int) -> None:
-    """Cuts a file of JSON lines off before the first that is later than a step, or torn."""
+    """Truncates a file of JSON lines before the first later than a step, or partial."""
     if not path.exists():
         return
     keep = 0
@@ -172,7 +172,7 @@ def _drop_lines(path: pathlib.Path, step: int) -> None:
 
 
 def _step(line: bytes) -> float:
-    """The step of a JSON line; a line that a crash cut short counts as after every step."""
+    """Returns the step of a JSON line; infinity for a damaged line."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -180,7 +180,7 @@ def _step(line: bytes) -> float:
 
 
 def _drop_events(path: pathlib.Path, step: int) -> None:
-    """Cuts an event file off before the first record that is later than a step, or torn."""
+    """Truncates an event file before the first record later than a step, or partial."""
     keep = 0
     with contextlib.suppress(tf.errors.DataLossError):
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():

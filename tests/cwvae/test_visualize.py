@@ -1,4 +1,4 @@
-"""Pictures: what is drawn where, and what survives in the files."""
+"""Tests of pictures: positions of what is drawn, and fidelity of the files."""
 
 import io
 import subprocess
@@ -18,7 +18,7 @@ def flat(value, num_frames=4, height=5, width=7, channels=1):
 
 
 def decode(data):
-    """Returns a GIF as its viewer shows it: frames, repeated to their duration, and its loops."""
+    """Returns the frames of a GIF, their durations and the number of loops."""
     frames, milliseconds = [], []
     gif = Image.open(io.BytesIO(data))
     for frame in ImageSequence.Iterator(gif):
@@ -76,7 +76,7 @@ def test_grid_puts_clips_at_their_places():
         ([[flat(0, channels=2)]], "1 or 3"),
     ],
 )
-def test_grid_reports_what_does_not_fit(rows, message):
+def test_grid_rejects_clips_that_do_not_fit(rows, message):
     with pytest.raises(ValueError, match=message):
         visualize.grid(rows)
 
@@ -92,7 +92,7 @@ def test_mark_context_changes_color_at_the_first_predicted_frame():
         assert (video[t, :, -2:] == color).all()
 
 
-def test_tracks_hold_the_latest_frames_in_the_colours_of_their_segments():
+def test_tracks_show_the_latest_frames_in_the_colours_of_their_segments():
     begins = np.array([[1, 0, 0, 1, 0, 1], [0, 0, 1, 1, 0, 0]], bool)
     colors = [[1, 1, 1, 0, 0, 1], [0, 0, 1, 0, 0, 0]]  # of SEGMENT_COLORS
     clips = [flat(9, 6, 40, 8), flat(7, 6, 40, 8, 3)]
@@ -101,7 +101,7 @@ def test_tracks_hold_the_latest_frames_in_the_colours_of_their_segments():
         assert clip.shape == (6, 40 + 1 + 4, 8, 3)
         assert (clip[:, 40] == visualize.GAP_COLOR).all()
         for t, track in enumerate(clip[:, 41:]):
-            for column in range(8):  # two to a frame, the last two of which are the one shown
+            for column in range(8):  # two columns per frame; the last two are the current frame
                 shown = t - 3 + column // 2
                 gone = shown < 0
                 expected = visualize.GAP_COLOR if gone else visualize.SEGMENT_COLORS[color[shown]]
@@ -113,7 +113,7 @@ def test_tracks_hold_the_latest_frames_in_the_colours_of_their_segments():
     assert visualize.grid(rows).shape == (6, 2 * 45 + 2, 2 * 8 + 2, 3)
 
 
-def test_without_segments_rows_stay_as_they_are():
+def test_rows_without_segments_are_unchanged():
     rows = [[flat(1), flat(2)], [flat(3), flat(4)]]
     assert visualize.mark_segments(rows, [None, None]) is rows
     with pytest.raises(ValueError, match=r"4 frames, but boundaries \(3,\)"):
@@ -122,7 +122,7 @@ def test_without_segments_rows_stay_as_they_are():
         visualize.mark_segments(rows, [np.ones((2, 4), bool)])
 
 
-def test_label_rows_writes_beside_each_row():
+def test_label_rows_writes_next_to_each_row():
     video = np.random.default_rng(1).integers(0, 256, (4, 60, 20, 1), dtype=np.uint8)
     labelled = visualize.label_rows(video, ["context + truth", "", "sample 1"])
     panel = labelled[:, :, :-20]
@@ -136,7 +136,7 @@ def test_label_rows_writes_beside_each_row():
 
 
 def test_filmstrip_shows_the_chosen_frames_and_divides_them():
-    # Colours that no text has, and the time in the red channel.
+    # Colours that text does not have, with the time in the red channel.
     truth, sample = np.zeros((2, 20, 8, 6, 3), np.uint8)
     truth[:] = [0, 255, 0]
     sample[:] = [0, 255, 255]
@@ -161,7 +161,7 @@ def test_filmstrip_shows_the_chosen_frames_and_divides_them():
     lefts = [left for _, left, _ in shown[0]]
     assert lefts == sorted(lefts)
 
-    # The times are written in the colour of their part, each above its column.
+    # Times have the colour of context or prediction, each above its column.
     header = strip[: shown[0][0][0]]
     for color, columns in ((BLUE, lefts[:2]), (VERMILION, lefts[2:])):
         written = np.nonzero((header == color).all(-1))[1]
@@ -186,7 +186,7 @@ def test_filmstrip_marks_the_frames_that_begin_a_segment():
     purple = (strip == visualize.BOUNDARY_COLOR).all(-1)
     expected = np.zeros_like(purple)
     for blue, row in enumerate(flags):
-        # What it marks, it does not hide.
+        # Marks hide no part of a frame.
         frames = (strip == (0, 255, blue)).all(-1)
         assert frames.sum() == 4 * 16 * 60
         top, bottom = np.flatnonzero(frames.any(1))[[0, -1]]
@@ -195,12 +195,12 @@ def test_filmstrip_marks_the_frames_that_begin_a_segment():
             expected[top - 4 : bottom + 1, left - 4 : left] = True
             expected[top - 4 : top, left : left + 60] = True
     assert (purple == expected).all()
-    # A row may have none.
+    # A row may have no segments.
     half = visualize.filmstrip(clips, times, labels, 5, scale=2, boundaries=[None, flags[1]])
     assert (half == visualize.BOUNDARY_COLOR).all(-1).sum() == 2 * (4 * 20 + 4 * 60)
 
 
-def test_a_filmstrip_without_segments_stays_as_it_is():
+def test_a_filmstrip_without_segments_is_unchanged():
     clips, labels = [flat(0), flat(9)], ["a", "b"]
     plain = visualize.filmstrip(clips, range(4), labels, 2)
     none = visualize.filmstrip(clips, range(4), labels, 2, boundaries=[None, None])
@@ -210,7 +210,7 @@ def test_a_filmstrip_without_segments_stays_as_it_is():
             visualize.filmstrip(clips, range(4), labels, 2, boundaries=flags)
 
 
-def test_stacked_pictures_stand_on_paper():
+def test_stacked_pictures_are_on_white_paper():
     upper, lower = np.full((2, 5, 3), 7, np.uint8), np.full((1, 3, 3), 9, np.uint8)
     picture = visualize.stacked([upper, lower])
     assert (picture[:2] == 7).all()
@@ -227,19 +227,19 @@ def test_stacked_pictures_stand_on_paper():
         ([flat(0)], [0, 4], ["a"], "2 times, but clips of"),
     ],
 )
-def test_filmstrip_reports_what_does_not_fit(clips, times, labels, message):
+def test_filmstrip_rejects_clips_that_do_not_fit(clips, times, labels, message):
     with pytest.raises(ValueError, match=message):
         visualize.filmstrip(clips, times, labels, context=2)
 
 
-def test_gif_keeps_all_gray_levels_beside_colored_borders():
+def test_gif_keeps_all_gray_levels_inside_colored_borders():
     rng = np.random.default_rng(2)
     levels = np.stack([rng.permutation(256).reshape(16, 16, 1) for _ in range(5)]).astype(np.uint8)
     video = visualize.mark_context(levels, context=2)
     frames, milliseconds, loops = decode(visualize.gif_bytes(video, fps=20))
     assert np.abs(np.array(frames) - video).max() <= 1
     assert milliseconds == [50] * 5
-    assert loops == 0  # for ever
+    assert loops == 0  # forever
 
 
 def test_gif_keeps_colors_roughly():
@@ -260,7 +260,7 @@ def test_gif_shows_repeated_frames_for_as_long_as_they_last():
     assert milliseconds == [250]
 
 
-def test_gif_reports_nothing_to_show():
+def test_gif_rejects_empty_clips_and_wrong_rates():
     with pytest.raises(ValueError, match="at least one frame"):
         visualize.gif_bytes(flat(0, num_frames=0))
     with pytest.raises(ValueError, match="fps"):
@@ -292,11 +292,32 @@ def test_save_curves_draws_each_series_and_cuts_nothing_off(tmp_path, metrics):
     assert (pixels[:, [0, -1]] == 255).all()
 
 
-def test_save_curves_reports_what_it_cannot_draw(tmp_path):
+def test_save_curves_rejects_wrong_input(tmp_path):
     with pytest.raises(ValueError, match="at least one series"):
         visualize.save_curves(tmp_path / "curves.png", {})
     with pytest.raises(ValueError, match=r"SSIM, CW-VAE: expected values \[T\], got \(2, 3\)"):
         visualize.save_curves(tmp_path / "curves.png", {"SSIM": {"CW-VAE": np.zeros((2, 3))}})
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+def test_equal_figures_have_equal_bytes(kind):
+    panels = [visualize.Panel({"a": ([1], [2]), "b": ([1, 3, 4], [2, 3, 1])}, "x", "y", "title")]
+    first, second = (visualize.figure_bytes(visualize.draw_curves(panels), kind) for _ in range(2))
+    assert first == second
+    if kind == "svg":
+        assert b">title</text>" in first
+
+
+def test_only_curves_with_gaps_have_markers():
+    curves = {"point": ([5], [1]), "gaps": ([1, 3, 4], [2, 3, 1]), "whole": ([1, 2, 3], [1, 2, 3])}
+    curves["long"] = (range(0, 100, 2), range(50))
+    (axes,) = visualize.draw_curves([visualize.Panel(curves, "x")]).axes
+    assert [line.get_marker() for line in axes.lines] == ["o", "o", "None", "None"]
+
+
+def test_missing_values_are_not_drawn():
+    frames, values = visualize.by_frame([1.0, None, 3.0, float("nan"), 5])
+    assert frames.tolist() == values.tolist() == [1, 3, 5]
 
 
 def test_drawing_needs_neither_tensorflow_nor_pyplot(tmp_path):

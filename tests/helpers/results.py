@@ -1,10 +1,11 @@
-"""Results of evaluations as eval.py writes them, made up."""
+"""Synthetic results of evaluations, in the form that eval.py writes."""
 
 import json
 
 import numpy as np
 
 from cwvae import config
+from cwvae.evaluation.results import COPY, FORMAT, MEAN, RANDOM, TRUTH, best_of
 
 PER_FRAME = {
     "psnr": ("PSNR", "dB", "higher", "standard: clipped to [0, 1], range 1, channels pooled"),
@@ -15,7 +16,7 @@ PER_FRAME = {
     "readout_digits": ("digits right", "%", "higher", "readout 1a2b, trained on true frames"),
     "readout_positions": ("position error", "pixels", "lower", "readout 1a2b"),
 }
-# At the first frame predicted, and in the long run.
+# Scores of a model at the first predicted frame, and in the long run.
 CURVES = {
     "psnr": (22, 12),
     "ssim": (0.9, 0.5),
@@ -25,28 +26,28 @@ CURVES = {
     "readout_digits": (98, 20),
     "readout_positions": (0.5, 15),
 }
-# Where between these the baselines are, at all frames: 0 is the long run.
-BASELINES = {"copy last frame": 0.2, "mean training frame": 0.1, "random training frame": 0.0}
+# Constant scores of the baselines on a scale from the long run, 0, to the first frame, 1.
+BASELINES = {COPY: 0.2, MEAN: 0.1, RANDOM: 0.0}
 
 
 def make(
     quality=0.5, seed=0, horizon=30, samples=1, metrics=tuple(CURVES)[:5], fvd=True, **changes
 ) -> dict:
-    """Returns what a metrics.json holds.
+    """Returns the content of a metrics.json.
 
     Args:
-      quality: From 0 to 1: how long the model's predictions last.
-      seed: Of the noise on its curves.
-      horizon: Frames predicted.
+      quality: How long the model's predictions stay good, from 0 to 1.
+      seed: Seed of the noise on the model's curves.
+      horizon: Number of predicted frames.
       samples: Predictions per clip.
       metrics: Measures per frame that are computed.
-      fvd: Whether FVD is.
-      changes: Other values; `settings__data__speed=[3, 4]` reaches into what is nested.
+      fvd: Whether FVD is computed.
+      changes: Other values; `settings__data__speed=[3, 4]` changes a nested value.
     """
     rng = np.random.default_rng(seed)
     models = {"cwvae": quality}
     if samples > 1:
-        models[f"cwvae, best of {samples}"] = quality + 0.1
+        models[best_of("cwvae", samples)] = quality + 0.1
     scores = {
         name: {metric: _model(metric, value, horizon, rng) for metric in metrics}
         for name, value in models.items()
@@ -55,12 +56,12 @@ def make(
         scores[name] = {metric: _constant(metric, level, horizon) for metric in metrics}
     readouts = [metric for metric in metrics if metric.startswith("readout")]
     if readouts:
-        scores["true frames"] = {metric: _constant(metric, 1.0, horizon) for metric in readouts}
+        scores[TRUTH] = {metric: _constant(metric, 1.0, horizon) for metric in readouts}
     settings = config.load(None, [f"evaluation.horizon={horizon}"])
     keys = ("label", "unit", "better", "protocol")
     missing = {"lpips", "fvd"} - set(metrics) - ({"fvd"} if fvd else set())
     results = {
-        "format": 3,
+        "format": FORMAT,
         "step": 12,
         "model": "cwvae",
         "weights": 1234567,
@@ -75,7 +76,7 @@ def make(
         "settings": config.as_plain(settings),
         "versions": {"python": "3.11.9"},
         "metrics": {m: dict(zip(keys, PER_FRAME[m], strict=True)) for m in metrics},
-        "not_computed": {metric: "there are no weights. Get them." for metric in sorted(missing)},
+        "not_computed": {metric: "weights not found. Get them." for metric in sorted(missing)},
         "scores": scores,
         "fvd": _fvd(quality, horizon) if fvd else None,
         "elbo": {
@@ -96,14 +97,14 @@ def make(
 
 
 def write(folder, **changes):
-    """Writes DIR/eval/metrics.json; changes as for `make`. Returns the folder."""
+    """Writes DIR/eval/metrics.json, with changes as for `make`, and returns the folder."""
     (folder / "eval").mkdir(parents=True, exist_ok=True)
     (folder / "eval" / "metrics.json").write_text(json.dumps(make(**changes)))
     return folder
 
 
 def _model(metric, quality, horizon, rng):
-    """A noisy curve from the metric's first to its last level."""
+    """Returns a noisy curve from the metric's first to its last level."""
     frames = np.arange(horizon)
     share = np.exp(-frames / (1 + 0.3 * quality * horizon))
     return _score(metric, share * (1 + 0.02 * rng.standard_normal(horizon)))
@@ -143,6 +144,6 @@ def _fvd(quality, horizon):
         "module": "1a2b3c4d",
         "protocol": f"I3D logits; 100 videos of {horizon} frames",
         "warnings": ["FVD of 100 videos, fewer than 400, is too high."],
-        "scores": {"cwvae": score(2 - quality), "copy last frame": score(2.5)},
+        "scores": {"cwvae": score(2 - quality), COPY: score(2.5)},
         "floor": {"value": 210.3, "source": "two halves of the test videos"},
     }

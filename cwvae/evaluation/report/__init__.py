@@ -1,7 +1,7 @@
-"""report.html: what an evaluation found, in one file that opens without a network.
+"""report.html: the results of an evaluation in one file that opens without a network.
 
-Pictures are data: URIs and curves inline SVG; there is no script, and a content security policy
-lets nothing be loaded. The layout is in `page.html` beside this file.
+Pictures are data: URIs and curves inline SVG. There is no script, and a content security policy
+blocks all loading. The layout is in `page.html`.
 """
 
 import base64
@@ -27,21 +27,12 @@ def write(
     levels: "Levels | None" = None,
     segments: "Segments | None" = None,
 ) -> pathlib.Path:
-    """Writes report.html.
+    """Writes report.html to the folder `eval` of a run and returns its path.
 
-    Args:
-      folder: `eval` in a run's folder; the run's name heads the report.
-      results: What metrics.json holds.
-      samples: From `cwvae.evaluation.pictures.write_samples`.
-      levels: From `cwvae.evaluation.pictures.write_levels`.
-      segments: From `cwvae.evaluation.pictures.write_boundaries`.
-
-    Returns:
-      The file.
+    The other arguments are those of `html`.
     """
     path = folder / "report.html"
-    page = html(results, samples, levels, segments, run=folder.resolve().parent.name)
-    files.write(path, page)
+    files.write(path, html(results, samples, levels, segments, folder.resolve().parent.name))
     return path
 
 
@@ -55,21 +46,25 @@ def html(
     """Returns the report as a page.
 
     Args:
-      results: What metrics.json holds.
+      results: Content of metrics.json.
       samples: From `cwvae.evaluation.pictures.write_samples`.
       levels: From `cwvae.evaluation.pictures.write_levels`.
       segments: From `cwvae.evaluation.pictures.write_boundaries`.
       run: The run's name.
     """
     name = f"{results['model']} on {results['data']}"
+    terms = {about["label"]: about["protocol"] for about in results["metrics"].values()}
+    fvd = results["fvd"]
+    if fvd:
+        terms["FVD"] = f"{fvd['protocol']}. I3D module: {fvd['module']}"
     sections = [
         ("scores", "Scores", scores.section(results)),
         ("curves", "Curves", charts.section(results)),
-        ("videos", "Videos", _videos(samples)),
-        ("levels", "What each level holds", _levels(levels)),
-        ("segments", "Where segments begin", _segments(segments)),
+        ("videos", "Videos", samples and _videos(samples)),
+        ("levels", "Content of each level", levels and _levels(levels)),
+        ("segments", "Segment boundaries", segments and _segments(segments)),
         ("kl", "KL and ELBO", _kl(results["elbo"])),
-        ("definitions", "How it was measured", _definitions(results)),
+        ("definitions", "How scores are measured", text.terms(terms, ' class="terms"')),
         ("configuration", "Configuration", _configuration(results)),
     ]
     sections = [section for section in sections if section[2]]
@@ -90,74 +85,69 @@ def html(
         prediction_color=f"rgb{visualize.PREDICTION_COLOR}",
         segment_color=f"rgb{visualize.SEGMENT_COLORS[0]}",
         next_segment_color=f"rgb{visualize.SEGMENT_COLORS[1]}",
+        curve_colors=charts.colors("light"),
+        dark_curve_colors=charts.colors("dark"),
     )
 
 
-def _videos(samples: "Samples | None") -> str:
-    if samples is None:
-        return ""
-    frames = f"frames {samples.frames.start} to {samples.frames.stop - 1}"
+def _videos(samples: "Samples") -> str:
+    frames = _span(samples.frames)
     heads = ["truth", *(f"sample {i + 1}" for i in range(samples.count))]
     width = f"{97 / len(heads):.2f}%"
     clips = "".join(
         f'<figure class="clip"><figcaption>Clip {number} <span>{frames}</span></figcaption>'
         f'<div class="heads" aria-hidden="true">{"".join(f"<span>{h}</span>" for h in heads)}</div>'
         f'<div class="frame"><img src="{_uri(clip)}" alt="Clip {number}, {frames}, playing: the'
-        f" truth and {samples.count} predictions of it side by side, and below each prediction its"
-        f' absolute error."><span class="empty" style="width:{width}" aria-hidden="true">absolute'
+        f" truth and {samples.count} predictions side by side, with the absolute error below each"
+        f' prediction."><span class="empty" style="width:{width}" aria-hidden="true">absolute'
         " error</span></div></figure>"
         for number, clip in enumerate(samples.clips, 1)
     )
     tracks = (
-        f"\n<p>Below each cell its latest frames pass by, {_color('segment')} purple and"
-        f" {_color('next-segment')} yellow by turns: a new colour is a new segment.</p>"
+        "\n<p>The track below each cell shows its latest frames. Its colour alternates between"
+        f" {_color('segment')} purple and {_color('next-segment')} yellow: a new colour is a new"
+        " segment.</p>"
     )
     return (
-        f"<p>{_key()} The bar below fills as the clip plays. Errors are black where the prediction"
-        f' is right.</p>{tracks if samples.segments else ""}\n<div class="clips">{clips}</div>\n'
+        f"<p>{_color('context')} Blue border: context, which the model sees."
+        f" {_color('prediction')} Orange border: predictions, for which it sees no more frames. The"
+        " bar at the bottom fills as the clip plays. Errors are black where the prediction is"
+        f' right.</p>{tracks if samples.segments else ""}\n<div class="clips">{clips}</div>\n'
         "<h3>One clip to the last frame</h3>\n"
-        + _strip(samples.strip, "Film strip of the first clip: the truth, and predictions of it.")
+        + _strip(samples.strip, "Film strip of the first clip: the truth and its predictions.")
     )
 
 
-def _levels(levels: "Levels | None") -> str:
-    if levels is None:
-        return ""
+def _levels(levels: "Levels") -> str:
     rows = "".join(f"<li>{text.escape(row)}</li>" for row in levels.rows)
     return (
-        "<p>Below the truth and a prediction of it, one level in turn is left to its prior while"
-        " the others see the context (Figure 7 of the paper). What still follows the truth is held"
-        " by the levels that see; what differs from it, and from sample to sample, is held by the"
-        " level that does not.</p>\n"
-        + _strip(levels.strip, "Film strip: truth, prediction, and each level left to its prior.")
+        "<p>Below the truth and a prediction, each level in turn samples from its prior, while the"
+        " other levels see the context (Figure 7 of the paper). What still matches the truth is"
+        " stored in the levels that see the context. What differs from the truth, and between"
+        " samples, is stored in the level that does not.</p>\n"
+        + _strip(levels.strip, "Film strip: truth, prediction, and each level from its prior.")
         + f'\n<figure class="clip rows"><ol aria-hidden="true">{rows}</ol>'
         f'<img src="{_uri(levels.video)}" alt="The same clip playing. Rows: '
         f'{text.escape("; ".join(levels.rows))}."></figure>'
     )
 
 
-def _segments(segments: "Segments | None") -> str:
-    if segments is None:
-        return ""
-    frames = f"frames {segments.frames.start} to {segments.frames.stop - 1}"
+def _segments(segments: "Segments") -> str:
+    frames = _span(segments.frames)
     return (
-        f"<p>The first clip, {frames}: the truth above a prediction of it. A purple corner"
-        f" {_color('segment')} marks a frame that begins a segment: in the truth, and in the"
-        " context, where the posterior says so, which sees the frames; in what is predicted, where"
-        " the prior does.</p>\n"
+        f"<p>The first clip, {frames}: the truth above a prediction. A purple corner"
+        f" {_color('segment')} marks a frame that begins a segment. In the truth and in the context"
+        " the posterior decides, which sees the frames; in predictions the prior does.</p>\n"
         + _strip(segments.strip, f"Film strip of {frames}: truth and prediction, segments marked.")
     )
 
 
+def _span(frames: range) -> str:
+    return f"frames {frames.start} to {frames.stop - 1}"
+
+
 def _strip(png: bytes, alt: str) -> str:
     return f'<div class="strip"><img src="{_uri(png)}" alt="{alt}"></div>'
-
-
-def _key() -> str:
-    return (
-        f"{_color('context')} Framed in blue: context, which the model sees."
-        f" {_color('prediction')} In orange: what it predicts without seeing any more."
-    )
 
 
 def _color(name: str) -> str:
@@ -183,21 +173,12 @@ def _kl(elbo: dict) -> str:
         f" frames</th></tr></thead><tbody>{rows}</tbody>"
     )
     return (
-        "<p>KL(posterior, prior) in nats, the mean over clips: what latents take from the frames"
-        " (Table 2 of the paper; level0 is the fastest).</p>\n"
+        "<p>KL(posterior, prior) in nats, averaged over clips: how much information the latents"
+        " take from the frames (Table 2 of the paper; level0 is the fastest).</p>\n"
         f'<div class="scroll"><table>{table}</table></div>\n'
         f"<p>ELBO: {text.significant(bound)} nats over {frames} frames, with"
         f" -ln p(x | s) = {text.significant(nll)} nats per frame.</p>"
     )
-
-
-def _definitions(results: dict) -> str:
-    terms = {about["label"]: about["protocol"] for about in results["metrics"].values()}
-    fvd = results["fvd"]
-    if fvd:
-        terms["FVD"] = f"{fvd['protocol']}. I3D module: {fvd['module']}"
-    items = "".join(f"<dt>{text.escape(k)}</dt><dd>{text.escape(v)}</dd>" for k, v in terms.items())
-    return f'<dl class="terms">{items}</dl>'
 
 
 def _configuration(results: dict) -> str:

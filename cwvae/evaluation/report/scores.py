@@ -1,13 +1,11 @@
-"""The report's scores: facts of the protocol, the table, what its marks mean, what is missing."""
-
-from collections.abc import Callable
+"""The report's section of scores: protocol, table, notes on the table, and missing measures."""
 
 from cwvae.evaluation.report import text
-from cwvae.evaluation.results import TRUTH
+from cwvae.evaluation.results import TRUTH, is_best_of
 
 
 def section(results: dict) -> str:
-    """Returns the section's markup for what metrics.json holds."""
+    """Returns the section's markup for the content of metrics.json."""
     levels = results.get("observe_levels")
     facts = {
         "Held-out clips": f"{results['num_videos']:,}",
@@ -29,7 +27,7 @@ def section(results: dict) -> str:
 
 
 def _table(results: dict) -> str:
-    """The scores: a row per predictor, and per metric a column for the first frames and for all."""
+    """Returns a table with a row per predictor. Each metric has the first frames, then all."""
     scores, metrics, fvd = results["scores"], results["metrics"], results["fvd"]
     soon = next(summary["soon"] for row in scores.values() for summary in row.values())
     head = "".join(
@@ -38,19 +36,17 @@ def _table(results: dict) -> str:
     )
     columns = f'<th class="first">first {soon}</th><th>all {results["horizon"]}</th>'
     columns *= len(metrics)
-    cells = [_metric_cells(results, metric) for metric in metrics]
     names = list(scores)
     if fvd:
         head += '<th class="first">FVD ↓</th>'
         columns += f'<th class="first">{fvd["frames"]} frames</th>'
-        cells.append(_fvd_cells(results))
         names += [name for name in fvd["scores"] if name not in scores]
+    cells = [_metric_cells(results, metric, names) for metric in metrics]
+    cells += [_fvd_cells(results, names)] if fvd else []
     rows = "".join(
         f'<tr class="{"own" if name == results["model"] else "other"}">'
-        f'<th scope="row">{text.escape(name)}</th>'
-        + "".join(cell(name) for cell in cells)
-        + "</tr>"
-        for name in names
+        f'<th scope="row">{text.escape(name)}</th>{"".join(of_row)}</tr>'
+        for name, *of_row in zip(names, *cells, strict=True)
     )
     return (
         '<div class="scroll"><table class="scores"><thead>'
@@ -59,92 +55,84 @@ def _table(results: dict) -> str:
     )
 
 
-def _metric_cells(results: dict, metric: str) -> Callable[[str], str]:
-    """Returns a function from a predictor's name to its two cells of a metric."""
+def _metric_cells(results: dict, metric: str, names: list[str]) -> list[str]:
+    """Returns the two cells of a metric for each predictor."""
     about = results["metrics"][metric]
-    summaries = {name: row[metric] for name, row in results["scores"].items() if metric in row}
+    summaries = [results["scores"].get(name, {}).get(metric, {}) for name in names]
 
     def printed(key):
-        return {name: text.decimal(s.get(key), about.get("unit")) for name, s in summaries.items()}
+        return [text.decimal(summary.get(key), about.get("unit")) for summary in summaries]
 
-    soon, mean, error = printed("mean_soon"), printed("mean"), printed("standard_error")
-    best_soon = _best(results, soon, about["better"])
-    best_mean = _best(results, mean, about["better"])
+    soon = _best_in_bold(results, names, printed("mean_soon"), about["better"])
+    mean = _best_in_bold(results, names, printed("mean"), about["better"])
+    return [
+        f'<td class="first">{first}</td><td>{every}'
+        + ("" if error == text.DASH else f'<span class="error">± {error}</span>')
+        + "</td>"
+        for first, every, error in zip(soon, mean, printed("standard_error"), strict=True)
+    ]
 
-    def cells(name):
-        spread = error.get(name, text.DASH)
-        spread = "" if spread == text.DASH else f'<span class="error">± {spread}</span>'
-        return (
-            f'<td class="first">{text.bold(soon.get(name, text.DASH), name in best_soon)}</td>'
-            f"<td>{text.bold(mean.get(name, text.DASH), name in best_mean)}{spread}</td>"
-        )
 
+def _fvd_cells(results: dict, names: list[str]) -> list[str]:
+    """Returns the FVD cell of each predictor."""
+    scores = [results["fvd"]["scores"].get(name, {}) for name in names]
+    printed = [text.decimal(score.get("value"), "FVD") for score in scores]
+    cells = []
+    for score, value in zip(scores, _best_in_bold(results, names, printed, "lower"), strict=True):
+        interval = ""
+        if score.get("interval"):
+            low, high = (text.decimal(end, "FVD") for end in score["interval"])
+            interval = f'<span class="error">[{low}, {high}]</span>'
+        cells.append(f'<td class="first">{value}{interval}</td>')
     return cells
 
 
-def _fvd_cells(results: dict) -> Callable[[str], str]:
-    scores = results["fvd"]["scores"]
-    values = {name: text.decimal(score.get("value"), "FVD") for name, score in scores.items()}
-    best = _best(results, values, "lower")
-
-    def cell(name):
-        interval = scores.get(name, {}).get("interval")
-        if interval:
-            low, high = (text.decimal(end, "FVD") for end in interval)
-            interval = f'<span class="error">[{low}, {high}]</span>'
-        value = text.bold(values.get(name, text.DASH), name in best)
-        return f'<td class="first">{value}{interval or ""}</td>'
-
-    return cell
-
-
-def _best(results: dict, printed: dict[str, str], better: str) -> set[str]:
-    """The predictors whose printed number is the best, of those that do not know the truth."""
-    values = {
-        name: float(number.replace(",", ""))
-        for name, number in printed.items()
-        if number != text.DASH and not _knows_truth(results, name)
-    }
-    if len(values) < 2:
-        return set()
-    best = max(values.values()) if better == "higher" else min(values.values())
-    return {name for name, value in values.items() if value == best}
-
-
-def _knows_truth(results: dict, name: str) -> bool:
-    return name == TRUTH or name.startswith(f"{results['model']}, best of ")
+def _best_in_bold(results: dict, names: list[str], printed: list[str], better: str) -> list[str]:
+    """Marks the best printed number of the predictors that do not use the truth."""
+    values = [
+        None
+        if number == text.DASH or name == TRUTH or is_best_of(name, results["model"])
+        else float(number.replace(",", ""))
+        for name, number in zip(names, printed, strict=True)
+    ]
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return printed
+    best = max(known) if better == "higher" else min(known)
+    return [
+        f"<b>{number}</b>" if value == best else number
+        for number, value in zip(printed, values, strict=True)
+    ]
 
 
 def _notes(results: dict) -> str:
-    """What the table's marks mean, as far as it has them."""
-    names = results["scores"]
+    """Returns notes that explain the table."""
+    names, fvd = results["scores"], results["fvd"]
     notes = [
-        "Means over the first predicted frames, and over all of them.",
-        "↑ higher is better, ↓ lower is better; bold: the best of the predictors that do not use"
-        " the truth.",
+        "Each score is a mean over the first predicted frames, then over all of them.",
+        "↑ higher is better, ↓ lower is better; bold: the best predictor that does not use the"
+        " truth.",
     ]
     if any(s.get("standard_error") is not None for row in names.values() for s in row.values()):
         notes.append("±: standard error of the mean over clips.")
-    if any(", best of " in name for name in names):
+    if any(is_best_of(name, results["model"]) for name in names):
         notes.append(
-            "Best of several: for each clip and metric the sample with the best mean over its"
-            " frames. It is chosen by the truth: compare it with nothing but its like."
+            "Best of several: for each clip and metric, the sample with the best mean over its"
+            " frames. The choice uses the truth, so compare these scores only with each other."
         )
     if TRUTH in names:
-        notes.append("True frames: what a readout scores on the truth itself, its ceiling.")
-    fvd = results["fvd"]
+        notes.append(
+            "True frames: the scores of a readout on the truth, an upper limit for predictions."
+        )
     if fvd:
-        notes.append(f"FVD of {fvd['num_videos']:,} videos, and its 95% bootstrap interval.")
+        notes.append(f"FVD: {fvd['num_videos']:,} videos, with its 95% bootstrap interval.")
         floor = fvd["floor"]
         value = text.decimal(floor["value"], "FVD")
-        notes.append(f"FVD's floor, true videos against true ones: {value} ({floor['source']}).")
+        notes.append(f"Floor of FVD, between true videos: {value} ({floor['source']}).")
     return f'<ul class="notes">{"".join(f"<li>{text.escape(note)}</li>" for note in notes)}</ul>'
 
 
 def _not_computed(results: dict) -> str:
     labels = {"lpips": "LPIPS", "fvd": "FVD"}
-    items = "".join(
-        f"<dt>{text.escape(labels.get(metric, metric))}</dt><dd>{text.escape(why)}</dd>"
-        for metric, why in results["not_computed"].items()
-    )
-    return items and text.callout(f"<h3>Not computed</h3><dl>{items}</dl>")
+    reasons = {labels.get(key, key): why for key, why in results["not_computed"].items()}
+    return text.callout(f"<h3>Not computed</h3>{text.terms(reasons)}") if reasons else ""

@@ -3,36 +3,38 @@
 import html
 import math
 import re
+from collections.abc import Mapping
 
-DASH = "\N{EN DASH}"  # for a number that is missing
+DASH = "\N{EN DASH}"  # for a missing number
 _ARROWS = {"higher": "↑", "lower": "↓"}
-_DECIMALS = {"dB": 2, "%": 1, "pixels": 2}  # of a unit's numbers; else 3
+_DECIMALS = {"dB": 2, "%": 1, "pixels": 2}  # decimals of a unit's numbers; others have 3
 
 
 def escape(value: object) -> str:
-    """Escapes text; what stands between backquotes is shown as code."""
+    """Escapes text; text in backquotes becomes code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(str(value)))
 
 
 def label(about: dict) -> str:
-    """A metric's name, its unit, and an arrow to where it is better."""
+    """Returns a metric's name, unit, and an arrow in the direction of better values."""
     unit = f"<span>[{escape(about['unit'])}]</span> " if about.get("unit") else ""
     arrow = _ARROWS[about["better"]]
     return f'{escape(about["label"])} <span class="together">{unit}{arrow}</span>'
 
 
-def bold(number: str, best: bool) -> str:
-    """A number as it is printed, bold if it is the best."""
-    return f"<b>{number}</b>" if best else number
-
-
 def callout(content: str) -> str:
-    """What should not be overlooked."""
+    """Returns markup in a box that stands out."""
     return f'<div class="callout">{content}</div>'
 
 
+def terms(texts: Mapping[str, str], attributes: str = "") -> str:
+    """Returns a list of terms and texts."""
+    items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in texts.items())
+    return f"<dl{attributes}>{items}</dl>"
+
+
 def decimal(value: float | None, unit: str | None) -> str:
-    """A number with the digits of its unit; a dash for one that is missing."""
+    """Returns a number with its unit's decimals, or a dash if it is missing."""
     if value is None or not math.isfinite(value):
         return DASH
     if unit == "FVD":
@@ -41,5 +43,5 @@ def decimal(value: float | None, unit: str | None) -> str:
 
 
 def significant(value: float) -> str:
-    """A number of any size, with four digits that count."""
+    """Returns a number with four significant digits."""
     return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"

@@ -1,7 +1,6 @@
-"""Comparisons that train first: their files, what is started when, and what is kept of it.
+"""Tests of comparisons that train first: their files, the scripts they start, and their records.
 
-Where nothing is said of the scripts themselves, `Scripts` stands for train.py and eval.py: it
-leaves behind what they would, in no time.
+Most tests replace train.py and eval.py by `Scripts`, which writes the same files without training.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ from cwvae.comparison import campaign, costs
 from cwvae.errors import UserError
 from cwvae.run import folder as run_folder
 
-# Two runs, as a file describes them.
+# The file of a comparison of two runs.
 TWO = """
 shared:
   training: {steps: 6, seq_len: 20, batch_size: 4}
@@ -57,7 +56,7 @@ def refusal(path):
 # The file.
 
 
-def test_a_run_is_the_defaults_then_what_is_shared_then_its_own(write):
+def test_a_run_has_the_defaults_then_shared_then_own_settings(write):
     configs = configuration.load_comparison(write())
     assert list(configs) == ["CW-VAE", "VTA"]
     first, second = configs.values()
@@ -68,7 +67,7 @@ def test_a_run_is_the_defaults_then_what_is_shared_then_its_own(write):
     assert second.training.learning_rate == 0.0005  # VTA's own default
 
 
-def test_a_file_may_share_nothing_and_a_run_may_change_nothing(write):
+def test_shared_and_own_settings_are_optional(write):
     configs = configuration.load_comparison(
         write('runs:\n  "1":\n  2 b:\n    model: {levels: 4}\n')
     )
@@ -99,7 +98,7 @@ def test_a_file_may_share_nothing_and_a_run_may_change_nothing(write):
         ("runs: {a: {training: {seq_len: 101}}}\n", ["training.seq_len = 101"]),
     ],
 )
-def test_a_file_that_is_wrong(write, text, words):
+def test_a_wrong_file(write, text, words):
     path = write(text)
     message = refusal(path)
     assert str(path) in message or "training.seq_len" in message
@@ -107,11 +106,11 @@ def test_a_file_that_is_wrong(write, text, words):
         assert word in message
 
 
-def test_a_file_that_is_missing(tmp_path):
+def test_a_missing_file(tmp_path):
     assert "no such configuration file" in refusal(tmp_path / "none.yml")
 
 
-# What is checked before anything starts.
+# Checks before anything starts.
 
 
 def not_planned(path, out, protocol="standard"):
@@ -120,7 +119,7 @@ def not_planned(path, out, protocol="standard"):
     return str(caught.value)
 
 
-def test_runs_that_are_scored_unlike_are_refused_before_they_are_trained(write, tmp_path):
+def test_runs_with_different_scoring_are_refused_before_training(write, tmp_path):
     text = TWO.replace("name: vta}", "name: vta, channels: 3}\n    evaluation: {horizon: 20}")
     message = not_planned(write(text), tmp_path / "out")
     assert "CW-VAE and VTA are both on moving_digits, but differ in what is scored" in message
@@ -130,7 +129,7 @@ def test_runs_that_are_scored_unlike_are_refused_before_they_are_trained(write, 
     assert not (tmp_path / "out").exists()
 
 
-def test_runs_on_other_data_may_be_scored_otherwise(write, tmp_path):
+def test_runs_on_different_data_may_be_scored_differently(write, tmp_path):
     text = TWO.replace("name: vta}", "name: vta}\n    data: {name: gqn_mazes}")
     text = text.replace("steps: 4}", "steps: 4}\n    evaluation: {horizon: 20}")
     assert len(campaign.plan(write(text), tmp_path / "out", "standard")) == 2
@@ -143,14 +142,14 @@ def test_a_protocol_that_is_not_evaluated_is_refused(write, tmp_path):
     assert len(campaign.plan(path, tmp_path / "out", "cwvae2021")) == 2
 
 
-def test_folders_of_data_are_of_where_the_command_was_given(write, tmp_path, monkeypatch):
+def test_data_folders_are_relative_to_the_working_directory(write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write(TWO.replace("shared:", "shared:\n  data: {data_dir: here}"))
     for member in campaign.plan(path, "out", "standard"):
         assert member.config.data.data_dir == str(tmp_path / "here")
 
 
-def test_a_folder_with_a_run_of_another_configuration(write, tmp_path):
+def test_a_folder_that_holds_a_run_of_another_configuration(write, tmp_path):
     (member, _) = campaign.plan(write(), tmp_path / "out", "standard")
     configuration.save_run(member.config, member.folder)
     (member.folder / "checkpoints").mkdir()
@@ -160,16 +159,16 @@ def test_a_folder_with_a_run_of_another_configuration(write, tmp_path):
     assert "model.levels: 2 -> 1" in message
 
 
-# What is started.
+# Scripts that are started.
 
 
 class Scripts:
-    """Stands for train.py and eval.py.
+    """Replaces train.py and eval.py.
 
     Attributes:
-      calls: (script, label), as started.
-      commands: What to do instead, in the shell, once; by (script, label).
-      seconds: What a script takes.
+      calls: (script, label) in the order of their start.
+      commands: {(script, label): shell command to run instead, once}.
+      seconds: Duration of a script.
     """
 
     def __init__(self, now):
@@ -207,7 +206,7 @@ def evaluate(config, folder, **changes):
 
 @pytest.fixture
 def scripts(monkeypatch):
-    """The scripts that are started, and a clock that only they advance."""
+    """Returns the scripts, with a clock that only they advance."""
     now = [1000.0]
     monkeypatch.setattr(campaign, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
     return Scripts(now)
@@ -215,7 +214,7 @@ def scripts(monkeypatch):
 
 @pytest.fixture
 def go(write, tmp_path, scripts):
-    """Runs a comparison; returns what ended it and what was started."""
+    """Runs a comparison; returns the signal that ended it and the scripts that were started."""
 
     def go(text=TWO):
         members = campaign.plan(write(text), tmp_path / "out", "standard")
@@ -245,33 +244,31 @@ def test_each_run_is_trained_and_evaluated_once(go, tmp_path, capfd):
     ]
 
 
-def test_another_evaluation_is_made_and_nothing_is_trained(go):
+def test_changed_evaluation_settings_evaluate_again_without_training(go):
     go()
     other = TWO.replace("horizon: 30", "horizon: 25")
     assert go(other) == (None, [("eval.py", "CW-VAE"), ("eval.py", "VTA")])
     assert go(other) == (None, [])
 
 
-def test_more_steps_are_trained_from_where_it_ended(go, tmp_path, capfd):
+def test_more_steps_resume_the_training(go, tmp_path, capfd):
     go()
     capfd.readouterr()
     assert go(TWO.replace("steps: 4", "steps: 9")) == (None, ALL[2:])
     assert "[2/2] VTA: training, steps 4 to 9 of 4 clips" in capfd.readouterr().out
-    # What does not change the weights, and is no reason to evaluate again.
+    # A setting that does not change the weights does not require another evaluation.
     assert go(TWO.replace("steps: 4", "steps: 9, save_every: 2")) == (None, [])
 
 
 @pytest.mark.parametrize("content", ["", '{"format": 1}', None])
-def test_an_evaluation_that_is_damaged_or_gone_is_made_again(go, tmp_path, content):
+def test_a_damaged_or_missing_evaluation_is_repeated(go, tmp_path, content):
     go()
     path = tmp_path / "out" / "CW-VAE" / "eval" / "metrics.json"
     path.unlink() if content is None else path.write_text(content)
     assert go() == (None, ALL[1:2])
 
 
-def test_an_evaluation_of_a_training_that_is_gone_is_not_taken_for_the_new_one(
-    go, scripts, tmp_path
-):
+def test_an_evaluation_of_a_deleted_training_is_not_reused(go, scripts, tmp_path):
     go()
     shutil.rmtree(tmp_path / "out" / "VTA" / "checkpoints")
     train_and_die = f"mkdir {tmp_path}/out/VTA/checkpoints;"
@@ -283,12 +280,12 @@ def test_an_evaluation_of_a_training_that_is_gone_is_not_taken_for_the_new_one(
     assert go() == (None, ALL[3:])
 
 
-def test_an_evaluation_of_an_older_checkpoint_is_told(go, scripts, tmp_path):
-    # A damaged one is set aside, and the one before it is evaluated.
+def test_an_evaluation_of_an_older_checkpoint_is_reported(go, scripts, tmp_path):
+    # A damaged checkpoint is set aside, and the one before it is evaluated.
     folder = tmp_path / "out" / "CW-VAE"
     newest, older = checkpoint(folder, 6), checkpoint(folder, 3)
     scripts.commands["eval.py", "CW-VAE"] = f"mv {newest} {older}"
-    with pytest.raises(UserError, match="what is evaluated is not step 6 of this configuration"):
+    with pytest.raises(UserError, match="the evaluation is not of step 6 of this configuration"):
         go()
     scripts.take()
     assert go() == (None, ALL)
@@ -301,7 +298,7 @@ def test_an_evaluation_of_an_older_checkpoint_is_told(go, scripts, tmp_path):
     ("command", "code", "words"),
     [
         ("echo 'error: no disk' >&2; exit 2", 2, "train.py ended with exit code 2"),
-        ("kill -KILL $$", 137, "train.py was ended by SIGKILL, as happens where memory runs out"),
+        ("kill -KILL $$", 137, "train.py was ended by SIGKILL, which happens when memory runs out"),
         ("kill -TERM $$", 143, "train.py was ended by SIGTERM."),
     ],
 )
@@ -313,7 +310,7 @@ def test_a_script_that_fails_ends_the_comparison(
         go()
     assert caught.value.exit_code == code
     assert str(caught.value).startswith(f"{tmp_path / 'out' / 'VTA'}: {words}")
-    assert str(caught.value).endswith("the same command goes on from here.")
+    assert str(caught.value).endswith("Fix the cause, then run the same command to resume.")
     assert capfd.readouterr().err == "error: no disk\n" * ("error" in command)
     assert scripts.take() == ALL[:3]
     assert go() == (None, ALL[2:])
@@ -335,8 +332,8 @@ def test_a_signal_ends_the_script_and_then_the_comparison(go, scripts, tmp_path,
     assert go() == (None, ALL[ALL.index((name, "CW-VAE")) :])
 
 
-def test_a_script_is_not_left_behind(go, scripts, tmp_path, monkeypatch):
-    # What ends a comparison otherwise: here the file of times, damaged while the script runs.
+def test_no_script_keeps_running_after_an_error(go, scripts, tmp_path, monkeypatch):
+    # The file of times is damaged while the script runs, which ends the comparison.
     folder = tmp_path / "out" / "CW-VAE"
     ended = f"trap 'touch {tmp_path}/ended; exit 143' TERM"
     damage = f"{ended}; echo x > {folder}/seconds.json; while :; do sleep .01; done"
@@ -356,7 +353,7 @@ def test_one_comparison_at_a_time(go, tmp_path):
     assert "--logdir" not in str(caught.value)
 
 
-def test_a_training_of_the_users_own_is_not_disturbed(go, tmp_path):
+def test_a_training_in_the_same_folder_is_not_disturbed(go, tmp_path):
     folder = tmp_path / "out" / "CW-VAE"
     with run_folder.locked(folder), pytest.raises(UserError, match="is at work in this folder"):
         go()
@@ -389,7 +386,7 @@ def test_times_are_the_sum_over_sessions(go, scripts, tmp_path):
     assert costs.read_seconds(folder) == {"training": 130.3, "evaluation": 7}
 
 
-def test_a_training_that_began_anew_counts_anew(go, scripts, tmp_path):
+def test_a_restarted_training_counts_from_zero(go, scripts, tmp_path):
     go()
     shutil.rmtree(tmp_path / "out" / "VTA" / "checkpoints")
     scripts.seconds = 5
@@ -397,11 +394,11 @@ def test_a_training_that_began_anew_counts_anew(go, scripts, tmp_path):
     assert costs.read_seconds(tmp_path / "out" / "VTA") == {"training": 5, "evaluation": 5}
 
 
-def test_times_that_are_damaged_are_told_before_anything_starts(go, scripts, tmp_path):
+def test_damaged_times_are_reported_before_anything_starts(go, scripts, tmp_path):
     folder = tmp_path / "out" / "CW-VAE"
     folder.mkdir(parents=True)
     (folder / "seconds.json").write_text('{"training": ')
-    with pytest.raises(UserError, match=r"seconds\.json: damaged; delete it"):
+    with pytest.raises(UserError, match=r"seconds\.json: damaged\. Delete it"):
         go()
     assert scripts.take() == []
 
@@ -442,7 +439,7 @@ def test_durations_in_words(seconds, words):
     [
         (["--train", "a.yml"], "required: --out"),
         (["logs/a", "--train", "a.yml", "--out", "b"], "--train FILE, but not both"),
-        (["--out", "b"], "--train FILE for runs that are to be trained"),
+        (["--out", "b"], "--train FILE to train runs first"),
         (["--train", "--out", "b"], "--train: expected one argument"),
     ],
 )
@@ -464,7 +461,7 @@ def test_a_wrong_configuration_starts_nothing(no_tensorflow, write, tmp_path):
 
 
 def tiny(labels, **changes):
-    """Returns the file of a comparison of tiny runs; changes as in `scripts.sets`."""
+    """Returns the file of a comparison of tiny runs, with changes as in `scripts.sets`."""
     values = TINY | {"evaluation.num_samples": 1, "data.num_digits": 1}
     values |= {name.replace("__", "."): value for name, value in changes.items()}
     shared = {}
@@ -482,7 +479,7 @@ def test_from_nothing_to_a_table(write, tmp_path):
     result = succeed(*command, "--protocol", "cwvae2021")
     for words in ("[1/1] CW-VAE: trained in ", "[1/1] CW-VAE: evaluated in "):
         assert words in result.stdout
-    assert "To evaluate" not in result.stdout  # what the scripts themselves advise
+    assert "To evaluate" not in result.stdout  # advice that the scripts print
     assert "2/2" in result.stderr  # a progress bar
     with open(out / "table.csv", newline="") as file:
         assert next(csv.DictReader(file))["model"] == "CW-VAE"
@@ -504,7 +501,7 @@ def test_from_nothing_to_a_table(write, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_comparison_goes_on(write, tmp_path, number, code):
+def test_a_stopped_comparison_resumes(write, tmp_path, number, code):
     out, labels = tmp_path / "out", ["CW-VAE", "NoTmpAbs"]
     many = write(tiny(labels, training__steps=1000000), "many.yml")
     process = Training(out, ["compare.py", "--train", many, "--out", out], None)
@@ -513,7 +510,7 @@ def test_a_stopped_comparison_goes_on(write, tmp_path, number, code):
     process.send(number)
     assert process.wait() == code
     assert "Traceback" not in process.err()
-    assert process.out().endswith("Stopped. The same command goes on from here.\n")
+    assert process.out().endswith("Stopped. Run the same command to resume.\n")
     (saved,) = (out / "CW-VAE" / "checkpoints").iterdir()
     step = int(saved.stem[-9:])
     few = write(tiny(labels, training__steps=step + 2), "few.yml")

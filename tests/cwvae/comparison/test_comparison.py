@@ -1,4 +1,4 @@
-"""Comparisons of runs: tables, ranks, figures, and what is refused."""
+"""Tests of comparisons of runs: tables, ranks, figures, and errors."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ def rows_of(folder, name="table.csv"):
 
 @pytest.fixture
 def runs(tmp_path):
-    """Writes a run of a name; changes as for `results.make`."""
+    """Writes a run with a name, and changes as for `results.make`."""
 
     def write(name, **changes):
         return results.write(tmp_path / name, **changes)
@@ -43,7 +43,7 @@ def runs(tmp_path):
 
 @pytest.fixture(autouse=True)
 def drawn(monkeypatch, request):
-    """Figures are kept here and not written, which takes seconds, but where a test wants them."""
+    """Collects figures instead of writing them, which is slow, unless `written_figures` is used."""
     figures_drawn = {}
 
     def keep(name, figure):
@@ -57,7 +57,7 @@ def drawn(monkeypatch, request):
 
 @pytest.fixture
 def written_figures():
-    """Has figures written."""
+    """Turns on the writing of figures."""
 
 
 def compare(out, *arguments, **options):
@@ -67,14 +67,14 @@ def compare(out, *arguments, **options):
 
 
 def fail(tmp_path, *arguments, **options):
-    """Returns why a comparison is refused; nothing is written."""
+    """Returns the error of a comparison, which must write nothing."""
     with pytest.raises(UserError) as caught:
         compare(tmp_path / "out", *arguments, **options)
     assert not (tmp_path / "out").exists()
     return str(caught.value)
 
 
-# Ranks and what is bold.
+# Ranks and bold numbers.
 
 
 def decimals(text):
@@ -105,17 +105,17 @@ def test_equal_values_share_the_better_rank(values, better, want):
         ("- -", "higher", "FF"),
     ],
 )
-def test_bold_is_the_best_and_what_is_within_5_percent(values, better, want):
+def test_bold_are_the_best_and_those_within_5_percent(values, better, want):
     assert "".join("FT"[b] for b in ranks.highlighted(decimals(values), better)) == want
 
 
-def test_columns_in_which_anybody_is_missing_count_for_nobody():
+def test_columns_with_missing_scores_do_not_count():
     columns = [(decimals("1 2"), "higher"), (decimals("1 -"), "higher"), (decimals("1 2"), "lower")]
     assert ranks.mean_ranks(columns) == ([Fraction(3, 2), Fraction(3, 2)], 2)
     assert ranks.mean_ranks(columns[1:2]) == ([], 0)
 
 
-def test_numbers_are_rounded_before_they_are_compared():
+def test_numbers_are_rounded_before_comparison():
     assert ranks.printed(0.654999, 2) == ranks.printed(0.645001, 2) == Decimal("0.65")
     assert str(ranks.printed(-0.001, 2)) == "0.00"
     assert str(ranks.printed(2611.7, 0)) == "2612"
@@ -124,7 +124,7 @@ def test_numbers_are_rounded_before_they_are_compared():
 
 # The paper's own numbers.
 
-# Column by column of Table 1, from its caption: the best, and those within 5% of it.
+# For each column of Table 1, by the rule in its caption: the best, and those within 5% of it.
 BOLD = {
     "CW-VAE": "TTTT TTFF FTFF TTTT",
     "VTA": "FFFF FFFT TTTF FFFF",
@@ -136,7 +136,7 @@ BOLD = {
 
 @pytest.fixture(scope="module")
 def paper(tmp_path_factory):
-    """The command line alone, without runs, and where TensorFlow would end it."""
+    """Runs the command line without runs."""
     out = tmp_path_factory.mktemp("paper") / "out"
     result = run("compare.py", "--paper", "--out", out)
     assert result.returncode == 0, result.stderr
@@ -152,11 +152,11 @@ def test_the_papers_table_gives_the_papers_ranks(paper):
         "SVG": "3.31",
         "NoTmpAbs": "2.62",
     }
-    # The file holds no ranks that could have been copied.
+    # The ranks are computed: the file does not contain them.
     assert "2.25" not in (ROOT / "cwvae" / "comparison" / "cwvae2021.yml").read_text()
 
 
-def test_the_papers_rows_stand_as_printed(paper):
+def test_the_papers_rows_are_as_printed(paper):
     rows = rows_of(paper[0])
     line = "0.65 23.23 0.31 2612 0.85 26.52 0.25 2316 0.44 13.71 0.43 1276 0.68 13.11 0.26 593 2.25"
     assert " ".join(rows["CW-VAE (paper)"].values()) == line
@@ -213,11 +213,11 @@ def test_a_row_is_a_label_and_a_column_a_data_set(tmp_path, runs):
         *("",) * 3,
     ]
     assert "over 4 of 8 columns" in text
-    assert "for want of a score of RSSM: SSIM, PSNR, LPIPS, FVD on KTH Action." in text
+    assert "because RSSM has no score: SSIM, PSNR, LPIPS, FVD on KTH Action." in text
     assert "KTH Action (kth_actions): 36 context frames, 40 predicted, 100 videos" in text
 
 
-def test_missing_scores_are_dashes_and_told(tmp_path, runs, drawn):
+def test_missing_scores_are_dashes_with_notes(tmp_path, runs, drawn):
     a = runs("a", metrics=("psnr", "ssim"), fvd=False, protocols=["standard"])
     text = compare(tmp_path / "out", a, runs("b", fvd=False))
     rows = rows_of(tmp_path / "out")
@@ -226,13 +226,13 @@ def test_missing_scores_are_dashes_and_told(tmp_path, runs, drawn):
     tex = (tmp_path / "out" / "table.tex").read_text()
     assert re.search(r"^a & .* & -- & -- & \d", tex, re.MULTILINE)
     assert "over 2 of 4 columns" in text
-    assert "FVD not computed for a on moving_digits, b on moving_digits: there are no" in text
-    assert "LPIPS not computed for a on moving_digits: there are no weights. Get them." in text
+    assert "FVD not computed for a on moving_digits, b on moving_digits: weights" in text
+    assert "LPIPS not computed for a on moving_digits: weights not found. Get them." in text
     assert "Further measures" not in text
     assert list(drawn) == ["psnr", "ssim", "lpips", "ranks"]
 
 
-def test_the_text_says_how_fvd_came_about(tmp_path, runs):
+def test_notes_say_how_fvd_was_computed(tmp_path, runs):
     text = compare(tmp_path / "out", runs("a"), runs("b"))
     for words in (
         "FVD on moving_digits: I3D logits; 100 videos of 30 frames; I3D module 1a2b3c4d; between"
@@ -251,12 +251,12 @@ def test_baselines_and_best_samples_have_no_rank_and_are_not_bold(tmp_path, runs
     for name in ("a, best of 5", "copy last frame"):
         assert "**" not in "".join(by_name[name])
         assert by_name[name][-1].strip(" |") == ""
-    # The baseline is better than the models, and they are bold all the same.
+    # The models are bold although the baseline is better.
     assert float(by_name["copy last frame"][2]) > float(by_name["a"][2].strip("*"))
     assert "**" in by_name["a"][2]
 
 
-def test_the_other_protocol_and_readouts_are_a_table_of_their_own(tmp_path, runs):
+def test_the_other_protocol_and_readouts_have_their_own_table(tmp_path, runs):
     a, b = (runs(name, metrics=tuple(results.CURVES)) for name in "ab")
     compare(tmp_path / "one", a, b)
     rows = rows_of(tmp_path / "one", "measures.csv")
@@ -282,10 +282,10 @@ def test_kl_by_level_states_its_window(tmp_path, runs):
     assert "c on moving_digits has no levels: boundary 12.35 over 32 frames." in text
     assert list(rows["a"].values()) == ["300.00", "17.00", "100"]
     assert list(rows["b"].values()) == ["12.35", "", "32"]
-    assert "windows of different lengths (Frames) do not compare" in text
+    assert "windows of different lengths (Frames) cannot be compared" in text
 
 
-def test_latex_prints_names_as_they_are():
+def test_latex_escapes_names():
     table = Table("t", "A 5% #1", [("g_1", "x ↑")], [Row("[a]_b&{c}", [Cell("1", True)])], [], [])
     text = formats.latex(table)
     assert r"\caption{A 5\% \#1}" in text
@@ -297,7 +297,7 @@ def test_latex_prints_names_as_they_are():
     )
 
 
-def test_latex_is_whole(tmp_path, runs):
+def test_latex_is_balanced(tmp_path, runs):
     compare(tmp_path / "out", runs("a_1", samples=2), runs("b", samples=2))
     text = (tmp_path / "out" / "table.tex").read_text()
     body = re.sub(r"^%.*", "", text, flags=re.MULTILINE).replace(r"\{", "").replace(r"\}", "")
@@ -345,7 +345,7 @@ def test_every_curve_is_in_its_panel(tmp_path, runs, drawn):
     options = {"metrics": ("psnr", "psnr_cwvae2021"), "quality": 0.7}
     a, b = runs("a", **options), runs("b", data="gqn_mazes", fvd=False, **options)
     compare(tmp_path / "out", a, b, protocol="cwvae2021")
-    assert list(drawn) == ["psnr", "fvd_prefixes", "fvd_windows"]  # nobody has a rank
+    assert list(drawn) == ["psnr", "fvd_prefixes", "fvd_windows"]  # without ranks
     panels = drawn["psnr"].axes
     assert [panel.get_title() for panel in panels] == ["GQN Mazes", "moving_digits"]
     assert panels[0].get_ylabel() == "PSNR (cwvae2021) [dB] ↑"
@@ -368,7 +368,7 @@ def test_a_model_has_one_colour_and_baselines_are_gray(tmp_path, runs, drawn):
     compare(tmp_path / "out", *names, f"run 6={runs('other', data='gqn_mazes', fvd=False)}")
     assert list(rows_of(tmp_path / "out"))[:7] == [f"run {i}" for i in range(7)]
     first, *_, last = drawn["psnr"].axes[1].lines[:7]
-    assert first.get_color() == last.get_color()  # There are six, told apart by the line's style.
+    assert first.get_color() == last.get_color()  # After six colours the line style changes.
     assert first.get_linestyle() != last.get_linestyle()
     colors = {line.get_color() for line in drawn["psnr"].axes[1].lines[7:]}
     assert all(color[1:3] == color[3:5] == color[5:7] for color in colors)
@@ -376,7 +376,7 @@ def test_a_model_has_one_colour_and_baselines_are_gray(tmp_path, runs, drawn):
     assert (own.get_color(), own.get_linestyle()) == (last.get_color(), last.get_linestyle())
 
 
-def test_one_window_alone_is_a_point(tmp_path, runs, drawn):
+def test_a_single_window_is_a_point(tmp_path, runs, drawn):
     compare(tmp_path / "out", runs("a", horizon=16))
     assert drawn["fvd_windows"].axes[0].lines[0].get_marker() == "o"
 
@@ -391,10 +391,10 @@ def test_ranks_are_bars_from_1(tmp_path, drawn):
     assert panel.get_xlim()[0] == 1
 
 
-# What is refused.
+# Errors.
 
 
-def test_what_is_scored_must_agree_and_the_command_makes_it_so(tmp_path, runs):
+def test_scored_settings_must_agree_and_the_message_has_the_command(tmp_path, runs):
     a = runs("a", horizon=30, settings__data__speed=[2.0, 6.0])
     b = runs("b", horizon=50, context=20, settings__data__speed=[3.0, 4.0])
     message = fail(tmp_path, a, b)
@@ -432,12 +432,12 @@ def test_runs_that_were_not_scored_alike_are_refused(tmp_path, runs, changes, wo
     assert words in message
     assert str(a) in message
     assert str(b) in message
-    # On another data set all of this may differ.
+    # Runs on different data sets may differ.
     runs("b", data="gqn_mazes", **changes)
     compare(tmp_path / "fine", a, b)
 
 
-def test_what_changes_no_frame_may_differ(tmp_path, runs):
+def test_settings_that_do_not_change_test_frames_may_differ(tmp_path, runs):
     changes = {
         "settings__data__data_dir": "/elsewhere",
         "settings__data__windows": "chunks",
@@ -453,7 +453,7 @@ def test_what_changes_no_frame_may_differ(tmp_path, runs):
     compare(tmp_path / "out", a, runs("b", settings__data__digits_dir="/mnist"))
 
 
-def test_baselines_that_differ_betray_other_videos(tmp_path, runs):
+def test_different_baselines_reveal_different_videos(tmp_path, runs):
     a = runs("a")
     copied, averaged = (
         "scores__copy last frame__ssim__mean",
@@ -464,14 +464,14 @@ def test_baselines_that_differ_betray_other_videos(tmp_path, runs):
     assert "the videos differ" in message
     assert "SSIM of 'mean training frame'" in fail(tmp_path, a, runs("b", **{averaged: 0.5}))
     compare(tmp_path / "rounded", a, runs("b", **{copied: 0.5801}))
-    # Training windows of another length have another mean frame, which is no reason to refuse.
+    # Training windows of another length have another mean frame, which is allowed.
     longer = runs("b", **{averaged: 0.5}, settings__training__seq_len=50)
     text = compare(tmp_path / "fine", a, longer)
     assert "SSIM of 'mean training frame' is 0.54 in" in text
     assert rows_of(tmp_path / "fine")["mean training frame"]["moving_digits SSIM"] == "0.54"
 
 
-def test_a_protocol_that_was_not_evaluated(tmp_path, runs):
+def test_a_protocol_without_evaluation(tmp_path, runs):
     a = runs("a", metrics=("psnr", "ssim"), protocols=["standard"])
     message = fail(tmp_path, a, protocol="cwvae2021")
     assert f"{a}: not evaluated with --protocol cwvae2021, but with standard" in message
@@ -483,7 +483,7 @@ def test_names(tmp_path, runs):
     b = runs("two/run")
     message = fail(tmp_path, a, b)
     assert "are both called 'run', on moving_digits" in message
-    assert message.endswith(f"name one of them: NAME={b}")
+    assert message.endswith(f"Name one of them: NAME={b}")
     compare(tmp_path / "named", a, f"other={b}")
     assert list(rows_of(tmp_path / "named"))[:2] == ["run", "other"]
     compare(tmp_path / "equals", runs("lr=0.1"))
@@ -512,7 +512,7 @@ def test_a_run_that_was_not_evaluated(tmp_path):
         ('{"format": 3, "step": NaN}', "damaged (NaN among the scores)"),
         ('{"step": 3}', "(format 1, not 3)"),
         ('{"format": 4}', "(format 4, not 3)"),
-        ('{"format": 3}', "damaged (there is no 'model')"),
+        ('{"format": 3}', "damaged ('model' is missing)"),
     ],
 )
 def test_a_damaged_or_older_file(tmp_path, runs, content, words):
@@ -521,7 +521,7 @@ def test_a_damaged_or_older_file(tmp_path, runs, content, words):
     message = fail(tmp_path, tmp_path / "a")
     assert message.startswith(str(file))
     assert words in message
-    assert message.endswith(f"evaluate again: python eval.py --logdir {tmp_path / 'a'}")
+    assert message.endswith(f"Evaluate again: python eval.py --logdir {tmp_path / 'a'}")
 
 
 @pytest.mark.parametrize(
@@ -538,21 +538,21 @@ def test_a_damaged_or_older_file(tmp_path, runs, content, words):
         {"scores__cwvae": 3},
     ],
 )
-def test_a_file_that_is_not_as_eval_writes_it(tmp_path, runs, changes):
+def test_a_file_with_wrong_content(tmp_path, runs, changes):
     assert "metrics.json: damaged (" in fail(tmp_path, runs("a", **changes))
 
 
 def test_an_out_that_cannot_be_written(tmp_path, runs):
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UserError, match=r"--out .*cannot write there \(.*give another folder"):
+        with pytest.raises(UserError, match=r"--out .*cannot write there \(.*Give another folder"):
             compare(out, runs("a"))
 
 
-# Beside the paper.
+# With the paper's scores.
 
 
-def test_the_papers_rows_beside_a_run(tmp_path, runs):
+def test_the_papers_rows_next_to_a_run(tmp_path, runs):
     options = {"data": "moving_mnist_2digit", "horizon": 964}
     text = compare(tmp_path / "out", runs("mine", **options), with_paper=True)
     rows = rows_of(tmp_path / "out")
@@ -570,11 +570,11 @@ def test_the_paper_has_its_own_context_horizon_and_frames(tmp_path, runs):
     assert "--set evaluation.context=36 --set evaluation.horizon=464" in message
     small = runs("a", data="kth_actions", frames="32x32x1, values in [0, 1]")
     assert "the paper's frames are 64x64" in fail(tmp_path, small, with_paper=True)
-    # The paper does not state how far it predicts here.
+    # The paper does not state its horizon here.
     compare(tmp_path / "out", runs("a", data="kth_actions", horizon=17), with_paper=True)
 
 
-def test_moving_digits_are_moving_mnist_where_they_are_made_alike(tmp_path, runs):
+def test_moving_digits_with_the_papers_settings_are_moving_mnist(tmp_path, runs):
     message = fail(tmp_path, runs("a", horizon=964), with_paper=True)
     assert "no run is on a data set of the paper's Table 1" in message
     assert 'data.digits is "sklearn"' in message
@@ -609,14 +609,14 @@ def test_weights_of_runs_after_the_first_are_compared_too(tmp_path, runs):
         assert "protocol of LPIPS" in fail(tmp_path, *order)
 
 
-def test_frames_that_were_not_read_are_no_damage(tmp_path, runs):
+def test_curves_of_readouts_may_have_gaps(tmp_path, runs):
     curve = [50.0, None, 40.0] + [None] * 17
     changes = {"scores__cwvae__readout_digits__per_frame": curve, "horizon": 20}
     run = runs("a", metrics=("psnr", "ssim", "readout_digits"), **changes)
     assert "digits right" in compare(tmp_path / "out", run)
 
 
-def test_files_of_an_earlier_comparison_go_and_others_stay(tmp_path, runs, written_figures):
+def test_only_files_of_an_earlier_comparison_are_removed(tmp_path, runs, written_figures):
     out = tmp_path / "out"
     compare(out, runs("a"))
     (out / "notes.md").write_text("mine")

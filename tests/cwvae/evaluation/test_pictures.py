@@ -1,4 +1,4 @@
-"""Pictures of predictions: what they show, of which model, and that they take no more memory."""
+"""Tests of pictures of predictions: their content, and the memory that they need."""
 
 import io
 import tracemalloc
@@ -18,7 +18,7 @@ CELL, GAP, BORDER = 64, 2, 3  # in animations of 32x32 frames
 
 
 class Levelled(Oracle):
-    """Has levels, and remembers which of them saw the context."""
+    """An oracle with levels that records which of them see the context."""
 
     levels = 3
 
@@ -32,7 +32,7 @@ class Levelled(Oracle):
 
 
 class Cuts(tiny.Squares):
-    """Clip i has a pixel set in every fifth frame: where a segment begins."""
+    """Clips with a pixel set in every fifth frame, where a segment begins."""
 
     def clip(self, i, start=0, length=None):
         video = super().clip(i, start, length)
@@ -41,9 +41,10 @@ class Cuts(tiny.Squares):
 
 
 class Segmented(Oracle):
-    """Knows the segments of `Cuts`, but takes two frames at each end of what it sees for others.
+    """An oracle that finds the segments of `Cuts`, but errs in two frames at each end of its input.
 
-    Of clip i it begins a segment i frames after the context and every third frame from there on.
+    In predictions of clip i a segment begins i frames after the context, and every third frame from
+    there.
     """
 
     def boundaries(self, video, seed):
@@ -106,7 +107,7 @@ def test_a_clip_shows_truth_predictions_and_their_errors(made, clip, time):
     assert np.abs(frame(samples.clips[clip], time)[:, 0] - color).mean() < 25
 
 
-def test_a_context_longer_than_the_pictures_is_cut(tmp_path):
+def test_a_long_context_is_shown_in_part(tmp_path):
     settings = tiny.settings(
         "data.train_length=600",
         "data.test_length=600",
@@ -131,7 +132,7 @@ def test_a_film_strip_reaches_from_the_first_frame_to_the_last():
 
 
 @pytest.mark.parametrize("observed", [None, "TTF"])
-def test_each_level_in_turn_is_left_to_its_prior(tmp_path, observed):
+def test_each_level_in_turn_samples_from_its_prior(tmp_path, observed):
     data = tiny.Squares(40)
     model = Levelled(data)
     overrides = [f"evaluation.observe_levels={observed}"] if observed else []
@@ -151,7 +152,7 @@ def test_each_level_in_turn_is_left_to_its_prior(tmp_path, observed):
     # Truth and prediction, then three samples for each level.
     height = Image.open(tmp_path / "levels.png").height
     assert (2 + 3 * 3) * 96 < height < (2 + 3 * 3) * 100 + 40
-    # The oracle's error is another at each call, the same for all samples of one.
+    # The oracle's error changes from call to call, and is the same for all samples of a call.
     truth = data.clip(0, 13, 1)[0].astype(int)
     for row, column, error in [(0, 0, 0.0), (0, 1, 0.1), (1, 0, 0.2), (1, 2, 0.2), (3, 1, 0.1)]:
         shown = cell(levels.video, 13, row, column)
@@ -206,11 +207,11 @@ def test_memory_does_not_grow_with_horizon(tmp_path, monkeypatch):
         return size
 
     peak(100)  # warm up
-    # 1,800 more frames of two clips would add 4 MB as bytes and 15 MB as floats, were they kept.
+    # Keeping 1,800 more frames of two clips would take 4 MB as bytes and 15 MB as floats.
     assert peak(1900) < peak(100) + 1_000_000
 
 
-# Models that know segments.
+# Models with segments.
 
 CONTEXT, HORIZON = 24, 50
 
@@ -222,7 +223,7 @@ def truth_begins(clip, end):
 
 
 def predicted_begins(clip):
-    """Begins with what the model says of the context, of which it sees the end."""
+    """Returns the segments of a prediction, which starts with the model's view of the context."""
     prior = (np.arange(HORIZON) - clip) % 3 == 0
     return np.concatenate([truth_begins(clip, CONTEXT), prior])
 
@@ -263,8 +264,8 @@ def decoded(animation):
     return np.array(frames)
 
 
-def told(video, top, left):
-    """When a track changes its colour, of which a pixel of the right end is given."""
+def color_changes(video, top, left):
+    """Returns when a track, given by a pixel of its right end, changes its colour."""
     distances = [np.abs(video[:, top, left] - color).sum(1) for color in visualize.SEGMENT_COLORS]
     assert np.min(distances, 0).max() < 60
     return np.flatnonzero(np.diff(np.argmin(distances, 0))) + 1
@@ -285,14 +286,14 @@ def test_tracks_change_colour_where_segments_begin(segmented):
             begins = predicted_begins(clip) if row else truth[clip]
             top = BORDER + row * (36 * 3 + GAP) + 34 * 3
             left = BORDER + clip * (96 + GAP) + 94 - (2 * 96 + GAP + 2 * BORDER)
-            assert np.array_equal(told(video, top, left), begun(begins))
-    # The report: truth, three samples and errors, which have no segments.
+            assert np.array_equal(color_changes(video, top, left), begun(begins))
+    # The report has truth, three samples, and errors without segments.
     for clip, animation in enumerate(samples.clips):
         video = decoded(animation)
         for column in range(4):
             begins = predicted_begins(clip) if column else truth[clip]
             top, left = BORDER + 69, BORDER + column * (CELL + GAP) + CELL - 2
-            assert np.array_equal(told(video, top, left), begun(begins))
+            assert np.array_equal(color_changes(video, top, left), begun(begins))
             empty = video[:, top + 72 + GAP, left]
             assert np.abs(empty - visualize.GAP_COLOR).max() < 25
 
@@ -312,7 +313,7 @@ def test_boundaries_are_shown_frame_by_frame_around_the_end_of_the_context(segme
     assert np.array_equal(np.asarray(Image.open(folder / "boundaries.png")), expected)
 
 
-def test_few_frames_have_boundaries_too(tmp_path):
+def test_few_frames_also_have_boundaries(tmp_path):
     data = Cuts(40)
     options = tiny.settings("evaluation.num_videos=1").evaluation
     segments = pictures.write_boundaries(tmp_path, options, Segmented(data), data)
@@ -320,7 +321,7 @@ def test_few_frames_have_boundaries_too(tmp_path):
     assert pictures.write_samples(tmp_path, options, Segmented(data), data).segments
 
 
-def test_without_segments_pictures_are_what_they_would_be(tmp_path):
+def test_pictures_without_segments_are_unchanged(tmp_path):
     data, options = tiny.Squares(40), tiny.settings().evaluation
     model = Oracle(data)
     assert pictures.write_boundaries(tmp_path, options, model, data) is None
@@ -337,7 +338,7 @@ def test_without_segments_pictures_are_what_they_would_be(tmp_path):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "samples.png")), strip)
 
 
-# What cwvae.visualize has for the report.
+# Functions of cwvae.visualize for the report.
 
 
 def test_an_avif_plays_every_frame():

@@ -22,7 +22,7 @@ def event_files(logdir):
 
 
 def records(path):
-    """Returns the records of an event file, read here; each must be whole."""
+    """Returns the records of an event file, each of which must be whole."""
     data, found = path.read_bytes(), []
     while data:
         (length,) = struct.unpack("<Q", data[:8])
@@ -33,7 +33,7 @@ def records(path):
 
 
 def summaries(logdir):
-    """Returns (step, tag, value) of all that TensorFlow reads, a file after the other."""
+    """Returns (step, tag, value) of all summaries, read by TensorFlow file by file."""
     found = []
     for path in event_files(logdir):
         for record in tf.data.TFRecordDataset(str(path)):
@@ -48,7 +48,7 @@ def steps(logdir, tag="loss"):
 
 
 def log(logdir, start, numbers):
-    """A run that goes on from a step and logs others."""
+    """Resumes a run at a step and logs more steps."""
     run = RunLog(logdir, start)
     for number in numbers:
         run.scalars(number, {"loss": number / 4, "kl/level0_sum": -1.5})
@@ -91,22 +91,22 @@ def test_tensorboard_reads_them(tmp_path):
     assert (width, height, gif[:6]) == (b"6", b"4", b"GIF89a")
 
 
-def test_what_is_not_finite_is_logged_too(tmp_path):
+def test_values_that_are_not_finite_are_logged(tmp_path):
     RunLog(tmp_path, 0).scalars(1, {"loss": float("nan")})
     assert np.isnan(lines(tmp_path)[0]["loss"])
     assert np.isnan(summaries(tmp_path)[0][2])
 
 
-# Going on.
+# Resuming.
 
 
-def test_going_on_drops_what_is_later_and_nothing_else(tmp_path):
+def test_resuming_drops_later_steps_only(tmp_path):
     log(tmp_path, 0, [1, 2, 3, 4, 5, 6])
     log(tmp_path, 4, [5, 7])
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 7]
     assert steps(tmp_path) == [1, 2, 3, 4, 5, 7]
     assert steps(tmp_path, "open_loop/test") == [2, 4]
-    log(tmp_path, 5, [6])  # Now out of two files.
+    log(tmp_path, 5, [6])  # Now there are two files.
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert steps(tmp_path) == [1, 2, 3, 4, 5, 6]
     log(tmp_path, 1, [2])
@@ -114,7 +114,7 @@ def test_going_on_drops_what_is_later_and_nothing_else(tmp_path):
     assert steps(tmp_path) == [1, 2]
 
 
-def test_going_on_from_the_end_changes_no_byte(tmp_path):
+def test_resuming_at_the_end_changes_no_byte(tmp_path):
     log(tmp_path, 0, [1, 2])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert len(before) == 2
@@ -122,13 +122,13 @@ def test_going_on_from_the_end_changes_no_byte(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_that_begins_anew_drops_all(tmp_path):
+def test_a_restarted_run_drops_all(tmp_path):
     log(tmp_path, 0, [1, 2])
     log(tmp_path, 0, [1])
     assert [line["step"] for line in lines(tmp_path)] == steps(tmp_path) == [1]
 
 
-def test_a_torn_line_is_dropped_wherever_it_was_cut(tmp_path):
+def test_a_partial_line_of_any_length_is_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     log(tmp_path, 0, [1, 2])
     data = path.read_bytes()
@@ -142,7 +142,7 @@ def test_a_torn_line_is_dropped_wherever_it_was_cut(tmp_path):
 @pytest.mark.parametrize(
     "line", [b"\0" * 40, b"\xff\xfe", b"[2]", b'{"loss": 1}', b'{"step": "x"}']
 )
-def test_what_is_no_line_of_ours_is_dropped(tmp_path, line):
+def test_lines_that_are_not_logs_are_dropped(tmp_path, line):
     log(tmp_path, 0, [1])
     path = tmp_path / "metrics.jsonl"
     before = path.read_bytes()
@@ -151,7 +151,7 @@ def test_what_is_no_line_of_ours_is_dropped(tmp_path, line):
     assert path.read_bytes() == before
 
 
-def test_a_torn_record_is_dropped_wherever_it_was_cut(tmp_path):
+def test_a_partial_record_of_any_length_is_dropped(tmp_path):
     log(tmp_path, 0, [1])
     (path,) = event_files(tmp_path)
     first, last = records(path)
@@ -161,7 +161,7 @@ def test_a_torn_record_is_dropped_wherever_it_was_cut(tmp_path):
         assert path.read_bytes() == first
 
 
-def test_a_record_with_a_flipped_bit_is_dropped_with_all_behind_it(tmp_path):
+def test_a_record_with_a_flipped_bit_is_dropped_with_all_after_it(tmp_path):
     log(tmp_path, 0, [1, 2])
     (path,) = event_files(tmp_path)
     first, second, *others = records(path)
@@ -173,7 +173,7 @@ def test_a_record_with_a_flipped_bit_is_dropped_with_all_behind_it(tmp_path):
         assert path.read_bytes() == first
 
 
-def test_files_of_tensorflows_own_writer_are_cut_too(tmp_path):
+def test_files_of_tensorflows_writer_are_truncated_too(tmp_path):
     writer = tf.summary.create_file_writer(str(tmp_path / "tensorboard"))
     for step in (1, 2, 3):
         with writer.as_default(step=step):
@@ -185,7 +185,7 @@ def test_files_of_tensorflows_own_writer_are_cut_too(tmp_path):
     assert steps(tmp_path, "nll") == [1, 2]
 
 
-def test_new_files_sort_behind_the_old_even_if_the_clock_went_back(tmp_path, monkeypatch):
+def test_new_files_sort_after_old_ones_even_if_the_clock_goes_back(tmp_path, monkeypatch):
     log(tmp_path, 0, [1])
     monkeypatch.setattr(logs.time, "time", lambda: 1e9)
     log(tmp_path, 1, [2])
@@ -199,7 +199,7 @@ def test_new_files_sort_behind_the_old_even_if_the_clock_went_back(tmp_path, mon
 
 @pytest.fixture
 def run(small_disk):
-    """A log on a small disk, with some lines and events in it."""
+    """Returns a log on a small disk that has some lines and events."""
     run = RunLog(small_disk, 0)
     for step in (1, 2, 3):
         run.scalars(step, {"loss": step})
@@ -207,27 +207,25 @@ def run(small_disk):
 
 
 def whole(logdir):
-    """Returns the steps in both files, having seen that both consist of whole records."""
+    """Returns the steps in both files, after checking that all records are whole."""
     for path in event_files(logdir):
         assert records(path)
     assert (logdir / "metrics.jsonl").read_bytes().endswith(b"\n")
     return [line["step"] for line in lines(logdir)], steps(logdir)
 
 
-def test_a_full_disk_is_told_of_once_and_costs_what_is_logged_meanwhile(
-    small_disk, run, fill, capsys
-):
-    long = {"loss": 4.0} | {f"name{i}": 1.0 for i in range(300)}  # More than a block's rest.
+def test_a_full_disk_is_reported_once_and_records_are_lost(small_disk, run, fill, capsys):
+    long = {"loss": 4.0} | {f"name{i}": 1.0 for i in range(300)}  # longer than the rest of a block
     fill(small_disk / "filler")
     for step in (4, 5):
         run.scalars(step, long)
         run.video(step, "v", GIF.repeat(40, 1).repeat(40, 2))
         assert whole(small_disk) == ([1, 2, 3], [1, 2, 3])
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 2
-    for line, name in zip(told, ("metrics.jsonl", "tensorboard"), strict=True):
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 2
+    for line, name in zip(warnings, ("metrics.jsonl", "tensorboard"), strict=True):
         assert line.startswith(f"warning: {small_disk / name}")
-        assert "cannot be written (No space left on device). Training goes on" in line
+        assert "cannot be written (No space left on device). Training continues" in line
     (small_disk / "filler").unlink()
     run.scalars(6, long)
     run.video(6, "v", GIF)
@@ -236,11 +234,11 @@ def test_a_full_disk_is_told_of_once_and_costs_what_is_logged_meanwhile(
     assert steps(small_disk, "v") == [6]
     fill(small_disk / "filler")
     run.scalars(7, long)
-    assert len(capsys.readouterr().err.splitlines()) == 2  # It has failed anew.
+    assert len(capsys.readouterr().err.splitlines()) == 2  # a new failure
     assert whole(small_disk) == ([1, 2, 3, 6], [1, 2, 3, 6])
 
 
-def test_a_large_video_that_fits_in_part_leaves_none(small_disk, run, fill, capsys):
+def test_a_large_video_that_fits_in_part_leaves_nothing(small_disk, run, fill, capsys):
     fill(small_disk / "filler", leave=20_000)
     noise = np.random.default_rng(0).integers(0, 256, (4, 100, 100, 3)).astype(np.uint8)
     (before,) = event_files(small_disk)
@@ -248,13 +246,13 @@ def test_a_large_video_that_fits_in_part_leaves_none(small_disk, run, fill, caps
     run.video(4, "v", noise)
     assert "No space left" in capsys.readouterr().err
     assert before.read_bytes() == content
-    run.scalars(5, {"loss": 5.0})  # Is small enough, and goes to a new file.
+    run.scalars(5, {"loss": 5.0})  # It is small enough, and goes to a new file.
     assert whole(small_disk) == ([1, 2, 3, 5], [1, 2, 3, 5])
     assert len(event_files(small_disk)) == 2
     assert before.read_bytes() == content
 
 
-def test_a_log_that_begins_on_a_full_disk(small_disk, fill, capsys):
+def test_a_log_that_starts_on_a_full_disk(small_disk, fill, capsys):
     fill(small_disk / "filler")
     run = RunLog(small_disk, 0)
     for step in (1, 2):
@@ -268,7 +266,7 @@ def test_a_log_that_begins_on_a_full_disk(small_disk, fill, capsys):
     assert whole(small_disk) == ([3], [3])
 
 
-def test_what_cannot_be_taken_back_at_once_is_before_the_next_record(
+def test_a_partial_record_is_removed_before_the_next_one_at_the_latest(
     small_disk, run, fill, monkeypatch
 ):
     def fail(*_):
@@ -286,7 +284,7 @@ def test_what_cannot_be_taken_back_at_once_is_before_the_next_record(
 
 def test_sync_reaches_the_disk(tmp_path, monkeypatch):
     run = RunLog(tmp_path, 0)
-    run.sync()  # Nothing there yet.
+    run.sync()  # before anything is logged
     run.scalars(1, {"loss": 1.0})
     synced = set()
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))

@@ -1,4 +1,4 @@
-"""The report: one file with all the results in it, and what a browser makes of it."""
+"""Tests of the report: its content, and how a browser shows it."""
 
 import base64
 import html.parser
@@ -22,7 +22,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Page(html.parser.HTMLParser):
-    """A page's tags, its text, and the cells of its tables; it fails where tags do not match."""
+    """Parses a page into tags, text and cells of tables; fails if tags do not match."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -66,7 +66,7 @@ class Page(html.parser.HTMLParser):
 
 
 def shown(count=2, segments=True):
-    """Returns pictures as `cwvae.evaluation.pictures` makes them."""
+    """Returns pictures like those of `cwvae.evaluation.pictures`."""
     rng = np.random.default_rng(0)
     video = visualize.avif_bytes(rng.integers(0, 256, (6, 40, 76, 3), dtype=np.uint8))
     strip = io.BytesIO()
@@ -110,7 +110,7 @@ def test_every_score_is_in_the_table(full):
     assert "ELBO: -517 nats over 100 frames" in page.text  # -(100 x 2 + 300 + 17)
 
 
-def test_protocol_settings_and_versions_are_told(full):
+def test_protocol_settings_and_versions_are_shown(full):
     text, found = Page(full).text, everything()
     for about in found["metrics"].values():
         assert about["protocol"] in text
@@ -146,15 +146,21 @@ def test_the_page_loads_nothing(full):
     assert page.count("meta", content=policy) == 1
 
 
+def test_equal_results_give_equal_pages():
+    assert report.html(everything()) == report.html(everything())
+
+
 def test_links_within_the_page_lead_somewhere(full):
-    page = Page(full)
-    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
-    links = [attributes["href"][1:] for tag, attributes in page.tags if tag == "a"]
+    tags = Page(full).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(set(ids)) == len(ids)
-    assert links == ids
+    links = [attributes["href"][1:] for tag, attributes in tags if tag == "a"]
+    assert links == [attributes["id"] for tag, attributes in tags if tag == "section"]
+    markers = {attributes["xlink:href"][1:] for tag, attributes in tags if tag == "use"}
+    assert {*ids} == {*links} | markers
 
 
-def test_pictures_have_texts_in_their_place(full):
+def test_pictures_have_alternative_texts(full):
     images = [attributes for tag, attributes in Page(full).tags if tag == "img"]
     assert len(images) == 2 + 1 + 2 + 1
     assert all(len(attributes["alt"]) > 20 for attributes in images)
@@ -163,8 +169,8 @@ def test_pictures_have_texts_in_their_place(full):
     assert all("cwvae" in attributes["aria-label"] for attributes in charts)
 
 
-def test_segments_are_explained_where_there_are_any(full):
-    explanations = ("a new colour is a new segment", "Where segments begin")
+def test_segments_are_explained_if_there_are_any(full):
+    explanations = ("a new colour is a new segment", "Segment boundaries")
     assert all(words in Page(full).text for words in explanations)
     assert "The first clip, frames 4 to 67" in Page(full).text
     plain = report.html(everything(), *shown(segments=False))
@@ -172,7 +178,7 @@ def test_segments_are_explained_where_there_are_any(full):
     assert Page(plain).count("img") == 2 + 1 + 2
 
 
-def test_what_is_text_stays_text():
+def test_text_is_escaped():
     evil = "<script>alert(1)</script> & \"'"
     found = everything(data=evil, model=evil, fvd=False)
     found["not_computed"]["fvd"] = f"{evil} so `do <b>` $title"
@@ -187,7 +193,7 @@ def test_what_is_text_stays_text():
     assert page.count("code") == 1
 
 
-def test_little_makes_a_report_too(tmp_path):
+def test_a_report_without_pictures_and_fvd(tmp_path):
     found = results.make(horizon=1, metrics=("psnr",), fvd=False)
     for scores in found["scores"].values():
         scores["psnr"]["standard_error"] = None
@@ -203,11 +209,11 @@ def test_little_makes_a_report_too(tmp_path):
     assert page.row("z") == ["z", "0.0001", "12,346"]
     assert "±" not in page.text
     for metric in ("LPIPS", "FVD"):
-        assert f"{metric} there are no weights. Get them." in page.text
-    assert "What each level holds" not in page.text
+        assert f"{metric} weights not found. Get them." in page.text
+    assert "Content of each level" not in page.text
 
 
-def test_the_best_that_does_not_know_the_truth_is_bold():
+def test_the_best_predictor_that_does_not_use_the_truth_is_bold():
     found = results.make(metrics=("psnr", "lpips"), samples=10, fvd=False)
     for name, value in {
         "cwvae": 20.004,
@@ -223,13 +229,13 @@ def test_the_best_that_does_not_know_the_truth_is_bold():
     assert bold == ["20.00", "20.00", "1.000"]
 
 
-def test_a_line_joins_the_values_that_there_are():
+def test_a_line_joins_the_finite_values():
     found = results.make(horizon=9, metrics=("psnr",), fvd=False)
     curve = [20.0, 19.0, None, 17.0, 16.0, 15.0, float("nan"), 14.0, 13.0]
     found["scores"] = {"cwvae": {"psnr": found["scores"]["cwvae"]["psnr"] | {"per_frame": curve}}}
-    lines = [a["points"].split() for tag, a in Page(report.html(found)).tags if tag == "polyline"]
-    assert [len(line) for line in lines] == [7]
-    places = [tuple(map(float, point.split(","))) for line in lines for point in line]
+    (line,) = re.findall(r'<title>cwvae</title>\s*<path d="M([^"]*)"', report.html(found))
+    places = [tuple(map(float, point.split())) for point in line.split("L")]
+    assert len(places) == 7
     widths = np.diff([x for x, _ in places])
     assert widths.min() > 0
     # Frames 1, 2, 4, 5, 6, 8, 9 at their places, and higher values higher up.
@@ -241,7 +247,7 @@ def test_a_line_joins_the_values_that_there_are():
 
 
 def browse(tmp_path, page, *flags):
-    """Opens a page without a network, and returns what the browser prints."""
+    """Opens a page without a network and returns the output of the browser."""
     found = [path for path in map(shutil.which, BROWSERS) if path]
     if not found:
         pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
@@ -264,7 +270,7 @@ def test_a_browser_draws_it(tmp_path, full, width, dark):
     background = image[5, 5]
     assert (background < 60).all() if dark else (background > 240).all()
     assert len(np.unique(image @ (1, 256, 65536))) > 100
-    # There is something in every part of the page, but not at its edges: nothing is cut off.
+    # Every part of the page has content, but its edges do not: nothing is cut off.
     different = np.abs(image - background).sum(2) > 60
     assert all(part.any() for part in np.split(different, 10))
     assert not different[:, -4:].any()
@@ -277,16 +283,16 @@ def test_a_browser_shows_the_pictures_and_loads_nothing(tmp_path, full):
       const fits = document.documentElement.scrollWidth <= innerWidth;
       document.body.textContent = JSON.stringify({pictures, loaded, fits});
     })</script></body>"""
-    # The page's own policy allows no script.
+    # The page's policy does not allow scripts.
     unlocked = re.sub("<meta http-equiv[^>]*>", "", full).replace("</body>", script)
     printed = browse(tmp_path, unlocked, "--dump-dom", "--window-size=500,900")
-    told = json.loads(printed[printed.index("<body>") + 6 : printed.index("</body>")])
-    assert told["pictures"] == [[True, width] for width in (76, 76, 90, 90, 76, 90)]
-    assert [name for name in told["loaded"] if not name.startswith("data:")] == []
-    assert told["fits"]
+    found = json.loads(printed[printed.index("<body>") + 6 : printed.index("</body>")])
+    assert found["pictures"] == [[True, width] for width in (76, 76, 90, 90, 76, 90)]
+    assert [name for name in found["loaded"] if not name.startswith("data:")] == []
+    assert found["fits"]
 
 
-def test_its_videos_play_for_ever(full):
+def test_its_videos_play_forever(full):
     sources = [attributes["src"] for tag, attributes in Page(full).tags if tag == "img"]
     videos = [source for source in sources if source.startswith("data:image/avif;base64,")]
     assert len(videos) == 3
