@@ -1,14 +1,15 @@
-"""FVD of predictions, as evaluation needs it: stretch by stretch, and in memory that does not grow.
+"""FVD of predictions, which arrive one stretch of frames at a time.
 
 Besides the distance over the whole horizon there are two curves: growing prefixes (Figure E.1 of
 the paper) and windows of 16 frames, whose values compare with each other.
 
-Features lie on the disk; what is in memory depends on neither the number of videos nor that of
-curves' points, but a batch of predicted videos is held as bytes until its horizon is reached.
+Features lie on the disk, so memory use does not depend on the number of videos or of points in the
+curves. One batch of predicted videos is held as bytes until it is complete.
 
-N: videos, B: of a batch, T: frames, H, W: height and width, C: channels, D: features, P: pieces.
+N: videos, B: videos of a batch, T: frames, H, W: height and width, C: channels, D: features.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -26,30 +27,26 @@ from cwvae.visualize import to_uint8
 # Frames of a window, and of the shortest prefix.
 WINDOW = 16
 
-_BATCH = 16  # true videos at a time
+_BATCH = 16  # True videos at a time.
 
 # Frames of one video, uint8 [T, H, W, C], by the video's number.
 Source = Callable[[int], np.ndarray]
 
 
-def too_short(horizon: int) -> str | None:
-    """Returns why there is no FVD of so few predicted frames, None if there is one."""
-    if horizon >= fvd.MIN_FRAMES:
-        return None
-    return (
-        f"FVD needs at least {fvd.MIN_FRAMES} predicted frames, and evaluation.horizon = {horizon}."
-    )
-
-
-def too_few(num_videos: int) -> str | None:
-    """Returns why there is no FVD of so few videos, None if there is one."""
-    if num_videos >= 2:
-        return None
-    return f"FVD needs at least 2 videos, and evaluation.num_videos = {num_videos}."
+def impossible(horizon: int, num_videos: int) -> str | None:
+    """Returns why FVD cannot be computed of so few frames or videos; None if it can."""
+    if horizon < fvd.MIN_FRAMES:
+        return (
+            f"FVD needs at least {fvd.MIN_FRAMES} predicted frames, and evaluation.horizon ="
+            f" {horizon}."
+        )
+    if num_videos < 2:
+        return f"FVD needs at least 2 videos, and evaluation.num_videos = {num_videos}."
+    return None
 
 
 def prefixes(horizon: int) -> list[Piece]:
-    """Returns the first 16, 32, 64 and so on frames, and last the whole horizon."""
+    """Returns the first 16, 32, 64, ... frames, and last the whole horizon."""
     stops = []
     stop = WINDOW
     while stop < horizon:
@@ -59,15 +56,30 @@ def prefixes(horizon: int) -> list[Piece]:
 
 
 def windows(horizon: int) -> list[Piece]:
-    """Returns windows of 16 frames, end to end; where one does not fit, it ends at the horizon."""
+    """Returns consecutive windows of 16 frames; the last overlaps if needed to end at the end."""
     starts = list(range(0, horizon - WINDOW + 1, WINDOW))
     if starts and starts[-1] + WINDOW < horizon:
         starts.append(horizon - WINDOW)
     return [(start, start + WINDOW) for start in starts]
 
 
+@dataclasses.dataclass
+class _Predictor:
+    """A predictor's features so far, and its batch that has not reached the horizon.
+
+    Attributes:
+      features: Features of complete videos.
+      batch: uint8 [B, T, H, W, C], or None between batches.
+      filled: Number of frames in `batch` that have arrived.
+    """
+
+    features: Features
+    batch: np.ndarray | None = None
+    filled: int = 0
+
+
 class VideoDistances:
-    """Collects predictions, and measures how far each predictor's lie from the truth."""
+    """Collects predictions, and measures each predictor's distance from the truth."""
 
     def __init__(
         self,
@@ -80,22 +92,22 @@ class VideoDistances:
         other_source: str,
         seed: int,
     ):
-        """Checks what is asked for; reads one true video.
+        """Checks the arguments and reads one true video.
 
         Args:
-          i3d: `fvd.I3D`, or what has its `features`, `size` and `digest`.
+          i3d: `fvd.I3D`, or an object with its `features`, `size` and `digest`.
           horizon: Predicted frames, T.
           num_videos: N.
-          truth: What follows the context of video n, uint8 [T, H, W, C].
-          other_real: As many other real videos of the same shape: their distance from the true ones
-            is the floor, what two sets of this size have between them. None if there are none.
-          other_source: Where these come from, or why there are none.
-          seed: Of the bootstrap.
+          truth: The true continuation of video n, uint8 [T, H, W, C].
+          other_real: N other real videos of the same shape. Their distance from the true ones is
+            the floor: the distance between two real sets of this size. None if there are none.
+          other_source: The origin of these, or why there are none.
+          seed: Seed of the bootstrap.
 
         Raises:
-          ValueError: `too_short` or `too_few` says so, or a true video is not as said.
+          ValueError: FVD is `impossible`, or a true video has another shape or type.
         """
-        if why := too_short(horizon) or too_few(num_videos):
+        if why := impossible(horizon, num_videos):
             raise ValueError(why)
         self._i3d, self._seed = i3d, seed
         self._horizon, self._count = horizon, num_videos
@@ -104,21 +116,21 @@ class VideoDistances:
         self._frame = np.shape(first)[1:]
         self._checked(first, 0)
         self._whole = (0, horizon)
-        # The first of the windows is a prefix, too.
+        # A set: the first window is also a prefix.
         self._pieces = sorted({*prefixes(horizon), *windows(horizon)})
         self._predictors: dict[str, _Predictor] = {}
 
     def add(self, predictor: str, start: int, frames: np.ndarray) -> None:
         """Takes a stretch of a batch's predictions.
 
-        Batches come in the order of the videos, stretches of a batch in order of time. Predictors
-        may take turns.
+        Batches arrive in the order of the videos, and the stretches of a batch in order of time.
+        Predictors may alternate.
 
         Args:
-          predictor: Its name.
+          predictor: The predictor's name.
           start: Number of the stretch's first predicted frame, from 0.
-          frames: Floats [B, stretch, H, W, C], clipped to [0, 1] and rounded to 8 bits here, as a
-            saved video would be.
+          frames: Floats [B, t, H, W, C], clipped to [0, 1] and rounded to 8 bits here, as a saved
+            video would be.
 
         Raises:
           ValueError: They are out of order, not finite, or of another shape than the truth.
@@ -138,18 +150,19 @@ class VideoDistances:
             self._extract(state.batch, state.features)
             state.batch, state.filled = None, 0
 
-    def _check_stretch(self, name: str, state: "_Predictor", start: int, frames: np.ndarray):
+    def _check_stretch(self, name: str, state: _Predictor, start: int, frames: np.ndarray):
         left = self._count - state.features.written
-        videos = f"1 to {left}" if state.batch is None else len(state.batch)
+        videos = range(1, left + 1) if state.batch is None else [len(state.batch)]
         if (
             start != state.filled
             or frames.ndim != 5
             or frames.shape[2:] != self._frame
             or not 0 < frames.shape[1] <= self._horizon - start
-            or not (0 < len(frames) <= left if state.batch is None else len(frames) == videos)
+            or len(frames) not in videos
         ):
+            shown = f"1 to {left}" if state.batch is None else len(state.batch)
             raise ValueError(
-                f"{name}: expected frames [{videos}, 1 to {self._horizon - state.filled},"
+                f"{name}: expected frames [{shown}, 1 to {self._horizon - state.filled},"
                 f" {', '.join(map(str, self._frame))}] from number {state.filled} on, got"
                 f" {list(frames.shape)} from {start} on."
             )
@@ -157,11 +170,11 @@ class VideoDistances:
             raise ValueError(f"{name}: predictions hold a NaN or an infinity.")
 
     def results(self) -> dict:
-        """Returns what metrics.json holds under "fvd".
+        """Returns the entry "fvd" of metrics.json.
 
         Raises:
-          ValueError: A predictor did not predict all videos to the end, or a true video is not as
-            said.
+          ValueError: A predictor has not predicted all videos to the end, or a true video has
+            another shape or type.
         """
         for name, state in self._predictors.items():
             if state.features.written < self._count or state.batch is not None:
@@ -227,7 +240,7 @@ class VideoDistances:
         return video
 
     def _real_features(self, source: Source, pieces: list[Piece], what: str) -> Features:
-        """Features of real videos, from the cache where they were computed before."""
+        """Returns the features of real videos, from the cache if they were computed before."""
         path = self._cached(source, pieces)
         if features := Features.read(path, pieces, self._count, self._i3d.size):
             return features
@@ -241,7 +254,7 @@ class VideoDistances:
         return features
 
     def _cached(self, source: Source, pieces: list[Piece]) -> pathlib.Path:
-        """The file for the features of just these pixels, network, preprocessing and pieces."""
+        """Returns the cache file for exactly these pixels, network, preprocessing and pieces."""
         key = [fvd.PREPROCESSING, self._i3d.digest, pieces, self._count, self._frame]
         digest = hashlib.sha256(json.dumps(key).encode())
         for number in range(self._count):
@@ -249,20 +262,8 @@ class VideoDistances:
         return files.cache_folder() / "fvd" / f"{digest.hexdigest()}.features"
 
 
-class _Predictor:
-    """Features of a predictor's videos so far, and the batch of which the horizon is not reached.
-
-    Attributes:
-      batch: uint8 [B, T, H, W, C], of which the first `filled` frames are there; None in between.
-    """
-
-    def __init__(self, features: Features):
-        self.features = features
-        self.batch: np.ndarray | None = None
-        self.filled = 0
-
-
 def _protocol(horizon: int, num_videos: int) -> str:
+    # Comparisons refuse runs whose protocols differ, so a new wording separates old from new runs.
     return (
         f"I3D logits (Kinetics-400) of 8-bit RGB, {fvd.PREPROCESSING.partition(': ')[2]}; Frechet"
         f" distance of {num_videos} videos of {horizon} frames, of each the first sample,"
@@ -276,7 +277,7 @@ def _warnings(num_videos: int) -> list[str]:
     if num_videos >= fvd.FULL_RANK:
         return []
     return [
-        f"FVD of {num_videos} videos, fewer than {fvd.FULL_RANK}: covariances of {fvd.FULL_RANK}"
-        " features have no full rank then, and the numbers are far too high. They compare at the"
-        " same number of videos alone."
+        f"FVD of {num_videos} videos, fewer than {fvd.FULL_RANK}: the covariances of"
+        f" {fvd.FULL_RANK} features lack full rank, and the values are far too high. Compare them"
+        " only at the same number of videos."
     ]
