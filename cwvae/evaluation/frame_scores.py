@@ -49,8 +49,8 @@ def lpips_score(path: str | None = None) -> dict[str, FrameScore]:
       path: File of weights; None to look where `lpips.find` does.
 
     Raises:
-      MissingWeights: There are no weights.
-      UserError: The file is damaged, or there is none at `path`.
+      MissingWeights: No weights were found.
+      UserError: The file is damaged, or `path` does not exist.
     """
     distance = lpips.LPIPS(lpips.load(lpips.find(path)))
     protocol = f"{lpips.PROTOCOL}; weights {distance.digest[:12]}"
