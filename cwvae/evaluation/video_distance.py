@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import pathlib
 from collections.abc import Callable
 
@@ -47,12 +48,8 @@ def impossible(horizon: int, num_videos: int) -> str | None:
 
 def prefixes(horizon: int) -> list[Piece]:
     """Returns the first 16, 32, 64, ... frames, and last the whole horizon."""
-    stops = []
-    stop = WINDOW
-    while stop < horizon:
-        stops.append(stop)
-        stop *= 2
-    return [(0, stop) for stop in [*stops, horizon]]
+    doublings = math.ceil(math.log2(max(1, horizon / WINDOW)))
+    return [(0, WINDOW * 2**k) for k in range(doublings)] + [(0, horizon)]
 
 
 def windows(horizon: int) -> list[Piece]:
@@ -194,12 +191,10 @@ class VideoDistances:
 
     def _scores(self, truth: Features) -> dict:
         predicted = {name: state.features for name, state in self._predictors.items()}
-        distances = {name: {} for name in predicted}
-        for piece in self._pieces:
-            real = self._moments(truth, piece)
-            for name, features in predicted.items():
-                moments = self._moments(features, piece)
-                distances[name][piece] = frechet.frechet_distance(real, moments)
+        distances = {
+            name: {piece: self._distance(truth, features, piece) for piece in self._pieces}
+            for name, features in predicted.items()
+        }
         intervals = frechet.bootstrap_intervals(
             {name: of_pieces[self._whole] for name, of_pieces in distances.items()},
             functools.partial(truth.chunks, self._whole),
@@ -222,11 +217,11 @@ class VideoDistances:
         if self._other_real is None:
             return None
         other = self._real_features(self._other_real, [self._whole], "other real videos")
-        moments = [self._moments(features, self._whole) for features in (truth, other)]
-        return frechet.frechet_distance(*moments)
+        return self._distance(truth, other, self._whole)
 
-    def _moments(self, features: Features, piece: Piece) -> frechet.Moments:
-        return frechet.moments(features.chunks(piece), self._i3d.size)
+    def _distance(self, truth: Features, other: Features, piece: Piece) -> float:
+        pair = (frechet.moments(f.chunks(piece), self._i3d.size) for f in (truth, other))
+        return frechet.frechet_distance(*pair)
 
     def _extract(self, videos: np.ndarray, features: Features) -> None:
         features.append([self._i3d.features(videos[:, a:b]) for a, b in features.pieces])

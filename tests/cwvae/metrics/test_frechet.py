@@ -33,9 +33,8 @@ def interval(x, y, seed=0, replicates=60):
 
 
 def test_moments_of_chunks_equal_moments_of_all():
-    features = normal(
-        101, 7, 0, shift=1e6
-    )  # far from 0, where differences of squares lose the variance
+    # Far from 0, where differences of squares would lose the variance.
+    features = normal(101, 7, 0, shift=1e6)
     found = moments(in_chunks(features, 1, 30, 0, 45), 7)
     assert found.count == 101
     np.testing.assert_allclose(found.mean, features.mean(0), rtol=1e-12)

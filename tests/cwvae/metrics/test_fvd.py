@@ -231,9 +231,7 @@ def test_damaged_modules_are_refused(module, tmp_path, name, damage):
 
 def test_other_networks_are_refused(tmp_path):
     other = i3d_module.export(tmp_path / "a", output="Logits")
-    with pytest.raises(
-        UserError, match="not an I3D module: it has no tensor RGB/inception_i3d/Mean:0"
-    ):
+    with pytest.raises(UserError, match="not an I3D module: it has no tensor RGB/inception_i3d/M"):
         fvd.I3D(other)
     other = i3d_module.export(tmp_path / "b", average=False)
     with pytest.raises(UserError, match=r"should be \[N, D\], but its shape is"):
