@@ -73,7 +73,7 @@ class Readout:
                 f" a small network that was trained on {self._trained_on:,} true frames of the"
                 " training split; its score on true held-out frames is the ceiling"
             )
-            found[f"readout_{name}"] = {"label": readable.label, **about, "protocol": protocol}
+            found[f"readout_{name}"] = about | {"label": readable.label, "protocol": protocol}
         return found
 
     def scores(self, frames, readings: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -127,13 +127,10 @@ class Network(keras.Model):
         for name, readable in self.readables.items():
             given, output = readings[name], outputs[name]
             if readable.kind == "points":
-                cells = output.shape[1] ** 2
                 target = tf.reduce_mean(self._spread(given, output.shape[1]), 1)
-                results[name] = tf.reduce_mean(
-                    tf.nn.softmax_cross_entropy_with_logits(
-                        tf.reshape(target, (-1, cells)), tf.reshape(output, (-1, cells))
-                    )
-                )
+                target, logits = (tf.reshape(x, (x.shape[0], -1)) for x in (target, output))
+                values = tf.nn.softmax_cross_entropy_with_logits(target, logits)
+                results[name] = tf.reduce_mean(values)
                 continue
             scores = self._class_scores(readable, output, readings)
             known = tf.cast(given >= 0, tf.float32)
@@ -143,15 +140,14 @@ class Network(keras.Model):
 
     def answers(self, outputs: Tensors) -> Tensors:
         """Returns what was read, by name: int64 [F, K] classes, or float32 [F, K, 2] points."""
-        by_kind = sorted(self.readables.values(), key=lambda readable: readable.kind != "points")
         results = {}
-        for readable in by_kind:  # Points first: some classes are read there.
-            output = outputs[readable.name]
-            results[readable.name] = (
-                self._find(output, readable.count)
-                if readable.kind == "points"
-                else tf.argmax(self._class_scores(readable, output, results), -1)
-            )
+        for name, readable in self.readables.items():
+            if readable.kind == "points":
+                results[name] = self._find(outputs[name], readable.count)
+        for name, readable in self.readables.items():  # Some classes are read at the points.
+            if readable.kind == "classes":
+                scores = self._class_scores(readable, outputs[name], results)
+                results[name] = tf.argmax(scores, -1)
         return results
 
     def _class_scores(self, readable, output: tf.Tensor, points: Tensors) -> tf.Tensor:

@@ -133,7 +133,7 @@ class VideoDistances:
           ValueError: They are out of order, not finite, or of another shape than the truth.
         """
         if predictor not in self._predictors:
-            features = Features.temporary(self._pieces, self._count, self._i3d.size)
+            features = Features(self._pieces, self._count, self._i3d.size)
             self._predictors[predictor] = _Predictor(features)
         state = self._predictors[predictor]
         frames = np.asarray(frames)
@@ -150,16 +150,12 @@ class VideoDistances:
     def _check_stretch(self, name: str, state: _Predictor, start: int, frames: np.ndarray):
         left = self._count - state.features.written
         videos = range(1, left + 1) if state.batch is None else [len(state.batch)]
-        if (
-            start != state.filled
-            or frames.ndim != 5
-            or frames.shape[2:] != self._frame
-            or not 0 < frames.shape[1] <= self._horizon - start
-            or len(frames) not in videos
-        ):
+        length = range(1, self._horizon - state.filled + 1)
+        fits = frames.ndim == 5 and frames.shape[0] in videos and frames.shape[1] in length
+        if start != state.filled or not fits or frames.shape[2:] != self._frame:
             shown = f"1 to {left}" if state.batch is None else len(state.batch)
             raise ValueError(
-                f"{name}: expected frames [{shown}, 1 to {self._horizon - state.filled},"
+                f"{name}: expected frames [{shown}, 1 to {len(length)},"
                 f" {', '.join(map(str, self._frame))}] from number {state.filled} on, got"
                 f" {list(frames.shape)} from {start} on."
             )
@@ -239,7 +235,7 @@ class VideoDistances:
         path = self._cached(source, pieces)
         if features := Features.read(path, pieces, self._count, self._i3d.size):
             return features
-        features = Features.temporary(pieces, self._count, self._i3d.size)
+        features = Features(pieces, self._count, self._i3d.size)
         with tqdm.tqdm(total=self._count, unit="video", desc=f"FVD, {what}") as progress:
             for first in range(0, self._count, _BATCH):
                 numbers = range(first, min(first + _BATCH, self._count))

@@ -4,7 +4,6 @@ P: pieces of a video, N: videos, D: features.
 """
 
 import hashlib
-import os
 import pathlib
 import shutil
 import sys
@@ -19,7 +18,6 @@ from cwvae.run import files
 Piece = tuple[int, int]  # The first frame, and the one after the last.
 
 _ROWS = 256  # Videos read at a time.
-_CHECKSUM = hashlib.sha256().digest_size
 
 
 class Features:
@@ -30,24 +28,14 @@ class Features:
       written: Number of videos in the file.
     """
 
-    def __init__(self, pieces: Sequence[Piece], num_videos: int, size: int, file: BinaryIO):
-        """Takes an open file; see `temporary` and `read`."""
+    def __init__(
+        self, pieces: Sequence[Piece], num_videos: int, size: int, file: BinaryIO | None = None
+    ):
+        """Takes the pieces, N, D, and an open file; by default an empty temporary one."""
         self.pieces, self.written = list(pieces), 0
-        # Not a memory map: on a full disk that ends the process instead of raising an error.
-        self._file = file
         self._count, self._size = num_videos, size
-
-    @classmethod
-    def temporary(cls, pieces: Sequence[Piece], num_videos: int, size: int) -> "Features":
-        """Returns features to fill, in a file that is deleted with the object.
-
-        Args:
-          pieces: The P pieces.
-          num_videos: N.
-          size: D.
-        """
-        file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the object)
-        return cls(pieces, num_videos, size, file)
+        # Not a memory map: on a full disk that ends the process instead of raising an error.
+        self._file = file or tempfile.TemporaryFile()  # noqa: SIM115 (closed with the object)
 
     @classmethod
     def read(
@@ -58,13 +46,11 @@ class Features:
             file = open(path, "rb")  # noqa: SIM115 (features are read as they are needed)
         except FileNotFoundError:
             return None
-        length = 4 * len(pieces) * num_videos * size
-        if os.fstat(file.fileno()).st_size == length + _CHECKSUM:
-            checksum = _checksum(file, length)
-            if file.read() == checksum:
-                features = cls(pieces, num_videos, size, file)
-                features.written = num_videos
-                return features
+        checksum = _checksum(file, 4 * len(pieces) * num_videos * size)
+        if file.read(len(checksum) + 1) == checksum:
+            features = cls(pieces, num_videos, size, file)
+            features.written = num_videos
+            return features
         file.close()
         print(f"warning: {path}: damaged. It is computed again.", file=sys.stderr)
         return None

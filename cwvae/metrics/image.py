@@ -41,8 +41,8 @@ def psnr(truth: ArrayLike, prediction: ArrayLike, protocol: str = "standard") ->
       Decibels, float32 [N, T]: 10 log10(1 / MSE), at most 100 dB because of `MSE_FLOOR`.
 
     Raises:
-      ValueError: The shapes differ or are not [N, T, H, W, C], the arguments are not floats,
-        either holds a NaN or an infinity, or truth leaves [0, 1].
+      ValueError: The shapes differ or are not [N, T, H, W, C], the arguments are not floats or not
+        finite, or truth leaves [0, 1].
       KeyError: The protocol is unknown.
     """
     options = PROTOCOLS[protocol]
@@ -96,11 +96,7 @@ def ssim(truth: ArrayLike, prediction: ArrayLike, protocol: str = "standard") ->
 
 
 def checked(truth: ArrayLike, prediction: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Returns two videos, checked as in `psnr`, as float32 arrays [N, T, H, W, C].
-
-    Raises:
-      ValueError: As for `psnr`.
-    """
+    """Returns two videos as float32 arrays; raises ValueError as `psnr` does."""
     truth, prediction = _videos(truth, prediction)
     _refuse_flaws(truth, prediction)
     return truth, prediction

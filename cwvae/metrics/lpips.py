@@ -116,8 +116,8 @@ class LPIPS:
           float32 [N, T], 0 for identical frames, below about 1 otherwise.
 
         Raises:
-          ValueError: The shapes differ or do not fit, the arguments are not floats, either holds a
-            NaN or an infinity, or truth leaves [0, 1].
+          ValueError: The shapes differ or do not fit, the arguments are not floats or not finite,
+            or truth leaves [0, 1].
         """
         from cwvae.metrics import image  # Not at the top: the converter's environment lacks Numba.
 

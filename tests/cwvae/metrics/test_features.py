@@ -11,7 +11,7 @@ PIECES = [(0, 9), (4, 13)]
 def filled(seed=0):
     """Returns features of 301 videos, more than one chunk, written in batches of odd sizes."""
     values = np.random.default_rng(seed).normal(0, 1, (2, 301, 5)).astype(np.float32)
-    features = Features.temporary(PIECES, 301, 5)
+    features = Features(PIECES, 301, 5)
     for rows in (slice(0, 7), slice(7, 300), slice(300, 301)):
         features.append(list(values[:, rows]))
     return features, values
