@@ -30,17 +30,13 @@ def copy_last_frame(context: ArrayLike, horizon: int) -> np.ndarray:
 
 
 def mean_frame(clips: Iterable[np.ndarray]) -> np.ndarray:
-    """Returns the mean of all frames: the best constant guess under squared error.
+    """Returns the mean of all frames, float32 [H, W, C] in [0, 1].
 
-    Args:
-      clips: Arrays uint8 [T, H, W, C], read once, one at a time. T may differ; every frame has the
-        same weight.
-
-    Returns:
-      float32 [H, W, C] in [0, 1].
+    It is the best constant guess under squared error. Clips are uint8 [T, H, W, C] and read once,
+    one at a time. T may differ; every frame has the same weight.
 
     Raises:
-      ValueError: A clip is not uint8 [T, H, W, C], frame shapes differ, or there are no frames.
+      ValueError: A clip is not uint8 [T, H, W, C], frame shapes differ, or no frame is given.
     """
     total, count = None, 0
     for clip in clips:

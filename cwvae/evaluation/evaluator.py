@@ -167,7 +167,9 @@ def _writable(folder: pathlib.Path) -> pathlib.Path:
         folder.mkdir(exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(f"{folder}: cannot write there ({error.strerror}).") from None
+        raise UserError(
+            f"{folder}: cannot write there ({error.strerror}). Check its permissions and the disk."
+        ) from None
     return folder
 
 
@@ -190,10 +192,7 @@ def _after_context(data, options, i: int) -> np.ndarray:
 
 
 def _other_real(options, train_data, test_data):
-    """Returns as many other real videos as are evaluated, by number, and their source.
-
-    Returns None and the reason if there are not enough.
-    """
+    """Returns N real videos that are not evaluated, and their source; or None and why not."""
     count, needed = options.num_videos, options.context + options.horizon
     for data, skip, name in ((test_data, count, "other held-out"), (train_data, 0, "training")):
         if data.clips.longest < needed:

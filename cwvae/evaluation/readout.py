@@ -43,12 +43,7 @@ class Readout:
     """
 
     def __init__(self, network: Network, trained_on: int):
-        """Takes a trained network.
-
-        Args:
-          network: The network.
-          trained_on: Number of frames that it was trained on.
-        """
+        """Takes a trained network and the number of frames that it was trained on."""
         self.network, self._trained_on = network, trained_on
         frames = tf.TensorSpec((None, *network.frame_shape), tf.float32)
 

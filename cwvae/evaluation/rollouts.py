@@ -16,10 +16,6 @@ from cwvae.video_model import Rollout, VideoModel, as_seed
 def held_out(options: EvaluationConfig, data):
     """Returns the clips to evaluate: the first that are long enough, in file order.
 
-    Args:
-      options: The section `evaluation` of a configuration.
-      data: A data set.
-
     Raises:
       UserError: The clips are too short or too few.
     """

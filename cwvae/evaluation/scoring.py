@@ -31,30 +31,21 @@ Guess = Callable[[np.ndarray, range, int, int], np.ndarray]
 def guesses(mean: np.ndarray, pool: np.ndarray, seed: int) -> dict[str, Guess]:
     """Returns the predictors without a model, by name.
 
-    Args:
-      mean: The mean training frame, [H, W, C] in [0, 1].
-      pool: Training frames to draw from, [P, H, W, C] in [0, 1].
-      seed: Seed of the draws.
+    They need the mean training frame [H, W, C] and training frames to draw from [P, H, W, C].
     """
 
-    def repeat(last, videos, start, stop):
+    def mean_frame(_, videos, start, stop):
         return trivial.repeat_frame(mean, len(videos), stop - start)
 
     return {
         COPY: lambda last, videos, start, stop: trivial.copy_last_frame(last, stop - start),
-        MEAN: repeat,
+        MEAN: mean_frame,
         RANDOM: lambda last, *where: trivial.random_frames(pool, *where, seed),
     }
 
 
 def metrics(used: Mapping[str, FrameScore], reader, horizon: int) -> dict[str, dict[str, str]]:
-    """Returns label, unit, better direction and protocol of every score that `score` computes.
-
-    Args:
-      used: Scores of frames, by name.
-      reader: `cwvae.evaluation.readout.Readout`, or None.
-      horizon: Predicted frames, T.
-    """
+    """Returns label, unit, better direction and protocol of every score that `score` computes."""
     found = {name: one.about for name, one in used.items()}
     every = read_every(horizon)
     which = f"; of the predicted frames the first {SOON} and 1 of {every} are read"

@@ -62,17 +62,11 @@ def windows(horizon: int) -> list[Piece]:
 
 @dataclasses.dataclass
 class _Predictor:
-    """A predictor's features so far, and its batch that has not reached the horizon.
+    """The progress of a predictor."""
 
-    Attributes:
-      features: Features of complete videos.
-      batch: uint8 [B, T, H, W, C], or None between batches.
-      filled: Number of frames in `batch` that have arrived.
-    """
-
-    features: Features
-    batch: np.ndarray | None = None
-    filled: int = 0
+    features: Features  # Of complete videos.
+    batch: np.ndarray | None = None  # uint8 [B, T, H, W, C], or None between batches.
+    filled: int = 0  # Number of frames in `batch` that have arrived.
 
 
 class VideoDistances:

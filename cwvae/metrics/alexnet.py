@@ -48,12 +48,7 @@ def tap_distances(
 
 
 def taps(arrays: Mapping[str, tf.Tensor], images: tf.Tensor) -> list[tf.Tensor]:
-    """Returns the outputs of the five ReLUs, before any pooling.
-
-    Args:
-      arrays: Weights by the names in `lpips.SHAPES`.
-      images: Float32 in [-1, 1], [F, H, W, 3], H and W at least `lpips.MIN_SIZE`.
-    """
+    """Returns the outputs of the five ReLUs, before any pooling; arguments as above."""
     x = (images - SHIFT) / SCALE
     found = []
     for i, (stride, pad, pooled) in enumerate(zip(STRIDES, PADDINGS, POOLED, strict=True)):

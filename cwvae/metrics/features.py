@@ -21,17 +21,12 @@ _ROWS = 256  # Videos read at a time.
 
 
 class Features:
-    """Features of the same pieces of all videos, in a file: float32 [P, N, D].
-
-    Attributes:
-      pieces: The P pieces.
-      written: Number of videos in the file.
-    """
+    """Features of the same `pieces` of all videos, of which `written` are in the file so far."""
 
     def __init__(
         self, pieces: Sequence[Piece], num_videos: int, size: int, file: BinaryIO | None = None
     ):
-        """Takes the pieces, N, D, and an open file; by default an empty temporary one."""
+        """Takes the pieces, N, D, and an open file of float32 [P, N, D]; by default a new one."""
         self.pieces, self.written = list(pieces), 0
         self._count, self._size = num_videos, size
         # Not a memory map: on a full disk that ends the process instead of raising an error.

@@ -35,13 +35,10 @@ class Moments:
         self._scatter = np.zeros((size, size))  # sum of outer products about the mean
 
     def add(self, features: ArrayLike) -> None:
-        """Adds videos.
-
-        Args:
-          features: [N, D], N at least 0.
+        """Adds the features [N, D] of videos.
 
         Raises:
-          ValueError: The features have another shape or are not finite.
+          ValueError: They have another shape or are not finite.
 
         Source: Chan, Golub, LeVeque, Updating Formulae and a Pairwise Algorithm for Computing
           Sample Variances, 1979: it avoids differences of large numbers.
@@ -86,10 +83,6 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     """Returns the Frechet distance of two sets, with TensorFlow GAN's matrix root.
 
     Equals `frechet_classifier_distance_from_activations` on the features, in float64.
-
-    Args:
-      a: Moments of one set.
-      b: Moments of the other set.
 
     Raises:
       ValueError: The sets differ in D, a set has fewer than 2 videos, or the distance is not

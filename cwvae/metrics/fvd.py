@@ -114,10 +114,7 @@ class I3D:
     """
 
     def __init__(self, folder: str | os.PathLike):
-        """Loads the network.
-
-        Args:
-          folder: As `find_module` returns it.
+        """Loads the network from the folder that `find_module` returned.
 
         Raises:
           UserError: This is not an I3D module, or it is damaged.
@@ -164,12 +161,8 @@ class I3D:
 def preprocess(videos: np.ndarray):
     """Returns the network's input, computed as in the reference implementation.
 
-    Args:
-      videos: uint8 [N, T, H, W, C], gray or RGB.
-
-    Returns:
-      A float32 tensor [N, T, 224, 224, 3] in [-1, 1], resized as in TensorFlow 1, without
-      half-pixel centres: pixel i is sampled at i * H / 224.
+    Maps uint8 [N, T, H, W, C], gray or RGB, to a float32 tensor [N, T, 224, 224, 3] in [-1, 1].
+    Resizes as TensorFlow 1, without half-pixel centres: pixel i is sampled at i * H / 224.
     """
     import tensorflow as tf
 

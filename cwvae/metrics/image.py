@@ -126,19 +126,24 @@ def _over_frames(loop, truth, prediction, arguments, values):
         raise ValueError(f"prediction is too large to measure: up to {largest:g}.")
 
 
-def _videos(truth, prediction):
-    """Returns both as float32 arrays; raises ValueError for wrong shapes or types."""
+def floats(truth, prediction, within: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns both as float32 arrays; raises ValueError for different shapes or other types."""
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     if truth.shape != prediction.shape:
         raise ValueError(
             f"truth and prediction differ in shape: {truth.shape} and {prediction.shape}."
         )
+    for name, frames in (("truth", truth), ("prediction", prediction)):
+        if frames.dtype.kind in "biu":  # not `!= "f"`: bfloat16 arrays have kind "V"
+            raise ValueError(f"{name} must be floats in {within}, got {frames.dtype}.")
+    return np.ascontiguousarray(truth, np.float32), np.ascontiguousarray(prediction, np.float32)
+
+
+def _videos(truth, prediction):
+    truth, prediction = floats(truth, prediction, "[0, 1]")
     if truth.ndim != 5:
         raise ValueError(f"expected videos [N, T, H, W, C], got shape {truth.shape}.")
-    for name, video in (("truth", truth), ("prediction", prediction)):
-        if video.dtype.kind in "biu":  # not `!= "f"`: bfloat16 arrays have kind "V"
-            raise ValueError(f"{name} must be floats in [0, 1], got {video.dtype}.")
-    return np.ascontiguousarray(truth, np.float32), np.ascontiguousarray(prediction, np.float32)
+    return truth, prediction
 
 
 def _refuse_flaws(truth, prediction):

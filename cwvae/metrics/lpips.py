@@ -145,23 +145,19 @@ class LPIPS:
           ValueError: The shapes differ or do not fit, the arguments are not floats, or either
             leaves [-1, 1] or holds a NaN.
         """
-        truth, prediction = np.asarray(truth), np.asarray(prediction)
-        if truth.shape != prediction.shape:
-            raise ValueError(
-                f"truth and prediction differ in shape: {truth.shape} and {prediction.shape}."
-            )
+        from cwvae.metrics import image
+
+        truth, prediction = image.floats(truth, prediction, "[-1, 1]")
         if truth.ndim != 4 or truth.shape[-1] != 3:
             raise ValueError(f"expected images [F, H, W, 3], got shape {truth.shape}.")
         _refuse_small(*truth.shape[1:3])
         for name, images in (("truth", truth), ("prediction", prediction)):
-            if images.dtype.kind in "biu":  # not `!= "f"`: bfloat16 arrays have kind "V"
-                raise ValueError(f"{name} must be floats in [-1, 1], got {images.dtype}.")
             if not (np.abs(images) <= 1).all():  # Written so that NaN fails, too.
                 raise ValueError(
                     f"{name} must lie in [-1, 1], got [{images.min():g}, {images.max():g}]:"
                     " scale bytes by 2 x / 255 - 1, and [0, 1] by 2 x - 1."
                 )
-        return self._in_chunks(truth.astype(np.float32), prediction.astype(np.float32), False)
+        return self._in_chunks(truth, prediction, False)
 
     def _in_chunks(self, truth, prediction, unit_range):
         """Returns distances [F, 5] of [F, H, W, C]; pads the last chunk to avoid retracing."""
@@ -352,13 +348,7 @@ def _flaw(arrays):
 def save(
     out: pathlib.Path, arrays: Mapping[str, np.ndarray], alexnet_sha256: str, heads_sha256: str
 ) -> None:
-    """Writes a file of weights, complete or not at all, and creates its folder.
-
-    Args:
-      out: The file.
-      arrays: The weights.
-      alexnet_sha256: SHA-256 of torchvision's file.
-      heads_sha256: SHA-256 of the file of LPIPS.
+    """Writes a file of weights and the hashes of its sources, and creates its folder.
 
     Raises:
       UserError: The file cannot be written. An existing file stays as it was.

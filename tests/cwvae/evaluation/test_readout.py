@@ -198,7 +198,7 @@ def test_averaged_statistics_give_the_outputs_of_training(size, channels):
     network = Network(MARKS.values(), (size, size, channels), 1)
     frames = np.random.default_rng(2).uniform(size=(3, size, size, channels))
     frames = tf.constant(frames, tf.float32)
-    for _ in range(200):  # The averages converge to the batch's statistics.
+    for _ in range(100):  # The averages converge to the batch's statistics.
         trained = network(frames, training=True)
     assert {name: tuple(value.shape) for name, value in trained.items()} == {
         "shapes": (3, 8, 8, 3),
@@ -206,7 +206,7 @@ def test_averaged_statistics_give_the_outputs_of_training(size, channels):
         "shade": (3, 2),
     }
     for name, value in network(frames).items():
-        np.testing.assert_allclose(value, trained[name], atol=0.001)
+        np.testing.assert_allclose(value, trained[name], atol=0.02)
 
 
 def test_points_move_with_the_picture():
