@@ -2,8 +2,8 @@
 
 python eval.py --logdir DIR [--step N] [--set evaluation.key=value ...]
 
-LPIPS and FVD need weights that cannot be part of this project: without them, all else is computed,
-and the output says how to get them.
+LPIPS and FVD need weights that cannot be part of this project. Without them everything else is
+computed, and the output says how to get them.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import data_loaders
 from cwvae import config as configuration
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error, unknown_name
+from cwvae.evaluation import results
 from cwvae.metrics import fvd, lpips
 from cwvae.run import checkpoints
 from cwvae.startup import quiet_tensorflow
@@ -27,7 +28,7 @@ def evaluate(
     weights: Mapping[str, str | None] | None = None,
     required: Collection[str] = (),
 ) -> dict:
-    """Evaluates the checkpoint of a step, the newest whole one if None.
+    """Evaluates the checkpoint of a step; by default the newest intact one.
 
     See `cwvae.evaluation.evaluator.evaluate`.
     """
@@ -37,7 +38,7 @@ def evaluate(
         given = (weights or {}).get(name)
         if given is not None or name in required:
             find(given)
-    # TensorFlow starts here, once all that a user may have got wrong has been looked at.
+    # TensorFlow starts slowly: first check everything that a user may have got wrong.
     with quiet_tensorflow():
         from cwvae import factory
         from cwvae.evaluation import evaluator
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--lpips", metavar="FILE", help="the weights that LPIPS needs")
     parser.add_argument("--i3d", metavar="DIR", help="the TF-Hub module that FVD needs")
     parser.add_argument(
-        "--require", default="", metavar="fvd,lpips", help="fail where these cannot be computed"
+        "--require", default="", metavar="fvd,lpips", help="fail if these cannot be computed"
     )
     arguments = parser.parse_args()
     with exit_on_user_error():
@@ -70,11 +71,8 @@ def main() -> None:
         for name in required:
             if name not in weights:
                 raise UserError(f"--require: {unknown_name('measure', name, weights)}")
-        results = evaluate(config, arguments.logdir, arguments.step, weights, required)
-
-        from cwvae.evaluation import evaluator
-
-        print(evaluator.table(results))
+        scores = evaluate(config, arguments.logdir, arguments.step, weights, required)
+        print(results.table(scores))
         print(f"\nWritten to {pathlib.Path(arguments.logdir) / 'eval'}.")
 
 

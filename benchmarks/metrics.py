@@ -1,17 +1,17 @@
-"""What scoring costs: against scikit-image, against the model's own time, and in memory.
+"""Measures the cost of scoring: against scikit-image, against the model's time, and in memory.
 
-    python benchmarks/metrics.py speed      PSNR and SSIM beside scikit-image's loop over frames
+    python benchmarks/metrics.py speed      PSNR and SSIM next to scikit-image's loop over frames
     python benchmarks/metrics.py share      the part of an evaluation that is not spent in the model
-    python benchmarks/metrics.py memory     with the horizon, and with the number of videos
+    python benchmarks/metrics.py memory     by the horizon and by the number of videos
 
-Prints Markdown tables. `speed` takes turns and keeps the fastest of each; scikit-image scores the
-first 2,000 frames, since each costs it the same.
+Prints Markdown tables. `speed` alternates between both and keeps the fastest of each. Scikit-image
+scores only the first 2,000 frames: its time per frame is constant.
 """
 
 import argparse
-import json
+import contextlib
+import multiprocessing
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +29,7 @@ VIDEOS, FRAMES, LOOP_FRAMES = 100, 464, 2000
 
 
 def speed(rounds: int = 5) -> None:
-    """Prints frames per second of both, by protocol and channels."""
+    """Prints frames per second of both, by protocol and number of channels."""
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
     from cwvae.metrics import image
@@ -69,84 +69,80 @@ def share(videos: int = 100) -> None:
     print("| 100 videos of 464 frames | seconds | in the model | outside of it |")
     print("| --- | --- | --- | --- |")
     for precision in ("float32", "bfloat16"):
-        result = _in_a_process("_share", precision, videos)
-        outside = 1 - result["model"] / result["all"]
+        settings = f"training.precision={precision}", f"evaluation.num_videos={videos}"
+        total, model, _ = _isolated(*settings, "evaluation.horizon=464")
         print(
-            f"| {precision} | {result['all']:.1f} | {result['model']:.1f} | **{outside:.0%}** |",
+            f"| {precision} | {total:.1f} | {model:.1f} | **{1 - model / total:.0%}** |",
             flush=True,
         )
 
 
 def memory() -> None:
-    """Prints the peak memory of evaluations, each in a process of its own."""
+    """Prints the peak memory of evaluations."""
+    small = "model.channel_multiplier=0.25", "model.mlp_size=100", "model.levels=2"
     print("| videos | frames predicted | peak MiB |")
     print("| --- | --- | --- |")
     for videos, horizon in ((10, 100), (10, 1000), (1000, 100)):
-        result = _in_a_process("_memory", videos, horizon)
-        print(f"| {videos} | {horizon} | {result['peak']:,.0f} |", flush=True)
+        settings = f"evaluation.num_videos={videos}", f"evaluation.horizon={horizon}"
+        *_, peak = _isolated(*small, *settings)
+        print(f"| {videos} | {horizon} | {peak:,.0f} |", flush=True)
 
 
-def _share(precision: str, videos: str) -> dict:
-    """Evaluates an untrained model, whose predictions cost as much, and times what it does."""
-    spent = [0.0]
-    everything = _evaluate(
-        spent,
-        f"training.precision={precision}",
-        f"evaluation.num_videos={videos}",
-        "evaluation.horizon=464",
-    )
-    return {"all": everything, "model": spent[0]}
+def _isolated(*overrides: str) -> tuple[float, float, float]:
+    """Returns what `_evaluate` returns in a new process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_evaluate, overrides)
 
 
-def _memory(videos: str, horizon: str) -> dict:
-    small = ["model.channel_multiplier=0.25", "model.mlp_size=100", "model.levels=2"]
-    _evaluate([0.0], *small, f"evaluation.num_videos={videos}", f"evaluation.horizon={horizon}")
-    return {"peak": timing.peak_memory()}
+def _evaluate(*overrides: str) -> tuple[float, float, float]:
+    """Evaluates an untrained model, which predicts at the same cost, twice.
 
-
-def _evaluate(spent: list[float], *overrides: str) -> float:
-    """Returns the seconds of a second evaluation, when all is compiled, and adds the model's."""
+    Returns:
+      The seconds of the second evaluation, when everything is compiled; those spent in the model;
+      the peak memory in MiB.
+    """
     import data_loaders
 
     with quiet_tensorflow():
         from cwvae import factory
         from cwvae.evaluation import evaluator
 
-    config = configuration.load(
-        None, ["data.test_length=1100", "evaluation.context=36", *overrides]
-    )
+    overrides = ["data.test_length=1100", "evaluation.context=36", *overrides]
+    config = configuration.load(None, overrides)
     model = factory.build(config, seed=0)
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
     predict, elbo_terms = model.predict_chunks, evaluator.elbo_terms
+    spent = 0.0
+
+    @contextlib.contextmanager
+    def timed():
+        nonlocal spent
+        start = time.perf_counter()
+        yield
+        spent += time.perf_counter() - start
 
     def timed_elbo(*arguments):
-        start = time.perf_counter()
-        try:
+        with timed():
             return elbo_terms(*arguments)
-        finally:
-            spent[0] += time.perf_counter() - start
 
     def timed_predict(*arguments, **options):
         chunks = predict(*arguments, **options)
         while True:
-            start = time.perf_counter()
-            try:
-                chunk = next(chunks)
-                chunk.frames.numpy()
-            except StopIteration:
+            with timed():
+                chunk = next(chunks, None)
+                if chunk is not None:
+                    chunk.frames.numpy()
+            if chunk is None:
                 return
-            finally:
-                spent[0] += time.perf_counter() - start
             yield chunk
 
     object.__setattr__(model, "predict_chunks", timed_predict)
     evaluator.elbo_terms = timed_elbo
     with tempfile.TemporaryDirectory() as folder:
         evaluator.evaluate(config, model, 0, *data, folder)
-        spent[0] = 0.0
-        start = time.perf_counter()
-        evaluator.evaluate(config, model, 0, *data, folder)
-        return time.perf_counter() - start
+        spent = 0.0
+        seconds = _seconds(lambda: evaluator.evaluate(config, model, 0, *data, folder))
+    return seconds, spent, timing.peak_memory()
 
 
 def _seconds(function) -> float:
@@ -155,26 +151,10 @@ def _seconds(function) -> float:
     return time.perf_counter() - start
 
 
-def _in_a_process(function: str, *arguments) -> dict:
-    command = [sys.executable, __file__, function, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def main() -> None:
-    """Runs the command line."""
-    if len(sys.argv) > 1 and sys.argv[1] in ("_share", "_memory"):
-        print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
-        return
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     tables = {"speed": speed, "share": share, "memory": memory}
     parser.add_argument("table", choices=tables)
     tables[parser.parse_args().table]()
-
-
-if __name__ == "__main__":
-    main()

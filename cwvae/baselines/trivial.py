@@ -1,4 +1,4 @@
-"""Predictors without a model: the lines that any learned prediction has to beat. NumPy only.
+"""Predictors without a model, which any learned model should beat. NumPy only.
 
 B: batch, T: frames, H, W: height and width, C: channels.
 """
@@ -10,18 +10,17 @@ from numpy.typing import ArrayLike
 
 
 def copy_last_frame(context: ArrayLike, horizon: int) -> np.ndarray:
-    """Predicts that nothing moves any more.
+    """Repeats the last frame of each video.
 
     Args:
       context: The frames seen, [B, T, H, W, C], T at least 1.
       horizon: Number of frames to predict.
 
     Returns:
-      The last frame of each video `horizon` times, [B, horizon, H, W, C], in context's type and
-      units. A read-only view: it takes no memory.
+      [B, horizon, H, W, C] in the type and units of `context`, a read-only view without memory.
 
     Raises:
-      ValueError: context is not [B, T, H, W, C] or has no frame.
+      ValueError: `context` is not [B, T, H, W, C] or has no frames.
     """
     context = np.asarray(context)
     if context.ndim != 5 or context.shape[1] == 0:
@@ -31,17 +30,13 @@ def copy_last_frame(context: ArrayLike, horizon: int) -> np.ndarray:
 
 
 def mean_frame(clips: Iterable[np.ndarray]) -> np.ndarray:
-    """Returns the mean of all frames: the best constant guess under squared error.
+    """Returns the mean of all frames, float32 [H, W, C] in [0, 1].
 
-    Args:
-      clips: Arrays uint8 [T, H, W, C], read once, one at a time. T may differ between clips; every
-        frame has the same weight.
-
-    Returns:
-      float32 [H, W, C] in [0, 1].
+    It is the best constant guess under squared error. Clips are uint8 [T, H, W, C] and read once,
+    one at a time. T may differ; every frame has the same weight.
 
     Raises:
-      ValueError: A clip is not uint8 [T, H, W, C], frame shapes differ, or there is no frame.
+      ValueError: A clip is not uint8 [T, H, W, C], frame shapes differ, or no frame is given.
     """
     total, count = None, 0
     for clip in clips:
@@ -59,18 +54,13 @@ def mean_frame(clips: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def repeat_frame(frame: ArrayLike, batch: int, horizon: int) -> np.ndarray:
-    """Predicts the same frame everywhere, as `mean_frame` makes it.
-
-    Args:
-      frame: [H, W, C].
-      batch: Number of videos, B.
-      horizon: Number of frames to predict.
+    """Repeats one frame [H, W, C], such as `mean_frame`, for `batch` videos of `horizon` frames.
 
     Returns:
-      [B, horizon, H, W, C]. A read-only view: it takes no memory.
+      [B, horizon, H, W, C], a read-only view without memory.
 
     Raises:
-      ValueError: frame is not [H, W, C].
+      ValueError: `frame` is not [H, W, C].
     """
     frame = np.asarray(frame)
     if frame.ndim != 3:
@@ -79,20 +69,20 @@ def repeat_frame(frame: ArrayLike, batch: int, horizon: int) -> np.ndarray:
 
 
 def random_frames(pool: ArrayLike, videos: range, start: int, stop: int, seed: int) -> np.ndarray:
-    """Predicts frames drawn at random: Figure 1's "random" line, without any memory.
+    """Draws frames at random: the line "random" in Figure 1.
 
     Args:
       pool: Frames to draw from, [P, H, W, C].
-      videos: Numbers of the videos, B: each has draws of its own, whichever others there are.
+      videos: Numbers of the videos, B; they determine the draws, whatever the batch.
       start: First predicted frame, from 0.
-      stop: The frame behind the last.
-      seed: Of the draws.
+      stop: The frame after the last.
+      seed: Seed of the draws.
 
     Returns:
-      [B, stop - start, H, W, C], frame t of a video the same whatever stretch it is asked for in.
+      [B, stop - start, H, W, C]. Frame t of a video does not depend on `start` and `stop`.
 
     Raises:
-      ValueError: pool is not [P, H, W, C] or has no frame.
+      ValueError: `pool` is not [P, H, W, C] or has no frames.
     """
     pool = np.asarray(pool)
     if pool.ndim != 4 or len(pool) == 0:

@@ -1,9 +1,8 @@
 """The readout: does a predicted frame still show the right things in the right places?
 
-For data sets that say what their frames show (`readable`), a small network learns to read it from
-true frames. What it reads in predicted frames is compared with the truth, frame by frame; what it
-reads in true frames that it was not trained on is the ceiling. Trained once, it is kept in
-`files.cache_folder()`.
+Some data sets know what their frames show (`readable`). A small network learns to read it from true
+frames. Its answers on predicted frames are compared with the truth, frame by frame. Its score on
+held-out true frames is the ceiling. A readout is trained once and kept in `files.cache_folder()`.
 
 Symbols: N videos, T frames, H, W, C height, width and channels, K things to read in each frame, F
 frames of a batch.
@@ -13,13 +12,11 @@ import concurrent.futures
 import hashlib
 import itertools
 import json
-import os
 import pathlib
 import sys
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -28,45 +25,38 @@ import tqdm
 
 from cwvae.evaluation.readout_network import Network, warped
 from cwvae.run import files
-from cwvae.training.optimizer import Adam
 
-VERSION = 1  # Raised whenever the same training frames come to give other weights.
+VERSION = 2  # Raise it when the same training frames would give other weights.
 STEPS = 1500
 BATCH = 128  # Frames.
-_WINDOW = 4  # Frames of a batch that come from one clip, in a row.
+_WINDOW = 4  # Consecutive frames of a batch from one clip.
 _LEARNING_RATE, _WARM_UP = 0.005, 50
 _WARP = 0.2
-_AVERAGING = 0.05  # The newest batch's share in the averages that normalise layers later on.
 _CHUNK = 256  # Frames read at a time.
 
 
 class Readout:
-    """Reads frames, and says how well that agrees with the truth."""
+    """Reads frames, and scores how well the answers agree with the truth.
 
-    def __init__(self, network: Network, weights: dict[str, np.ndarray], trained_on: int):
-        """Takes a trained network.
+    Attributes:
+      network: The trained network.
+    """
 
-        Args:
-          network: The network.
-          weights: Of `network.shapes()`.
-          trained_on: How many frames it was trained on.
-        """
-        self.weights = weights
-        self._network, self._trained_on = network, trained_on
-        constants = {name: tf.constant(array) for name, array in weights.items()}
-        shape = (None, *network.frame_shape)
+    def __init__(self, network: Network, trained_on: int):
+        """Takes a trained network and the number of frames that it was trained on."""
+        self.network, self._trained_on = network, trained_on
+        frames = tf.TensorSpec((None, *network.frame_shape), tf.float32)
 
-        @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False)
+        @tf.function(input_signature=[frames], autograph=False)
         def answer(frames):
-            frames = tf.clip_by_value(frames, 0.0, 1.0)
-            return network.answers(network.outputs(constants, frames))
+            return network.answers(network(tf.clip_by_value(frames, 0.0, 1.0)))
 
         self._answer = answer
 
     def metrics(self) -> dict[str, dict[str, str]]:
-        """Returns label, unit, which is better, and protocol of each score, by its name."""
+        """Returns label, unit, better direction and protocol of each score, by its name."""
         found = {}
-        for name, readable in self._network.readables.items():
+        for name, readable in self.network.readables.items():
             if readable.kind == "points":
                 about = {"unit": "pixels", "better": "lower"}
                 what = "mean distance under the best assignment"
@@ -78,44 +68,45 @@ class Readout:
                 f" a small network that was trained on {self._trained_on:,} true frames of the"
                 " training split; its score on true held-out frames is the ceiling"
             )
-            found[f"readout_{name}"] = {"label": readable.label, **about, "protocol": protocol}
+            found[f"readout_{name}"] = about | {"label": readable.label, "protocol": protocol}
         return found
 
-    def scores(self, frames, readings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns how well what is read in frames agrees with what there is to read.
+    def scores(self, frames, readings: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Reads frames and compares the answers with the truth.
 
         Args:
           frames: Floats in the units of [0, 1], [N, T, H, W, C], clipped to [0, 1] here.
-          readings: By name int64 [N, T, K] classes or float32 [N, T, K, 2] points in pixels, as
-            `readings` of the data set gives them.
+          readings: True answers as the data set's `readings` returns them: by name int64 [N, T, K]
+            classes or float32 [N, T, K, 2] points in pixels.
 
         Returns:
-          float32 [N, T] by the names of `metrics`: percent of the classes, and pixels. NaN where a
-          frame has a class that cannot be read in it (a negative one).
+          float32 [N, T] by the names of `metrics`: percent for classes, pixels for points. NaN
+          where a frame has an unreadable class (a negative one).
 
         Raises:
-          ValueError: frames are no floats, not finite, or do not fit the readings or the network.
+          ValueError: The frames are not floats, are not finite, or do not fit the readings or the
+            network.
         """
         frames = np.asarray(frames)
         self._check(frames, readings)
-        # A view that repeats a frame, as of a still prediction, is read once.
+        # A view that repeats one frame, such as a still prediction, is read once.
         still = tuple(slice(1) if stride == 0 else slice(None) for stride in frames.strides[:2])
         distinct = frames[still]
         found = self._read(distinct.reshape(-1, *frames.shape[2:]), distinct.shape[1])
         results = {}
-        for name, readable in self._network.readables.items():
+        for name, readable in self.network.readables.items():
             values = found[name].reshape(*distinct.shape[:2], *found[name].shape[1:])
             compare = distance if readable.kind == "points" else overlap
             results[f"readout_{name}"] = compare(np.asarray(readings[name]), values)
         return results
 
-    def _check(self, frames: np.ndarray, readings: dict[str, np.ndarray]) -> None:
-        shape = self._network.frame_shape
+    def _check(self, frames: np.ndarray, readings: Mapping[str, np.ndarray]) -> None:
+        shape = self.network.frame_shape
         if frames.ndim != 5 or frames.shape[2:] != shape or 0 in frames.shape:
             raise ValueError(f"expected videos [N, T, {shape}], got shape {frames.shape}.")
         if frames.dtype.kind in "biu":  # not `!= "f"`: bfloat16 arrays have kind "V"
             raise ValueError(f"frames must be floats in [0, 1], got {frames.dtype}.")
-        for name, readable in self._network.readables.items():
+        for name, readable in self.network.readables.items():
             each = (readable.count, 2) if readable.kind == "points" else (readable.count,)
             expected = (*frames.shape[:2], *each)
             if np.shape(readings[name]) != expected:
@@ -141,29 +132,22 @@ def overlap(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Returns the percentage of labels that were found, in any order: as multisets.
 
     Args:
-      truth: int [..., K]; where one is negative, the result is NaN.
-      found: int [..., K], which broadcasts with it.
+      truth: int [..., K]; a negative label makes the result NaN.
+      found: int [..., K], broadcast against `truth`.
     """
-    truth, found = np.broadcast_arrays(truth, found)
-    right = np.zeros(truth.shape[:-1], np.int64)
-    taken = np.zeros(truth.shape, bool)
-    for k in range(truth.shape[-1]):  # Each true label takes one of those found, if any is left.
-        same = (found == truth[..., k, None]) & ~taken
-        first = same & (np.cumsum(same, -1) == 1)
-        taken |= first
-        right += first.any(-1)
-    percent = 100 * right / truth.shape[-1]
+    classes = np.arange(1 + max(truth.max(), found.max()))
+    counts = [(labels[..., None] == classes).sum(-2) for labels in (truth, found)]
+    percent = 100 * np.minimum(*counts).sum(-1) / truth.shape[-1]
     return np.where((truth < 0).any(-1), np.nan, percent).astype(np.float32)
 
 
 def distance(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Returns the mean distance between points and those found, in the order that makes it least.
+    """Returns the mean distance between true and found points under the best assignment.
 
     Args:
       truth: float [..., K, 2].
-      found: float [..., K, 2], which broadcasts with it.
+      found: float [..., K, 2], broadcast against `truth`.
     """
-    truth, found = np.broadcast_arrays(truth, found)
     count = truth.shape[-2]
     apart = np.linalg.norm(truth[..., :, None, :] - found[..., None, :, :], axis=-1)
     orders = [
@@ -174,31 +158,31 @@ def distance(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def fit(data, seed: int = 0, *, steps: int = STEPS) -> Readout | None:
-    """Returns a readout of a data set: a kept one, or else it is trained, which takes a minute.
+    """Returns a data set's readout, from the cache or trained here, which takes a minute.
 
     Args:
       data: The training split of a data set, with `readable` and `readings`.
-      seed: Of initial weights, drawn frames and their random warps.
-      steps: Updates.
+      seed: Seed of the initial weights, the drawn frames and their random warps.
+      steps: Number of updates.
 
     Returns:
-      The readout; None where nothing can be read in this data set's frames. On one CPU device it is
-      a function of the arguments.
+      The readout; None if the data set has nothing to read. On one CPU device it is a function of
+      the arguments.
 
     Raises:
-      UserError: Frames or attributes that cannot be had.
-      ValueError: Attributes or frames that the network does not fit.
+      UserError: Frames or attributes are unavailable.
+      ValueError: Attributes or frames do not fit the network.
     """
     readables = data.readable()
     if not readables:
         return None
-    network = Network(readables, data.frame_shape)
-    path = files.cache_folder() / "readouts" / f"{_key(network, data, seed, steps)}.npz"
-    weights = _kept(path, network)
-    if weights is None:
-        weights = _train(network, data, seed, steps)
-        _keep(path, weights)
-    return Readout(network, weights, steps * len(_draw(data, seed, 0)[0]))
+    network = Network(readables, data.frame_shape, seed)
+    first = _draw(data, seed, 0)
+    path = files.cache_folder() / "readouts" / f"{_key(network, data, first, seed, steps)}.npz"
+    if not _restore(path, network):
+        _train(network, data, seed, steps)
+        _save(path, network)
+    return Readout(network, steps * len(first[0]))
 
 
 def _draw(data, seed: int, step: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -212,81 +196,46 @@ def _draw(data, seed: int, step: int) -> tuple[np.ndarray, dict[str, np.ndarray]
     return np.concatenate(frames), readings
 
 
-def _batches(data, seed: int, steps: int) -> Iterator[tuple]:
-    """Yields what `_draw` gives for each step, drawn while the one before is used."""
-    with concurrent.futures.ThreadPoolExecutor(1) as executor:
-        following = executor.submit(_draw, data, seed, 0)
-        for step in range(1, steps + 1):
-            current = following.result()
-            if step < steps:
-                following = executor.submit(_draw, data, seed, step)
-            yield current
-
-
-def _train(network: Network, data, seed: int, steps: int) -> dict[str, np.ndarray]:
-    """Returns the weights of `network.shapes()`, trained."""
-    weights = {
-        name: keras.Variable(array, dtype="float32", name=name)
-        for name, array in network.initial(seed).items()
-    }
-    averages: dict[str, list[tf.Variable]] = {}
-    rate = tf.Variable(0.0)
-    optimizer = Adam(list(weights.values()), rate, epsilon=1e-7)
+def _train(network: Network, data, seed: int, steps: int) -> None:
     points = [name for name, readable in network.readables.items() if readable.kind == "points"]
+    weights = network.trainable_weights
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(weights)
 
     @tf.function(autograph=False)
     def update(frames, readings, step):
         frames, readings = warped(
             tf.cast(frames, tf.float32) / 255, readings, points, _WARP, tf.stack([seed, step])
         )
-        moments = {}
         with tf.GradientTape() as tape:
-            outputs = network.outputs(weights, frames, moments)
-            loss = tf.add_n(list(network.losses(outputs, readings).values()))
-        gradients = tape.gradient(loss, [weight.value for weight in weights.values()])
-        optimizer.apply(gradients, tf.math.is_finite(loss))
-        for name, values in moments.items():
-            if name not in averages:  # When it is traced.
-                with tf.init_scope():
-                    averages[name] = [
-                        tf.Variable(start(value.shape))
-                        for start, value in zip((tf.zeros, tf.ones), values, strict=True)
-                    ]
-            for average, value in zip(averages[name], values, strict=True):
-                average.assign_add(_AVERAGING * (value - average))
+            outputs = network(frames, training=True)
+            loss = tf.add_n(list(network.cross_entropies(outputs, readings).values()))
+        optimizer.apply(tape.gradient(loss, weights), weights)
 
-    names = ", ".join(readable.name for readable in network.readables.values())
-    progress = tqdm.tqdm(
-        _batches(data, seed, steps), f"learning to read {names}", steps, unit="step"
-    )
-    for step, (frames, readings) in enumerate(progress):
-        warm = min(1.0, (step + 1) / _WARM_UP)
-        rate.assign(_LEARNING_RATE * warm * (1 + np.cos(np.pi * step / steps)) / 2)
-        update(tf.constant(frames), _as_tensors(readings), tf.constant(step))
-    arrays = {name: weight.numpy() for name, weight in weights.items()}
-    moments = {name: [value.numpy() for value in pair] for name, pair in averages.items()}
-    return network.folded(arrays, moments)
+    names = ", ".join(network.readables)
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        following = executor.submit(_draw, data, seed, 0)
+        for step in tqdm.trange(steps, desc=f"learning to read {names}", unit="step"):
+            frames, readings = following.result()
+            following = executor.submit(_draw, data, seed, step + 1)  # while this one is used
+            warm = min(1.0, (step + 1) / _WARM_UP)
+            rate = _LEARNING_RATE * warm * (1 + np.cos(np.pi * step / steps)) / 2
+            optimizer.learning_rate.assign(rate)
+            update(frames, readings, tf.constant(step))
 
 
-def _as_tensors(readings: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
-    return {name: tf.constant(values) for name, values in readings.items()}
-
-
-# What is kept.
-
-
-def _key(network: Network, data, seed: int, steps: int) -> str:
-    """Returns a digest of all that the weights depend on; of the data, of the first batch."""
+def _key(network: Network, data, first, seed: int, steps: int) -> str:
+    """Returns a digest of all that determines the weights; the first batch stands for the data."""
     readables = [
         (readable.name, readable.kind, readable.count, readable.size, readable.places)
         for readable in network.readables.values()
     ]
     about = [VERSION, readables, network.frame_shape, data.fingerprint, seed, steps]
-    frames, readings = _draw(data, seed, 0)
+    frames, readings = first
     return _digest({"about": np.array(json.dumps(about)), "frames": frames, **readings})
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     sha = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -295,38 +244,32 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
     return sha.hexdigest()
 
 
-def _kept(path: pathlib.Path, network: Network) -> dict[str, np.ndarray] | None:
-    """Returns the weights in a file; None where there is none, or where it is damaged."""
+def _restore(path: pathlib.Path, network: Network) -> bool:
+    """Loads a file's weights; returns whether there were any. Warns about a damaged file."""
     try:
         with np.load(path, allow_pickle=False) as content:
-            weights = dict(content)
-        written = str(weights.pop("sha256"))
+            arrays = dict(content)
+        written = str(arrays.pop("sha256"))
     except FileNotFoundError:
-        return None
+        return False
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         problem = f"cannot be read ({type(error).__name__})"
     else:
-        if written == _digest(weights):
-            return weights
-        problem = "is not what was written: its checksum differs"
+        if written == _digest(arrays):
+            network.set_weights([arrays[f"weight{i}"] for i in range(len(arrays))])
+            return True
+        problem = "checksum mismatch"
     print(f"warning: {path}: {problem}. The readout is trained again.", file=sys.stderr)
-    return None
+    return False
 
 
-def _keep(path: pathlib.Path, weights: dict[str, np.ndarray]) -> None:
-    """Writes weights to a file: all of it, or nothing."""
-    aside = None
+def _save(path: pathlib.Path, network: Network) -> None:
+    arrays = {f"weight{i}": array for i, array in enumerate(network.get_weights())}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, aside = tempfile.mkstemp(suffix=".tmp", dir=path.parent)
-        with open(descriptor, "wb") as file:
-            np.savez(file, sha256=np.array(_digest(weights)), **weights)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        with files.whole(path) as aside, open(aside, "wb") as file:
+            np.savez(file, sha256=np.array(_digest(arrays)), **arrays)
     except OSError as error:
-        if aside:
-            pathlib.Path(aside).unlink(missing_ok=True)
         print(
             f"warning: {path}: cannot be written ({error.strerror}). The next evaluation trains"
             " the readout again.",

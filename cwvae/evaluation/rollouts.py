@@ -1,4 +1,4 @@
-"""Held-out clips, and a model's open-loop predictions of them, stretch by stretch.
+"""Held-out clips, and a model's open-loop predictions of them, one stretch of frames at a time.
 
 Symbols: B clips, T predicted frames.
 """
@@ -14,29 +14,31 @@ from cwvae.video_model import Rollout, VideoModel, as_seed
 
 
 def held_out(options: EvaluationConfig, data):
-    """Returns the clips that are evaluated: the first ones that are long enough, in file order.
-
-    Args:
-      options: How many, and how long they have to be.
-      data: A data set.
+    """Returns the clips to evaluate: the first that are long enough, in file order.
 
     Raises:
-      UserError: Clips too short or too few.
+      UserError: The clips are too short or too few.
     """
     needed = options.context + options.horizon
     if data.clips.longest < needed:
         raise UserError(
             f"evaluation.context + evaluation.horizon = {needed} frames, but the held-out clips"
-            f" have {data.clips.longest} at most."
+            f" have at most {data.clips.longest}. Lower one of the two."
         )
     chosen = data.at_least(needed)[: options.num_videos]
     if len(chosen) < options.num_videos:
         raise UserError(
             f"evaluation.num_videos = {options.num_videos}, but there are {len(chosen)} held-out"
             f" clips of at least evaluation.context + evaluation.horizon = {needed} frames, out of"
-            f" {len(data)}: --set evaluation.num_videos={len(chosen)} takes these."
+            f" {len(data)}. To evaluate those: --set evaluation.num_videos={len(chosen)}."
         )
     return data.select(chosen)
+
+
+def batches(options: EvaluationConfig) -> Iterator[range]:
+    """Yields the numbers of the evaluated clips, a batch at a time."""
+    for first in range(0, options.num_videos, options.batch_size):
+        yield range(first, min(first + options.batch_size, options.num_videos))
 
 
 def clips(data, videos: range, start: int, length: int) -> np.ndarray:
@@ -52,19 +54,19 @@ def predict(
     first: int,
     observe_levels: tuple[bool, ...] | None = None,
 ) -> Iterator[tuple[int, Rollout]]:
-    """Predicts `options.horizon` frames of the clips from number `first` on.
+    """Predicts `options.horizon` frames of a batch of clips.
 
     Args:
       model: The model.
-      context: What it sees of the clips, [B, context, H, W, C].
-      options: Horizon, seed, and which levels see the context.
-      sample: Number of the sample: each has latents of its own.
-      first: Number of the first clip: each batch has latents of its own.
+      context: The clips' frames that the model sees, [B, context, H, W, C].
+      options: The section `evaluation` of a configuration.
+      sample: Number of the sample; samples differ in their latents.
+      first: Number of the first clip; batches differ in their latents.
       observe_levels: A bool per level, instead of `options.observe_levels`.
 
     Yields:
-      The number of a stretch's first predicted frame, from 0, and the stretch, of NumPy arrays;
-      frames are float32 in the units of [0, 1], not clipped.
+      The number of a stretch's first predicted frame, from 0, and the stretch as NumPy arrays.
+      Frames are float32 in the units of [0, 1], not clipped.
     """
     seed = tf.random.fold_in(tf.random.fold_in(as_seed(options.seed), sample), first)
     chosen = observed_levels(options)
@@ -79,7 +81,7 @@ def predict(
 
 
 def observed_levels(options: EvaluationConfig) -> dict:
-    """Returns `observe_levels` for a model, where it is asked for: only some understand it."""
+    """Returns the argument `observe_levels` if it is set: only some models accept it."""
     if options.observe_levels is None:
         return {}
     return {"observe_levels": level_flags(options.observe_levels)}

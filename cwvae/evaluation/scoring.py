@@ -1,20 +1,28 @@
-"""Scores of predicted frames: every predictor by every measure, stretch by stretch.
+"""Scores predicted frames: every predictor under every score, one stretch of frames at a time.
 
-Memory depends on neither the horizon nor the number of videos or samples, but for the scores.
+Apart from the scores themselves, memory use does not depend on the horizon or on the number of
+videos or samples.
 
 Symbols: N videos, B of a batch, S samples, T predicted frames.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import collections
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tqdm
 
 from cwvae.baselines import trivial
 from cwvae.evaluation import rollouts
-from cwvae.evaluation.measures import Measures
+from cwvae.evaluation.frame_scores import FrameScore
 from cwvae.evaluation.results import COPY, MEAN, RANDOM, TRUTH, best_of
 from cwvae.video_model import VideoModel, as_frames
+
+# Frames right after the context ("soon"), whose mean is reported next to that of all frames.
+SOON = 10
+# The readout reads about this many evenly spaced frames of a clip, and those soon after the
+# context. Reading all would take longer than predicting them, and neighbours hardly differ.
+_READ = 100
 
 # A predictor without a model: (last frame of the context, videos, start, stop) -> [B, T, H, W, C].
 Guess = Callable[[np.ndarray, range, int, int], np.ndarray]
@@ -23,48 +31,31 @@ Guess = Callable[[np.ndarray, range, int, int], np.ndarray]
 def guesses(mean: np.ndarray, pool: np.ndarray, seed: int) -> dict[str, Guess]:
     """Returns the predictors without a model, by name.
 
-    Args:
-      mean: The mean training frame, [H, W, C] in [0, 1].
-      pool: Training frames to draw from, [P, H, W, C] in [0, 1].
-      seed: Of the draws.
+    They need the mean training frame [H, W, C] and training frames to draw from [P, H, W, C].
     """
+
+    def mean_frame(_, videos, start, stop):
+        return trivial.repeat_frame(mean, len(videos), stop - start)
+
     return {
         COPY: lambda last, videos, start, stop: trivial.copy_last_frame(last, stop - start),
-        MEAN: lambda last, videos, start, stop: trivial.repeat_frame(
-            mean, len(videos), stop - start
-        ),
-        RANDOM: lambda last, videos, start, stop: trivial.random_frames(
-            pool, videos, start, stop, seed
-        ),
+        MEAN: mean_frame,
+        RANDOM: lambda last, *where: trivial.random_frames(pool, *where, seed),
     }
 
 
-# Frames "soon" after the context, whose mean is given beside that of the whole horizon.
-SOON = 10
-# So many frames of a clip are read by the readout, evenly spread, beside those soon after the
-# context: more would take longer than to predict them, and neighbours tell the same.
-_READ = 100
-
-
-def metrics(used: Sequence[Measures], reader, horizon: int) -> dict[str, dict[str, str]]:
-    """Returns label, unit, which values are better, and protocol of all that `score` measures.
-
-    Args:
-      used: The measures.
-      reader: `cwvae.evaluation.readout.Readout`, or None.
-      horizon: Predicted frames, T.
-    """
-    found = {name: about for one in used for name, about in one.metrics().items()}
+def metrics(used: Mapping[str, FrameScore], reader, horizon: int) -> dict[str, dict[str, str]]:
+    """Returns label, unit, better direction and protocol of every score that `score` computes."""
+    found = {name: one.about for name, one in used.items()}
+    every = read_every(horizon)
+    which = f"; of the predicted frames the first {SOON} and 1 of {every} are read"
     for name, about in reader.metrics().items() if reader else ():
-        every = read_every(horizon)
-        which = f"; of the predicted frames the first {SOON} and 1 of {every} are read"
-        which = which if every > 1 else ""
-        found[name] = about | {"protocol": about["protocol"] + which}
+        found[name] = about | {"protocol": about["protocol"] + (which if every > 1 else "")}
     return found
 
 
 def read_every(horizon: int) -> int:
-    """Returns how far the predicted frames are apart that the readout reads: 1 for all of them."""
+    """Returns the stride at which the readout reads predicted frames."""
     return -(-horizon // _READ)
 
 
@@ -73,89 +64,98 @@ def score(
     name: str,
     model: VideoModel,
     data,
-    used: Sequence[Measures],
+    used: Mapping[str, FrameScore],
     others: Mapping[str, Guess],
     reader=None,
     distances=None,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Scores a model's predictions, and guesses without a model, on held-out clips.
+    """Scores predictions of held-out clips, by a model and without one.
 
     Args:
       options: The section `evaluation` of a configuration.
-      name: The model's.
+      name: The model's name.
       model: The model.
       data: Held-out clips.
-      used: The measures.
+      used: Scores of frames, by name.
       others: Predictors without a model, by name.
-      reader: A `Readout`, to score how well the data's attributes can be read, too.
-      distances: A `VideoDistances`, which gets the first sample of each clip, and `COPY`.
+      reader: A `Readout`, to also score how well the data's attributes can be read.
+      distances: A `VideoDistances`, which collects the first sample of each clip and `COPY`.
 
     Returns:
-      {predictor: {measure: float32 [N, T]}}: under the model's name the mean over samples, and
-      where there are several, beside it of each clip and measure the sample with the best mean over
-      its frames. NaN where the readout reads nothing.
+      {predictor: {score: float32 [N, T]}}. The model's name holds the mean over samples. With
+      several samples, `best_of` holds the sample with the best mean over its frames, chosen for
+      each clip and score. NaN where the readout reads nothing.
 
     Raises:
-      ValueError: Predictions that are not finite.
+      ValueError: Predictions are not finite.
     """
     measured = _Measured(used, reader, options.horizon)
-    scores = _Table(options.num_videos, options.horizon)
+    best = best_of(name, options.num_samples)
+    scores = collections.defaultdict(lambda: _blank(options.num_videos, options.horizon))
     progress = tqdm.tqdm(total=options.num_videos * options.num_samples, unit="video")
-    for first in range(0, options.num_videos, options.batch_size):
-        videos = range(first, min(first + options.batch_size, options.num_videos))
+    for videos in rollouts.batches(options):
         rows = slice(videos.start, videos.stop)
         context = rollouts.clips(data, videos, 0, options.context)
         last = as_frames(context[:, -1:]).numpy()
-        samples = [_Table(len(videos), options.horizon) for _ in range(options.num_samples)]
-        for sample, table in enumerate(samples):
-            for start, rollout in rollouts.predict(model, context, options, sample, first):
+        samples = _blank(options.num_samples, len(videos), options.horizon)
+        for sample in range(options.num_samples):
+            for start, rollout in rollouts.predict(model, context, options, sample, videos.start):
                 frames = rollout.frames
                 stop = start + frames.shape[1]
                 truth = rollouts.clips(data, videos, options.context + start, stop - start)
                 truth = as_frames(truth).numpy()
                 measured.see(data, videos, options.context, start, truth)
-                table.put(name, start, measured(frames))
+                _put(samples, sample, start, measured(frames))
                 if sample > 0:
                     continue
                 if distances:
                     distances.add(name, start, frames)
                 for other, guess in others.items():
                     guessed = guess(last, videos, start, stop)
-                    scores.put(other, start, measured(guessed), rows)
+                    _put(scores[other], rows, start, measured(guessed))
                     if distances and other == COPY:
                         distances.add(other, start, guessed)
-                scores.put(TRUTH, start, measured.read(truth), rows)
+                _put(scores[TRUTH], rows, start, measured.read(truth))
             if stop != options.horizon:
                 raise ValueError(f"{stop} frames were predicted instead of {options.horizon}.")
             progress.update(len(videos))
-        for metric in samples[0].of(name):
-            values = np.stack([table.of(name)[metric] for table in samples])
-            scores.put(name, 0, {metric: values.mean(0)}, rows)
+        for metric, values in samples.items():
+            scores[name][metric][rows] = values.mean(0)
             if options.num_samples > 1:
-                best = _best(values, measured.higher_is_better[metric])
-                scores.put(best_of(name, options.num_samples), 0, {metric: best}, rows)
+                scores[best][metric][rows] = _best(values, measured.higher_is_better[metric])
     progress.close()
-    order = [name, best_of(name, options.num_samples), *others, TRUTH]
-    return {predictor: scores.of(predictor) for predictor in order if scores.of(predictor)}
+    order = (name, best, *others, TRUTH)
+    return {predictor: dict(scores[predictor]) for predictor in order if scores[predictor]}
+
+
+def _blank(*shape: int) -> collections.defaultdict[str, np.ndarray]:
+    """Returns values by score, all NaN until they are filled."""
+    return collections.defaultdict(lambda: np.full(shape, np.nan, np.float32))
+
+
+def _put(values, where: int | slice, start: int, found: Mapping[str, np.ndarray]) -> None:
+    """Writes a stretch [B, t] of scores to values[score][where], from frame `start` on."""
+    for metric, stretch in found.items():
+        values[metric][where][:, start : start + stretch.shape[1]] = stretch
 
 
 class _Measured:
-    """All measures of a stretch: first it sees what is true, then it measures predictions."""
+    """All scores of a stretch: `see` takes the truth, then calls score predictions of it."""
 
-    def __init__(self, used: Sequence[Measures], reader, horizon: int):
+    def __init__(self, used: Mapping[str, FrameScore], reader, horizon: int):
         self._used, self._reader = used, reader
         self._every = read_every(horizon)
         about = metrics(used, reader, horizon)
         self.higher_is_better = {name: one["better"] == "higher" for name, one in about.items()}
 
     def see(self, data, videos: range, context: int, start: int, truth: np.ndarray) -> None:
-        """Takes the true frames [B, stretch, H, W, C] from predicted frame `start` on."""
+        """Takes the true frames [B, t, H, W, C] from predicted frame `start` on."""
         self._truth = truth
         if self._reader is None:
             return
         soon = max(0, min(SOON - start, truth.shape[1]))
         later = slice(soon + -(start + soon) % self._every, None, self._every)
-        # Slices keep it visible that a guess repeats a frame, which is then read once.
+        # Slices, not indices: they keep repeated frames visible, so that each is read only once.
         self._read = [part for part in (slice(soon), later) if truth[0, part].size]
         each = [data.readings(i, context + start, truth.shape[1]) for i in videos]
         self._readings = [
@@ -164,9 +164,7 @@ class _Measured:
         ]
 
     def __call__(self, prediction: np.ndarray) -> dict[str, np.ndarray]:
-        values = {}
-        for measures in self._used:
-            values |= measures.scores(self._truth, prediction)
+        values = {name: one.compute(self._truth, prediction) for name, one in self._used.items()}
         return values | self.read(prediction)
 
     def read(self, frames: np.ndarray) -> dict[str, np.ndarray]:
@@ -180,27 +178,41 @@ class _Measured:
         return results
 
 
-class _Table:
-    """Values by predictor and measure, filled stretch by stretch."""
-
-    def __init__(self, num_videos: int, horizon: int):
-        self._shape = num_videos, horizon
-        self._values: dict[str, dict[str, np.ndarray]] = {}
-
-    def of(self, predictor: str) -> dict[str, np.ndarray]:
-        return self._values.get(predictor, {})
-
-    def put(self, predictor: str, start: int, values: dict, rows: slice = slice(None)) -> None:
-        metrics = self._values.setdefault(predictor, {})
-        for metric, stretch in values.items():
-            if metric not in metrics:
-                metrics[metric] = np.full(self._shape, np.nan, np.float32)
-            metrics[metric][rows, start : start + stretch.shape[1]] = stretch
-
-
 def _best(values: np.ndarray, higher_is_better: bool) -> np.ndarray:
-    """Of values [S, B, T] returns [B, T], of each clip the sample that is the best on average."""
+    """Returns the best of samples [S, B, T] by the mean over frames, chosen per clip: [B, T]."""
     sign = 1 if higher_is_better else -1
-    means = sign * np.nan_to_num(values).mean(2)  # What cannot be read, cannot in every sample.
-    chosen = means.argmax(0)
-    return values[chosen, np.arange(values.shape[1])]
+    means = sign * np.nan_to_num(values).mean(2)  # A frame is unreadable in all samples or none.
+    return values[means.argmax(0), np.arange(values.shape[1])]
+
+
+def summary(scores: Mapping[str, np.ndarray]) -> dict[str, dict]:
+    """Averages scores [N, T], by name, over videos and over frames, ignoring NaN."""
+    found = {}
+    for metric, values in scores.items():
+        # The readout also reads every frame soon after the context. In the mean over all frames
+        # these would weigh more than the evenly spaced ones.
+        reads = metric.startswith("readout_")
+        spread = values[:, :: read_every(values.shape[1])] if reads else values
+        found[metric] = {
+            "mean": _mean(spread),
+            "mean_soon": _mean(values[:, :SOON]),
+            "soon": min(SOON, values.shape[1]),
+            "standard_error": _standard_error(spread),
+            "per_frame": [_mean(frame, 5) for frame in values.T],
+        }
+    return found
+
+
+def _mean(values: np.ndarray, digits: int | None = None) -> float | None:
+    """Returns the mean of all values that are not NaN; None if there are none."""
+    there = values[~np.isnan(values)]
+    if there.size == 0:
+        return None
+    mean = float(there.mean(dtype=np.float64))
+    return mean if digits is None else round(mean, digits)
+
+
+def _standard_error(values: np.ndarray) -> float | None:
+    """Returns the standard error of the mean over videos [N, T]; None for a single video."""
+    means = [mean for mean in map(_mean, values) if mean is not None]
+    return float(np.std(means, ddof=1) / np.sqrt(len(means))) if len(means) > 1 else None

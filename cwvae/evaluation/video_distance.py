@@ -1,17 +1,19 @@
-"""FVD of predictions, as evaluation needs it: stretch by stretch, and in memory that does not grow.
+"""FVD of predictions, which arrive one stretch of frames at a time.
 
 Besides the distance over the whole horizon there are two curves: growing prefixes (Figure E.1 of
 the paper) and windows of 16 frames, whose values compare with each other.
 
-Features lie on the disk; what is in memory depends on neither the number of videos nor that of
-curves' points, but a batch of predicted videos is held as bytes until its horizon is reached.
+Features lie on the disk, so memory use does not depend on the number of videos or of points in the
+curves. One batch of predicted videos is held as bytes until it is complete.
 
-N: videos, B: of a batch, T: frames, H, W: height and width, C: channels, D: features, P: pieces.
+N: videos, B: videos of a batch, T: frames, H, W: height and width, C: channels, D: features.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
+import math
 import pathlib
 from collections.abc import Callable
 
@@ -26,48 +28,49 @@ from cwvae.visualize import to_uint8
 # Frames of a window, and of the shortest prefix.
 WINDOW = 16
 
-_BATCH = 16  # true videos at a time
+_BATCH = 16  # True videos at a time.
 
 # Frames of one video, uint8 [T, H, W, C], by the video's number.
 Source = Callable[[int], np.ndarray]
 
 
-def too_short(horizon: int) -> str | None:
-    """Returns why there is no FVD of so few predicted frames, None if there is one."""
-    if horizon >= fvd.MIN_FRAMES:
-        return None
-    return (
-        f"FVD needs at least {fvd.MIN_FRAMES} predicted frames, and evaluation.horizon = {horizon}."
-    )
-
-
-def too_few(num_videos: int) -> str | None:
-    """Returns why there is no FVD of so few videos, None if there is one."""
-    if num_videos >= 2:
-        return None
-    return f"FVD needs at least 2 videos, and evaluation.num_videos = {num_videos}."
+def impossible(horizon: int, num_videos: int) -> str | None:
+    """Returns why FVD cannot be computed of so few frames or videos; None if it can."""
+    if horizon < fvd.MIN_FRAMES:
+        return (
+            f"FVD needs at least {fvd.MIN_FRAMES} predicted frames, and evaluation.horizon ="
+            f" {horizon}."
+        )
+    if num_videos < 2:
+        return f"FVD needs at least 2 videos, and evaluation.num_videos = {num_videos}."
+    return None
 
 
 def prefixes(horizon: int) -> list[Piece]:
-    """Returns the first 16, 32, 64 and so on frames, and last the whole horizon."""
-    stops = []
-    stop = WINDOW
-    while stop < horizon:
-        stops.append(stop)
-        stop *= 2
-    return [(0, stop) for stop in [*stops, horizon]]
+    """Returns the first 16, 32, 64, ... frames, and last the whole horizon."""
+    doublings = math.ceil(math.log2(max(1, horizon / WINDOW)))
+    return [(0, WINDOW * 2**k) for k in range(doublings)] + [(0, horizon)]
 
 
 def windows(horizon: int) -> list[Piece]:
-    """Returns windows of 16 frames, end to end; where one does not fit, it ends at the horizon."""
+    """Returns consecutive windows of 16 frames; the last overlaps if needed to end at the end."""
     starts = list(range(0, horizon - WINDOW + 1, WINDOW))
     if starts and starts[-1] + WINDOW < horizon:
         starts.append(horizon - WINDOW)
     return [(start, start + WINDOW) for start in starts]
 
 
+@dataclasses.dataclass
+class _Predictor:
+    """The progress of a predictor."""
+
+    features: Features  # Of complete videos.
+    batch: np.ndarray | None = None  # uint8 [B, T, H, W, C], or None between batches.
+    filled: int = 0  # Number of frames in `batch` that have arrived.
+
+
 class VideoDistances:
-    """Collects predictions, and measures how far each predictor's lie from the truth."""
+    """Collects predictions, and measures each predictor's distance from the truth."""
 
     def __init__(
         self,
@@ -80,22 +83,22 @@ class VideoDistances:
         other_source: str,
         seed: int,
     ):
-        """Checks what is asked for; reads one true video.
+        """Checks the arguments and reads one true video.
 
         Args:
-          i3d: `fvd.I3D`, or what has its `features`, `size` and `digest`.
+          i3d: `fvd.I3D`, or an object with its `features`, `size` and `digest`.
           horizon: Predicted frames, T.
           num_videos: N.
-          truth: What follows the context of video n, uint8 [T, H, W, C].
-          other_real: As many other real videos of the same shape: their distance from the true ones
-            is the floor, what two sets of this size have between them. None if there are none.
-          other_source: Where these come from, or why there are none.
-          seed: Of the bootstrap.
+          truth: The true continuation of video n, uint8 [T, H, W, C].
+          other_real: N other real videos of the same shape. Their distance from the true ones is
+            the floor: the distance between two real sets of this size. None if there are none.
+          other_source: The origin of these, or why there are none.
+          seed: Seed of the bootstrap.
 
         Raises:
-          ValueError: `too_short` or `too_few` says so, or a true video is not as said.
+          ValueError: FVD is `impossible`, or a true video has another shape or type.
         """
-        if why := too_short(horizon) or too_few(num_videos):
+        if why := impossible(horizon, num_videos):
             raise ValueError(why)
         self._i3d, self._seed = i3d, seed
         self._horizon, self._count = horizon, num_videos
@@ -104,27 +107,27 @@ class VideoDistances:
         self._frame = np.shape(first)[1:]
         self._checked(first, 0)
         self._whole = (0, horizon)
-        # The first of the windows is a prefix, too.
+        # A set: the first window is also a prefix.
         self._pieces = sorted({*prefixes(horizon), *windows(horizon)})
         self._predictors: dict[str, _Predictor] = {}
 
     def add(self, predictor: str, start: int, frames: np.ndarray) -> None:
         """Takes a stretch of a batch's predictions.
 
-        Batches come in the order of the videos, stretches of a batch in order of time. Predictors
-        may take turns.
+        Batches arrive in the order of the videos, and the stretches of a batch in order of time.
+        Predictors may alternate.
 
         Args:
-          predictor: Its name.
+          predictor: The predictor's name.
           start: Number of the stretch's first predicted frame, from 0.
-          frames: Floats [B, stretch, H, W, C], clipped to [0, 1] and rounded to 8 bits here, as a
-            saved video would be.
+          frames: Floats [B, t, H, W, C], clipped to [0, 1] and rounded to 8 bits here, as a saved
+            video would be.
 
         Raises:
           ValueError: They are out of order, not finite, or of another shape than the truth.
         """
         if predictor not in self._predictors:
-            features = Features.temporary(self._pieces, self._count, self._i3d.size)
+            features = Features(self._pieces, self._count, self._i3d.size)
             self._predictors[predictor] = _Predictor(features)
         state = self._predictors[predictor]
         frames = np.asarray(frames)
@@ -138,18 +141,15 @@ class VideoDistances:
             self._extract(state.batch, state.features)
             state.batch, state.filled = None, 0
 
-    def _check_stretch(self, name: str, state: "_Predictor", start: int, frames: np.ndarray):
+    def _check_stretch(self, name: str, state: _Predictor, start: int, frames: np.ndarray):
         left = self._count - state.features.written
-        videos = f"1 to {left}" if state.batch is None else len(state.batch)
-        if (
-            start != state.filled
-            or frames.ndim != 5
-            or frames.shape[2:] != self._frame
-            or not 0 < frames.shape[1] <= self._horizon - start
-            or not (0 < len(frames) <= left if state.batch is None else len(frames) == videos)
-        ):
+        videos = range(1, left + 1) if state.batch is None else [len(state.batch)]
+        length = range(1, self._horizon - state.filled + 1)
+        fits = frames.ndim == 5 and frames.shape[0] in videos and frames.shape[1] in length
+        if start != state.filled or not fits or frames.shape[2:] != self._frame:
+            shown = f"1 to {left}" if state.batch is None else len(state.batch)
             raise ValueError(
-                f"{name}: expected frames [{videos}, 1 to {self._horizon - state.filled},"
+                f"{name}: expected frames [{shown}, 1 to {len(length)},"
                 f" {', '.join(map(str, self._frame))}] from number {state.filled} on, got"
                 f" {list(frames.shape)} from {start} on."
             )
@@ -157,11 +157,11 @@ class VideoDistances:
             raise ValueError(f"{name}: predictions hold a NaN or an infinity.")
 
     def results(self) -> dict:
-        """Returns what metrics.json holds under "fvd".
+        """Returns the entry "fvd" of metrics.json.
 
         Raises:
-          ValueError: A predictor did not predict all videos to the end, or a true video is not as
-            said.
+          ValueError: A predictor has not predicted all videos to the end, or a true video has
+            another shape or type.
         """
         for name, state in self._predictors.items():
             if state.features.written < self._count or state.batch is not None:
@@ -181,12 +181,10 @@ class VideoDistances:
 
     def _scores(self, truth: Features) -> dict:
         predicted = {name: state.features for name, state in self._predictors.items()}
-        distances = {name: {} for name in predicted}
-        for piece in self._pieces:
-            real = self._moments(truth, piece)
-            for name, features in predicted.items():
-                moments = self._moments(features, piece)
-                distances[name][piece] = frechet.frechet_distance(real, moments)
+        distances = {
+            name: {piece: self._distance(truth, features, piece) for piece in self._pieces}
+            for name, features in predicted.items()
+        }
         intervals = frechet.bootstrap_intervals(
             {name: of_pieces[self._whole] for name, of_pieces in distances.items()},
             functools.partial(truth.chunks, self._whole),
@@ -209,11 +207,11 @@ class VideoDistances:
         if self._other_real is None:
             return None
         other = self._real_features(self._other_real, [self._whole], "other real videos")
-        moments = [self._moments(features, self._whole) for features in (truth, other)]
-        return frechet.frechet_distance(*moments)
+        return self._distance(truth, other, self._whole)
 
-    def _moments(self, features: Features, piece: Piece) -> frechet.Moments:
-        return frechet.moments(features.chunks(piece), self._i3d.size)
+    def _distance(self, truth: Features, other: Features, piece: Piece) -> float:
+        pair = (frechet.moments(f.chunks(piece), self._i3d.size) for f in (truth, other))
+        return frechet.frechet_distance(*pair)
 
     def _extract(self, videos: np.ndarray, features: Features) -> None:
         features.append([self._i3d.features(videos[:, a:b]) for a, b in features.pieces])
@@ -227,11 +225,11 @@ class VideoDistances:
         return video
 
     def _real_features(self, source: Source, pieces: list[Piece], what: str) -> Features:
-        """Features of real videos, from the cache where they were computed before."""
+        """Returns the features of real videos, from the cache if they were computed before."""
         path = self._cached(source, pieces)
         if features := Features.read(path, pieces, self._count, self._i3d.size):
             return features
-        features = Features.temporary(pieces, self._count, self._i3d.size)
+        features = Features(pieces, self._count, self._i3d.size)
         with tqdm.tqdm(total=self._count, unit="video", desc=f"FVD, {what}") as progress:
             for first in range(0, self._count, _BATCH):
                 numbers = range(first, min(first + _BATCH, self._count))
@@ -241,7 +239,7 @@ class VideoDistances:
         return features
 
     def _cached(self, source: Source, pieces: list[Piece]) -> pathlib.Path:
-        """The file for the features of just these pixels, network, preprocessing and pieces."""
+        """Returns the cache file for exactly these pixels, network, preprocessing and pieces."""
         key = [fvd.PREPROCESSING, self._i3d.digest, pieces, self._count, self._frame]
         digest = hashlib.sha256(json.dumps(key).encode())
         for number in range(self._count):
@@ -249,20 +247,8 @@ class VideoDistances:
         return files.cache_folder() / "fvd" / f"{digest.hexdigest()}.features"
 
 
-class _Predictor:
-    """Features of a predictor's videos so far, and the batch of which the horizon is not reached.
-
-    Attributes:
-      batch: uint8 [B, T, H, W, C], of which the first `filled` frames are there; None in between.
-    """
-
-    def __init__(self, features: Features):
-        self.features = features
-        self.batch: np.ndarray | None = None
-        self.filled = 0
-
-
 def _protocol(horizon: int, num_videos: int) -> str:
+    # Comparisons refuse runs whose protocols differ, so a new wording separates old from new runs.
     return (
         f"I3D logits (Kinetics-400) of 8-bit RGB, {fvd.PREPROCESSING.partition(': ')[2]}; Frechet"
         f" distance of {num_videos} videos of {horizon} frames, of each the first sample,"
@@ -276,7 +262,7 @@ def _warnings(num_videos: int) -> list[str]:
     if num_videos >= fvd.FULL_RANK:
         return []
     return [
-        f"FVD of {num_videos} videos, fewer than {fvd.FULL_RANK}: covariances of {fvd.FULL_RANK}"
-        " features have no full rank then, and the numbers are far too high. They compare at the"
-        " same number of videos alone."
+        f"FVD of {num_videos} videos, fewer than {fvd.FULL_RANK}: the covariances of"
+        f" {fvd.FULL_RANK} features lack full rank, and the values are far too high. Compare them"
+        " only at the same number of videos."
     ]

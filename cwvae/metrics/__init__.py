@@ -1,1 +1,1 @@
-"""Measures of predicted video: arrays in, per-frame values [N, T] out (FVD: one value per set)."""
+"""Metrics of predicted video: arrays in, values per frame [N, T] out (FVD: one per set)."""

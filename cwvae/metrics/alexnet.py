@@ -1,4 +1,4 @@
-"""AlexNet's convolutions and the linear heads of LPIPS, in TensorFlow. For `lpips`, which checks.
+"""AlexNet's convolutions and the linear heads of LPIPS, in TensorFlow. `lpips` checks arguments.
 
 F: frames, H, W: height and width, D: channels of a tap.
 
@@ -11,13 +11,13 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-# Of the input, which lies in [-1, 1]: the mean and deviation that the trunk was trained with.
+# Mean and standard deviation of the inputs, in [-1, 1], that the trunk was trained on.
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
 STRIDES = (4, 1, 1, 1, 1)
 PADDINGS = (2, 2, 1, 1, 1)
-POOLED = (False, True, True, False, False)  # Whether a pool of 3x3, stride 2, comes before.
+POOLED = (False, True, True, False, False)  # Whether 3x3 pooling of stride 2 comes first.
 
 EPSILON = 1e-10
 
@@ -30,10 +30,10 @@ def tap_distances(
     Args:
       arrays: Weights by the names in `lpips.SHAPES`.
       truth: Float32 in [-1, 1], [F, H, W, 3].
-      prediction: As truth.
+      prediction: Float32 in [-1, 1], [F, H, W, 3].
 
     Returns:
-      Float32 [F, 5], whose sum over taps is LPIPS.
+      Float32 [F, 5]. The sum over taps is LPIPS.
     """
     num_frames = tf.shape(truth)[0]
     distances = []
@@ -41,25 +41,20 @@ def tap_distances(
         norm = tf.sqrt(tf.reduce_sum(tf.square(tap), -1, keepdims=True))
         unit = tap / (norm + EPSILON)
         difference = tf.square(unit[:num_frames] - unit[num_frames:])
-        # The mean over places first: the head is linear.
+        # The head is linear, so the mean over places may come first.
         mean = tf.reduce_mean(difference, (1, 2))  # [F, D]
         distances.append(tf.linalg.matvec(mean, arrays[f"head{i}"]))
     return tf.stack(distances, -1)
 
 
 def taps(arrays: Mapping[str, tf.Tensor], images: tf.Tensor) -> list[tf.Tensor]:
-    """Returns what the five ReLUs put out, before any pooling.
-
-    Args:
-      arrays: Weights by the names in `lpips.SHAPES`.
-      images: Float32 in [-1, 1], [F, H, W, 3], H and W at least `lpips.MIN_SIZE`.
-    """
+    """Returns the outputs of the five ReLUs, before any pooling; arguments as above."""
     x = (images - SHIFT) / SCALE
     found = []
     for i, (stride, pad, pooled) in enumerate(zip(STRIDES, PADDINGS, POOLED, strict=True)):
         if pooled:
             x = tf.nn.max_pool2d(x, 3, 2, "VALID")
-        # Not "SAME", which pads the first layer by another amount, and unevenly.
+        # Not "SAME": it pads the first layer by another amount, and unevenly.
         x = tf.pad(x, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
         x = tf.nn.conv2d(x, arrays[f"kernel{i}"], stride, "VALID")
         x = tf.nn.relu(tf.nn.bias_add(x, arrays[f"bias{i}"]))

@@ -1,11 +1,10 @@
-"""The Frechet distance of two sets of features, and how sure it is.
+"""The Frechet distance of two sets of features, and its uncertainty.
 
 It is the distance of two Gaussians with the sets' moments,
 
     |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)),
 
-biased upwards, the more so the fewer videos there are: numbers compare at equal N alone. All is in
-float64.
+biased upwards, more so with fewer videos: compare values only at equal N. Everything is float64.
 
 N: videos, D: features.
 """
@@ -23,10 +22,10 @@ CONFIDENCE = 0.95
 
 
 class Moments:
-    """Mean and covariance of features, of which it keeps none.
+    """Mean and covariance of features, without keeping the features.
 
     Attributes:
-      count: Videos so far.
+      count: Number of videos so far.
       mean: float64 [D].
     """
 
@@ -36,16 +35,13 @@ class Moments:
         self._scatter = np.zeros((size, size))  # sum of outer products about the mean
 
     def add(self, features: ArrayLike) -> None:
-        """Adds videos.
-
-        Args:
-          features: [N, D], N at least 0.
+        """Adds the features [N, D] of videos.
 
         Raises:
-          ValueError: features are not such, or not finite.
+          ValueError: They have another shape or are not finite.
 
         Source: Chan, Golub, LeVeque, Updating Formulae and a Pairwise Algorithm for Computing
-          Sample Variances, 1979: nothing large is subtracted from another large number.
+          Sample Variances, 1979: it avoids differences of large numbers.
         """
         features = np.asarray(features, np.float64)
         if features.shape[1:] != self.mean.shape:
@@ -65,7 +61,7 @@ class Moments:
 
     @property
     def covariance(self) -> np.ndarray:
-        """Unbiased, float64 [D, D].
+        """Unbiased covariance, float64 [D, D].
 
         Raises:
           ValueError: There are fewer than 2 videos.
@@ -76,7 +72,7 @@ class Moments:
 
 
 def moments(chunks: Iterable[ArrayLike], size: int) -> Moments:
-    """Returns the moments of features that come in chunks [n, D]; `size` is D."""
+    """Returns the moments of features in chunks [n, D]; `size` is D."""
     result = Moments(size)
     for features in chunks:
         result.add(features)
@@ -88,26 +84,22 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
     Equals `frechet_classifier_distance_from_activations` on the features, in float64.
 
-    Args:
-      a: Moments of one set.
-      b: Of the other, of as many features.
-
     Raises:
-      ValueError: The features differ in number, a set has fewer than 2 videos, or the distance is
-        not finite.
+      ValueError: The sets differ in D, a set has fewer than 2 videos, or the distance is not
+        finite.
     """
     if a.mean.shape != b.mean.shape:
-        raise ValueError(f"sets of {len(a.mean)} and {len(b.mean)} features do not compare.")
+        raise ValueError(f"cannot compare sets of {len(a.mean)} and {len(b.mean)} features.")
     trace_root = tfgan.classifier_metrics.trace_sqrt_product(a.covariance, b.covariance)
     means = np.sum(np.square(a.mean - b.mean))
     traces = np.trace(a.covariance) + np.trace(b.covariance)
     distance = float(means + traces - 2 * trace_root)
     if not np.isfinite(distance):
         raise ValueError(f"the Frechet distance is {distance}: its matrix root was not found.")
-    return max(0.0, distance)  # Rounding may leave it below 0.
+    return max(0.0, distance)  # Rounding may make it negative.
 
 
-# Features of videos in chunks [n, D], from the first video on, at each call.
+# Each call yields the features of all videos in chunks [n, D], from the first video on.
 Chunks = Callable[[], Iterable[np.ndarray]]
 
 
@@ -122,24 +114,23 @@ def bootstrap_intervals(
 ) -> dict[str, list[float]]:
     """Returns 95% intervals of distances between true videos and predictions of them.
 
-    Clips are drawn again with replacement, each with its prediction. A drawn set has fewer
-    different videos, so that its distance is biased further upwards: replicates lie above the value
-    and their percentiles often exclude it. What they tell is the spread. So the percentiles of
-    their deviations from their own mean are put around the value: an interval for what the distance
-    would be on average over other draws of as many clips, with the bias that this number of clips
-    brings, which is what compares between models at equal N. It says nothing of endless videos.
+    The bootstrap resamples clips with replacement, each with its prediction. A resampled set has
+    fewer distinct videos, so its distance is biased further upwards, and percentiles of replicates
+    often exclude the value. Only their spread is used: the interval is the value plus percentiles
+    of the replicates' deviations from their own mean. It covers the mean distance over other sets
+    of N clips, including the bias at N. It says nothing about the limit of many videos.
 
     Args:
-      values: Distance of each predictor.
+      values: Each predictor's distance.
       truth: Features of the true videos.
-      predictions: Of each predictor: video n predicts true video n.
+      predictions: Each predictor's features; video n predicts true video n.
       count: N, number of videos.
       size: D, number of features.
-      seed: The same one draws the same clips, for all predictors.
-      replicates: How often clips are drawn.
+      seed: Seed of the draws, which all predictors share.
+      replicates: Number of resampled sets.
 
     Returns:
-      [low, high] of each predictor, not below 0.
+      [low, high] of each predictor, at least 0.
     """
     rng = np.random.default_rng(seed)
     distances = {name: [] for name in predictions}
@@ -157,16 +148,16 @@ def bootstrap_intervals(
 
 
 class _Drawn(NamedTuple):
-    """Moments of a set that was drawn: F'F is its unbiased covariance, F has min(N, D) rows."""
+    """Moments of a resampled set: F'F is its unbiased covariance, F has min(N, D) rows."""
 
     mean: np.ndarray
     factor: np.ndarray
 
 
 def _drawn(chunks: Iterable[np.ndarray], times: np.ndarray, size: int) -> _Drawn:
-    """Takes each video as many times as `times` says of it."""
+    """Returns the moments of a set that holds each video `times` times."""
     count = times.sum()
-    if len(times) <= size:  # Their features are smaller than a covariance is.
+    if len(times) <= size:  # The features are smaller than a covariance.
         features = np.concatenate(list(chunks)).astype(np.float64)[times > 0]
         weights = times[times > 0, None]
         mean = np.sum(weights * features, 0) / count
@@ -180,7 +171,7 @@ def _drawn(chunks: Iterable[np.ndarray], times: np.ndarray, size: int) -> _Drawn
 
 
 def _quick_distance(a: _Drawn, b: _Drawn) -> float:
-    """The same distance, much faster: there are many replicates.
+    """Returns the Frechet distance, faster than `frechet_distance`, for many replicates.
 
     The trace of (S1 S2)^(1/2), with S = F'F, is the sum of the singular values of F1 F2'.
     """

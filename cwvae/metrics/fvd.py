@@ -1,7 +1,7 @@
-"""What the Frechet video distance compares (Unterthiner et al. 2018): features of whole videos.
+"""Features of whole videos for the Frechet video distance, FVD (Unterthiner et al. 2018).
 
-An I3D network, trained on Kinetics-400, turns each video into 400 logits, averaged over time. The
-distance between two sets of such features, FVD, is `cwvae.metrics.frechet`'s.
+An I3D network, trained on Kinetics-400, turns each video into 400 logits, averaged over time.
+`cwvae.metrics.frechet` computes the distance between two sets of these features.
 
 N: videos, T: frames, H, W: height and width, C: channels, D: features.
 """
@@ -20,12 +20,12 @@ from numpy.typing import ArrayLike
 
 from cwvae.errors import MissingWeights, UserError
 
-# What is computed before the network; a new number makes cached features stale.
+# The computation before the network. A new number invalidates cached features.
 PREPROCESSING = "1: TF1 bilinear resize to 224x224 without crop, 2 x / 255 - 1"
 
-# The network strides time by 8 and then pools 2: fewer frames leave nothing.
+# The network reduces time by 8 and then pools 2 steps: fewer frames leave nothing.
 MIN_FRAMES = 9
-# Below as many videos as features a covariance cannot have full rank.
+# With fewer videos than features a covariance cannot have full rank.
 FULL_RANK = 400
 
 _HANDLE = "https://tfhub.dev/deepmind/i3d-kinetics-400/1"
@@ -35,19 +35,19 @@ _INPUT, _OUTPUT = "input_frames:0", "RGB/inception_i3d/Mean:0"
 _SIZE = 224
 _CHUNK = 1 << 20
 
-# Of one call of the network: memory depends on this, or on the length of one video.
+# Limits of one call of the network, at least one video: they bound its memory.
 _MAX_VIDEOS, _MAX_FRAMES = 16, 256
 
 
 def find_module(path: str | os.PathLike | None = None) -> pathlib.Path:
-    """Returns the folder of the I3D module. Starts no TensorFlow.
+    """Returns the folder of the I3D module, without starting TensorFlow.
 
     Args:
-      path: The folder, as given with --i3d. By default TensorFlow Hub's cache is looked into
-        ($TFHUB_CACHE_DIR), and then kagglehub, where it is installed, is asked, which downloads.
+      path: The folder, as given with --i3d. By default this looks into TensorFlow Hub's cache
+        ($TFHUB_CACHE_DIR) and then asks kagglehub, if it is installed, which downloads the module.
 
     Raises:
-      UserError: `path` is no such folder.
+      UserError: `path` is not the folder of an I3D module.
       MissingWeights: The module is in none of these places.
     """
     if path is not None:
@@ -87,17 +87,17 @@ def _kagglehub() -> pathlib.Path:
         import kagglehub
 
         return pathlib.Path(kagglehub.model_download(_KAGGLE))
-    except Exception as error:  # Of many kinds: no network, no account, no licence accepted.
+    except Exception as error:  # Many types: no network, no account, licence not accepted.
         raise UserError(f"kagglehub: {_in_a_line(error)}.") from None
 
 
 def _check_folder(folder: pathlib.Path) -> None:
     if folder.is_file():
-        raise UserError(f"{folder}: a file. The I3D module is a folder: unpack it.")
+        raise UserError(f"{folder}: a file, but the I3D module is a folder: unpack it.")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder.")
     if not (folder / "saved_model.pb").is_file():
-        raise UserError(f"{folder}: no I3D module: there is no saved_model.pb in it.")
+        raise UserError(f"{folder}: not an I3D module: it has no saved_model.pb.")
 
 
 def _in_a_line(error: Exception) -> str:
@@ -106,7 +106,7 @@ def _in_a_line(error: Exception) -> str:
 
 
 class I3D:
-    """The network, from a folder in the format of TensorFlow Hub's version 1.
+    """The network, from a folder in TensorFlow Hub's format 1.
 
     Attributes:
       size: D, the number of features.
@@ -114,17 +114,14 @@ class I3D:
     """
 
     def __init__(self, folder: str | os.PathLike):
-        """Loads the network.
-
-        Args:
-          folder: As `find_module` returns it.
+        """Loads the network from the folder that `find_module` returned.
 
         Raises:
-          UserError: This is no such module, or it is damaged.
+          UserError: This is not an I3D module, or it is damaged.
         """
         self._folder = pathlib.Path(folder)
         _check_folder(self._folder)
-        # The module holds the variables, the function alone would not.
+        # The module must stay alive: the function alone does not hold the variables.
         self._module, self._network = _load(self._folder)
         self.size = self._network.outputs[0].shape[-1]
         self.digest = _digest(self._folder)
@@ -139,7 +136,7 @@ class I3D:
           float32 [N, D].
 
         Raises:
-          ValueError: videos are not such.
+          ValueError: The videos have another type or shape.
           UserError: The network's features are not finite.
         """
         videos = np.asarray(videos)
@@ -162,20 +159,16 @@ class I3D:
 
 
 def preprocess(videos: np.ndarray):
-    """Returns what the network takes, as the reference implementation makes it.
+    """Returns the network's input, computed as in the reference implementation.
 
-    Args:
-      videos: uint8 [N, T, H, W, C], gray or RGB.
-
-    Returns:
-      A float32 tensor [N, T, 224, 224, 3] in [-1, 1]. Resized as TensorFlow 1 did, without
-      half-pixel centres: pixel i is taken at i * H / 224.
+    Maps uint8 [N, T, H, W, C], gray or RGB, to a float32 tensor [N, T, 224, 224, 3] in [-1, 1].
+    Resizes as TensorFlow 1, without half-pixel centres: pixel i is sampled at i * H / 224.
     """
     import tensorflow as tf
 
     count, length, height, width, channels = videos.shape
     frames = videos.reshape(count * length, height, width, channels)
-    # What tf.compat.v1.image.resize_bilinear calls, which warns that it is old.
+    # tf.compat.v1.image.resize_bilinear calls this, but warns that it is deprecated.
     frames = tf.raw_ops.ResizeBilinear(
         images=frames, size=(_SIZE, _SIZE), align_corners=False, half_pixel_centers=False
     )
@@ -186,36 +179,36 @@ def preprocess(videos: np.ndarray):
 
 def _load(folder: pathlib.Path):
     """Returns a module and its function from frames to features."""
-    # Late: a script looks for the module, and at all else, before TensorFlow starts.
+    # Imported late: scripts check everything before TensorFlow starts.
     import tensorflow as tf
 
     try:
         with _quiet(tf.get_logger()):
             module = tf.saved_model.load(str(folder), tags=[])
-    except Exception as error:  # Of many kinds, each TensorFlow's own.
+    except Exception as error:  # TensorFlow raises many types here.
         if "with tags" in str(error) or "argument tags" in str(error):
-            reason = "its graphs have tags, and one of TensorFlow Hub's version 1 has none"
+            reason = "its graphs have tags, but a module of TensorFlow Hub's format 1 has none"
         else:
-            reason = f"damaged, or not whole ({type(error).__name__}); unpack it again"
+            reason = f"damaged or incomplete ({type(error).__name__}); unpack it again"
         raise UserError(f"{folder}: cannot be loaded as an I3D module: {reason}.") from None
     for name in (_INPUT, _OUTPUT):
         try:
             module.graph.get_tensor_by_name(name)
         except KeyError:
-            raise UserError(f"{folder}: no I3D module: it has no tensor {name}.") from None
+            raise UserError(f"{folder}: not an I3D module: it has no tensor {name}.") from None
     with _quiet(tf.get_logger()):
         network = module.prune(_INPUT, _OUTPUT)
     shape = network.outputs[0].shape
     if shape.rank != 2 or shape[-1] is None:
         raise UserError(
-            f"{folder}: no I3D module: {_OUTPUT} should be [N, D], and its shape is {shape}."
+            f"{folder}: not an I3D module: {_OUTPUT} should be [N, D], but its shape is {shape}."
         )
     return module, network
 
 
 @contextlib.contextmanager
 def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """TensorFlow warns of each of the module's variables many times: they cannot be trained."""
+    """Hides TensorFlow's many warnings that the module's variables cannot be trained."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -225,7 +218,7 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
 
 
 def _digest(folder: pathlib.Path) -> str:
-    """Of what is computed with: no note or lock file that lies beside it."""
+    """Returns the SHA-256 of the graph and the variables, and ignores other files."""
     whole = hashlib.sha256()
     for path in [folder / "saved_model.pb", *sorted((folder / "variables").glob("*"))]:
         content = hashlib.sha256()

@@ -1,13 +1,12 @@
 """PSNR and SSIM per frame, under two protocols.
 
 `standard`: predictions are clipped to [0, 1], the value range is 1, PSNR pools the channels, and
-SSIM has the 11x11 Gaussian window of Wang et al. 2004: what `tf.image.psnr` and `tf.image.ssim`
-define.
+SSIM has the 11x11 Gaussian window of Wang et al. 2004. This is `tf.image.psnr` and `tf.image.ssim`.
 
-`cwvae2021`: what the authors' code computed for the paper with scikit-image 0.18.1. Predictions are
-not clipped, both measures are computed per channel and averaged, PSNR has range 1, and SSIM a
-uniform 7x7 window, the sample covariance, and range 2, scikit-image's old default for floats. Range
-2 instead of 1 raises an SSIM near .5 by about .1: compare within a protocol only.
+`cwvae2021`: as the authors' code computed them for the paper with scikit-image 0.18.1. Predictions
+are not clipped, and both metrics are computed per channel and averaged. PSNR has range 1. SSIM has
+a uniform 7x7 window, the sample covariance, and range 2, scikit-image's old default for floats.
+Range 2 instead of 1 raises an SSIM near .5 by about .1, so compare only within a protocol.
 
 N: videos, T: frames, H, W: height and width, C: channels.
 """
@@ -22,11 +21,11 @@ from numpy.typing import ArrayLike
 from cwvae.metrics import loops
 from cwvae.metrics.protocols import PROTOCOLS
 
-# Below this mean squared error PSNR no longer grows: identical frames give 100 dB, not infinity,
-# so that averages stay finite and the result can be written as JSON.
+# Lower bound of the mean squared error in PSNR: identical frames give 100 dB, not infinity, so that
+# averages stay finite and the result can be written as JSON.
 MSE_FLOOR = 1e-10
 
-# Frames that a thread works on at a time.
+# Frames per task of a thread.
 _CHUNK = 128
 
 
@@ -39,13 +38,12 @@ def psnr(truth: ArrayLike, prediction: ArrayLike, protocol: str = "standard") ->
       protocol: A name in `PROTOCOLS`.
 
     Returns:
-      Decibels, float32 [N, T]: 10 log10(1 / MSE), with a mean squared error of at least
-      `MSE_FLOOR`. So at most 100 dB.
+      Decibels, float32 [N, T]: 10 log10(1 / MSE), at most 100 dB because of `MSE_FLOOR`.
 
     Raises:
-      ValueError: The shapes differ or are not [N, T, H, W, C], the arguments are not floats,
-        either holds a NaN or an infinity, or truth leaves [0, 1].
-      KeyError: There is no such protocol.
+      ValueError: The shapes differ or are not [N, T, H, W, C], the arguments are not floats or not
+        finite, or truth leaves [0, 1].
+      KeyError: The protocol is unknown.
     """
     options = PROTOCOLS[protocol]
     truth, prediction = _videos(truth, prediction)
@@ -66,17 +64,17 @@ def ssim(truth: ArrayLike, prediction: ArrayLike, protocol: str = "standard") ->
     predictions; `cwvae2021` the same function with `data_range=2` and its other defaults.
 
     Args:
-      truth: Floats in [0, 1], array or tensor [N, T, H, W, C], H and W no less than the window's.
+      truth: Floats in [0, 1], array or tensor [N, T, H, W, C], H and W at least the window's size.
       prediction: Floats of the same shape.
       protocol: A name in `PROTOCOLS`.
 
     Returns:
-      Similarity in [-1, 1], 1 for identical frames, float32 [N, T]: the mean over the windows that
-      lie inside the frame and over the channels.
+      Similarity in [-1, 1], 1 for identical frames, float32 [N, T]: the mean over the windows
+      inside the frame and over the channels.
 
     Raises:
       ValueError: As for `psnr`, or the frames are smaller than the window.
-      KeyError: There is no such protocol.
+      KeyError: The protocol is unknown.
 
     Source: Wang, Bovik, Sheikh, Simoncelli, Image Quality Assessment: From Error Visibility to
       Structural Similarity, 2004, equation 13.
@@ -98,11 +96,7 @@ def ssim(truth: ArrayLike, prediction: ArrayLike, protocol: str = "standard") ->
 
 
 def checked(truth: ArrayLike, prediction: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Returns two videos as float32 arrays [N, T, H, W, C], as `psnr` takes them.
-
-    Raises:
-      ValueError: As for `psnr`.
-    """
+    """Returns two videos as float32 arrays; raises ValueError as `psnr` does."""
     truth, prediction = _videos(truth, prediction)
     _refuse_flaws(truth, prediction)
     return truth, prediction
@@ -114,7 +108,7 @@ def _threads():
 
 
 def _over_frames(loop, truth, prediction, arguments, values):
-    """Runs a loop over frames on all cores, or raises ValueError for what it found flawed."""
+    """Runs a loop over frames on all cores; raises ValueError if it finds flawed pixels."""
     num_videos, num_frames, height, width, channels = truth.shape
     shape = (num_videos * num_frames, height, width * channels)
     x, y = truth.reshape(shape), prediction.reshape(shape)
@@ -129,26 +123,31 @@ def _over_frames(loop, truth, prediction, arguments, values):
         _refuse_flaws(truth, prediction)
     if not np.isfinite(values).all():
         largest = np.abs(prediction).max()
-        raise ValueError(f"prediction is too far off to measure: up to {largest:g}.")
+        raise ValueError(f"prediction is too large to measure: up to {largest:g}.")
 
 
-def _videos(truth, prediction):
-    """Returns both as float32 arrays, or raises ValueError for what their shapes and types tell."""
+def floats(truth, prediction, within: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns both as float32 arrays; raises ValueError for different shapes or other types."""
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     if truth.shape != prediction.shape:
         raise ValueError(
             f"truth and prediction differ in shape: {truth.shape} and {prediction.shape}."
         )
-    if truth.ndim != 5:
-        raise ValueError(f"expected videos [N, T, H, W, C], got shape {truth.shape}.")
-    for name, video in (("truth", truth), ("prediction", prediction)):
-        if video.dtype.kind in "biu":  # not `!= "f"`: bfloat16 arrays have kind "V"
-            raise ValueError(f"{name} must be floats in [0, 1], got {video.dtype}.")
+    for name, frames in (("truth", truth), ("prediction", prediction)):
+        if frames.dtype.kind in "biu":  # not `!= "f"`: bfloat16 arrays have kind "V"
+            raise ValueError(f"{name} must be floats in {within}, got {frames.dtype}.")
     return np.ascontiguousarray(truth, np.float32), np.ascontiguousarray(prediction, np.float32)
 
 
+def _videos(truth, prediction):
+    truth, prediction = floats(truth, prediction, "[0, 1]")
+    if truth.ndim != 5:
+        raise ValueError(f"expected videos [N, T, H, W, C], got shape {truth.shape}.")
+    return truth, prediction
+
+
 def _refuse_flaws(truth, prediction):
-    """Raises ValueError for pixels that are not finite, or truth that leaves [0, 1]."""
+    """Raises ValueError if pixels are not finite or the truth leaves [0, 1]."""
     for name, video in (("truth", truth), ("prediction", prediction)):
         bad = ~np.isfinite(video).all(axis=(2, 3, 4))
         if bad.any():

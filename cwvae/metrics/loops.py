@@ -1,8 +1,8 @@
 """The loops over pixels behind PSNR and SSIM, compiled by Numba.
 
-A frame [H, W, C] is a row-major array [H, W * C] here: a step to the right is a step of C. What
-must not happen in a frame makes its `flaw` other than 0, in the same pass that reads the pixels:
-the callers find out what it is, which takes another look and happens once.
+Here a frame [H, W, C] is a row-major array [H, W * C]: a step to the right is a step of C. The pass
+that reads the pixels also checks them, and sets the frame's `flaw` to nonzero if one is invalid.
+The caller then looks for the reason.
 
 F: frames, H, W: height and width, C: channels, R = W * C.
 """
@@ -10,12 +10,12 @@ F: frames, H, W: height and width, C: channels, R = W * C.
 import numba
 import numpy as np
 
-# Sums may be reordered, so that they run on vectors. NaN keeps its meaning: `flaw` needs it.
+# Allows reordered sums, for vector instructions, but keeps NaN exact: `flaw` needs it.
 _compiled = numba.njit(
     fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy", nogil=True, cache=True
 )
 
-# Of the standard Gaussian window: 11 weights, symmetric about the last of these.
+# The Gaussian window: 11 weights, symmetric about the sixth, which is the last in _HALF.
 SIGMA = 1.5
 _HALF = np.exp(-0.5 * np.square(np.arange(-5, 1) / SIGMA))
 _HALF = tuple((_HALF / (2 * _HALF[:5].sum() + _HALF[5])).astype(np.float32))
@@ -31,8 +31,8 @@ def squared_errors(truth, prediction, channels, clip, out, flaw):
       channels: C.
       clip: Whether to clip the prediction to [0, 1].
       out: float64 [F, C].
-      flaw: float32 [F]: not 0 where either has a pixel that is not finite, or truth one outside
-        [0, 1].
+      flaw: float32 [F], nonzero or NaN for frames with a pixel that is not finite, or a true
+        pixel outside [0, 1].
     """
     frames, height, width = truth.shape
     columns = np.empty(width, np.float32)
@@ -61,10 +61,10 @@ def similarities(truth, prediction, channels, clip, gaussian, c1, c2, sample, ou
       prediction: float32 [F, H, R].
       channels: C.
       clip: Whether to clip the prediction to [0, 1].
-      gaussian: Whether the window is the Gaussian of 11x11 pixels, or the uniform one of 7x7.
+      gaussian: Whether the window is Gaussian, 11x11 pixels, or uniform, 7x7.
       c1: (0.01 * range)^2, float32.
       c2: (0.03 * range)^2, float32.
-      sample: Factor of variances and covariance, float32: n / (n - 1) of a sample, or 1.
+      sample: Factor of variances and covariance, float32: n / (n - 1) for a sample, or 1.
       out: float64 [F], the mean over the windows inside the frame and over the channels.
       flaw: As in `squared_errors`.
     """
@@ -73,7 +73,7 @@ def similarities(truth, prediction, channels, clip, gaussian, c1, c2, sample, ou
     rows, inner = height - window + 1, width - (window - 1) * channels
     moments = np.empty((4, height * width), np.float32)
     bands = np.empty(rows * width, np.float32)
-    # Rows of `width`, of which the last windows reach around into the next and do not count.
+    # Rows of `width`; their last windows wrap around into the next row and are ignored.
     means = np.empty((4, (rows - 1) * width + inner), np.float32)
     for f in range(frames):
         x, y = truth[f].ravel(), prediction[f].ravel()
@@ -82,8 +82,8 @@ def similarities(truth, prediction, channels, clip, gaussian, c1, c2, sample, ou
             bad += _flaw(x[j], y[j])
             middle_x += x[j]
             middle_y += _clipped(y[j]) if clip else y[j]
-        # Variances are differences of squares: about the frame's mean these are small, and float32
-        # has digits enough.
+        # Variances are differences of squares. Centering on the frame's mean keeps these small
+        # enough for float32.
         middle_x /= np.float32(x.size)
         middle_y /= np.float32(x.size)
         for j in range(x.size):
@@ -116,7 +116,7 @@ def similarities(truth, prediction, channels, clip, gaussian, c1, c2, sample, ou
 
 @_compiled
 def _flaw(truth, prediction):
-    """0 for two pixels as they should be; NaN where one is not finite."""
+    """Returns 0 for two valid pixels, nonzero or NaN otherwise."""
     outside = np.float32(truth < 0) + np.float32(truth > 1)
     return outside + truth * np.float32(0) + prediction * np.float32(0)
 
@@ -128,7 +128,7 @@ def _clipped(value):
 
 @_compiled
 def _gaussian(values, step, out):
-    """Weighs 11 values that lie `step` apart, from each of `out`'s positions on."""
+    """Writes weighted sums of 11 values `step` apart, starting at each position of `out`."""
     w0, w1, w2, w3, w4, w5 = _HALF
     a1, a2, a3, a4 = values[step:], values[2 * step :], values[3 * step :], values[4 * step :]
     a5, a6, a7 = values[5 * step :], values[6 * step :], values[7 * step :]
@@ -140,7 +140,7 @@ def _gaussian(values, step, out):
 
 @_compiled
 def _uniform(values, step, out):
-    """Averages 7 values that lie `step` apart, from each of `out`'s positions on."""
+    """Writes means of 7 values `step` apart, starting at each position of `out`."""
     a1, a2, a3 = values[step:], values[2 * step :], values[3 * step :]
     a4, a5, a6 = values[4 * step :], values[5 * step :], values[6 * step :]
     for j in range(out.size):

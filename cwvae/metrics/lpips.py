@@ -2,8 +2,8 @@
 
     python -m cwvae.metrics.lpips convert alexnet-owt-7be5be79.pth alex.pth [--out FILE]
 
-makes the one file of weights that it needs from the two official ones, with torch; torch is not
-needed any more after that, and TensorFlow is not needed before.
+converts the two official files of weights to one. Only this step needs torch, and it does not need
+TensorFlow.
 
 N: videos, T: frames, F: frames of all videos, H, W: height and width, C: channels.
 
@@ -39,8 +39,8 @@ HEADS_URL = (
 ALEXNET_SHA256 = "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02"
 HEADS_SHA256 = "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0"
 
-# The five convolutions: their number in torchvision's `features`, and height, width, inputs and
-# outputs of their kernels. A head has a weight for each output.
+# The five convolutions: index in torchvision's `features`, and the kernel's height, width, inputs
+# and outputs. A head has one weight per output.
 _CONVOLUTIONS = {
     0: (11, 11, 3, 64),
     3: (5, 5, 64, 192),
@@ -52,13 +52,13 @@ SHAPES: dict[str, tuple[int, ...]] = {}
 for _i, _shape in enumerate(_CONVOLUTIONS.values()):
     SHAPES |= {f"kernel{_i}": _shape, f"bias{_i}": _shape[-1:], f"head{_i}": _shape[-1:]}
 
-# Height and width of the smallest frame of which the last layers see anything.
+# Smallest height and width that leave a pixel for the last layers.
 MIN_SIZE = 31
-# Frames at a time, which bounds the memory.
+# Frames at a time, to bound memory use.
 CHUNK = 32
 
 HOW_TO_GET = f"""\
-To make the file of weights, once, here in the project's folder:
+To create the file of weights, once, in the project's folder:
   python3 -m venv /tmp/torch
   /tmp/torch/bin/pip install torch==2.13.0 numpy --index-url https://download.pytorch.org/whl/cpu
   curl -Lo /tmp/alexnet.pth {ALEXNET_URL}
@@ -68,11 +68,11 @@ To make the file of weights, once, here in the project's folder:
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """What `LPIPS` computes with.
+    """The weights of LPIPS.
 
     Attributes:
       arrays: Float32, by the names in `SHAPES`.
-      digest: Their sha256: equal weights have equal ones.
+      digest: Their SHA-256.
     """
 
     arrays: dict[str, np.ndarray]
@@ -80,20 +80,14 @@ class Weights:
 
 
 class LPIPS:
-    """The distance of frames, as features of AlexNet tell them apart.
-
-    It is float32 always, whatever Keras computes in.
+    """The distance of frames in AlexNet's features, in float32 whatever Keras' policy.
 
     Attributes:
-      digest: Of the weights.
+      digest: SHA-256 of the weights.
     """
 
     def __init__(self, weights: Weights):
-        """Starts TensorFlow.
-
-        Args:
-          weights: As `load` returns them.
-        """
+        """Takes weights from `load`, and starts TensorFlow."""
         import tensorflow as tf
 
         from cwvae.metrics import alexnet
@@ -122,10 +116,10 @@ class LPIPS:
           float32 [N, T], 0 for identical frames, below about 1 otherwise.
 
         Raises:
-          ValueError: The shapes differ or are none of these, the arguments are not floats, either
-            holds a NaN or an infinity, or truth leaves [0, 1].
+          ValueError: The shapes differ or do not fit, the arguments are not floats or not finite,
+            or truth leaves [0, 1].
         """
-        from cwvae.metrics import image  # Here: it needs more than the converter's environment has.
+        from cwvae.metrics import image  # Not at the top: the converter's environment lacks Numba.
 
         truth, prediction = image.checked(truth, prediction)
         num_videos, num_frames, height, width, channels = truth.shape
@@ -137,40 +131,36 @@ class LPIPS:
         return taps.sum(-1).reshape(num_videos, num_frames)
 
     def taps(self, truth: ArrayLike, prediction: ArrayLike) -> np.ndarray:
-        """Returns the distance of images at each layer, whose sum over layers is LPIPS.
+        """Returns the distance of images at each layer. The sum over layers is LPIPS.
 
         Args:
-          truth: Floats in [-1, 1], not [0, 1] as elsewhere: array or tensor [F, H, W, 3], H and W
-            at least `MIN_SIZE`.
+          truth: Floats in [-1, 1], unlike elsewhere: array or tensor [F, H, W, 3], H and W at
+            least `MIN_SIZE`.
           prediction: Floats of the same shape, in [-1, 1].
 
         Returns:
           float32 [F, 5].
 
         Raises:
-          ValueError: The shapes differ or are not these, the arguments are not floats, or either
+          ValueError: The shapes differ or do not fit, the arguments are not floats, or either
             leaves [-1, 1] or holds a NaN.
         """
-        truth, prediction = np.asarray(truth), np.asarray(prediction)
-        if truth.shape != prediction.shape:
-            raise ValueError(
-                f"truth and prediction differ in shape: {truth.shape} and {prediction.shape}."
-            )
+        from cwvae.metrics import image
+
+        truth, prediction = image.floats(truth, prediction, "[-1, 1]")
         if truth.ndim != 4 or truth.shape[-1] != 3:
             raise ValueError(f"expected images [F, H, W, 3], got shape {truth.shape}.")
         _refuse_small(*truth.shape[1:3])
         for name, images in (("truth", truth), ("prediction", prediction)):
-            if images.dtype.kind in "biu":  # not `!= "f"`: bfloat16 arrays have kind "V"
-                raise ValueError(f"{name} must be floats in [-1, 1], got {images.dtype}.")
-            if not (np.abs(images) <= 1).all():  # So that NaN counts, too.
+            if not (np.abs(images) <= 1).all():  # Written so that NaN fails, too.
                 raise ValueError(
                     f"{name} must lie in [-1, 1], got [{images.min():g}, {images.max():g}]:"
                     " scale bytes by 2 x / 255 - 1, and [0, 1] by 2 x - 1."
                 )
-        return self._in_chunks(truth.astype(np.float32), prediction.astype(np.float32), False)
+        return self._in_chunks(truth, prediction, False)
 
     def _in_chunks(self, truth, prediction, unit_range):
-        """Distances [F, 5] of [F, H, W, C]. The last chunk is filled up, so that shapes stay."""
+        """Returns distances [F, 5] of [F, H, W, C]; pads the last chunk to avoid retracing."""
         values = np.empty((len(truth), len(_CONVOLUTIONS)), np.float32)
         for start in range(0, len(values), CHUNK):
             part = slice(start, start + CHUNK)
@@ -190,33 +180,33 @@ def _refuse_small(height, width):
 
 
 def find(path: str | os.PathLike | None = None) -> pathlib.Path:
-    """Returns the file of weights: the one given, or $CWVAE_LPIPS, or the one in the cache folder.
+    """Returns the file of weights: `path`, else $CWVAE_LPIPS, else the one in the cache folder.
 
     Args:
-      path: A file that `convert` has written.
+      path: A file written by `convert`.
 
     Raises:
-      UserError: What was given, here or by the environment, is no file.
-      MissingWeights: Nothing was given, and the cache folder has none.
+      UserError: The file at `path` or $CWVAE_LPIPS does not exist.
+      MissingWeights: Neither is given, and the cache folder has no file.
     """
     given = path or os.environ.get(VARIABLE)
     if given:
         found = pathlib.Path(given).expanduser()
         if not found.is_file():
             origin = "" if path else f"${VARIABLE}: "
-            raise UserError(f"{origin}{found}: no file of LPIPS weights there. {HOW_TO_GET}")
+            raise UserError(f"{origin}{found}: no file of LPIPS weights. {HOW_TO_GET}")
         return found
     found = files.cache_folder() / NAME
     if not found.is_file():
-        raise MissingWeights(f"LPIPS needs weights, and there is no {found}. {HOW_TO_GET}")
+        raise MissingWeights(f"LPIPS needs weights: {found} does not exist. {HOW_TO_GET}")
     return found
 
 
 def load(path: str | os.PathLike) -> Weights:
-    """Reads a file that `convert` has written.
+    """Reads a file written by `convert`.
 
     Raises:
-      UserError: It is damaged, or another file.
+      UserError: The file is damaged or of another kind.
     """
     try:
         file = io.BytesIO(pathlib.Path(path).read_bytes())
@@ -226,24 +216,24 @@ def load(path: str | os.PathLike) -> Weights:
         with np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in SHAPES}
             written = str(content["sha256"])
-    except Exception as error:  # NumPy and zipfile raise nearly anything, depending on the byte.
+    except Exception as error:  # NumPy and zipfile raise many types.
         raise _unusable(path, f"it cannot be read: {type(error).__name__}") from None
     if flaw := _flaw(arrays):
         raise _unusable(path, flaw)
     if written != digest(arrays):
-        raise _unusable(path, "its numbers do not have the checksum that was written with them")
+        raise _unusable(path, "checksum mismatch")
     return Weights(arrays, written)
 
 
 def _unusable(path, reason):
     return UserError(
-        f"{path}: damaged, or not LPIPS weights as `convert` writes them: {reason}. Remove the"
-        f" file, or give another. {HOW_TO_GET}"
+        f"{path}: damaged, or not LPIPS weights written by `convert`: {reason}. Remove the file or"
+        f" name another. {HOW_TO_GET}"
     )
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Returns the sha256 of weights, the same on every machine."""
+    """Returns the SHA-256 of weights, the same on every machine."""
     total = hashlib.sha256()
     for name in SHAPES:
         total.update(name.encode())
@@ -261,16 +251,16 @@ def convert(
 
     Args:
       alexnet: torchvision's file.
-      heads: That of LPIPS.
+      heads: The file of LPIPS.
       out: The file to write; None for the one in the cache folder.
-      hashes: The sha256 that the two have to have, before torch reads them.
+      hashes: The expected SHA-256 of the two files, checked before torch reads them.
 
     Returns:
       The file written.
 
     Raises:
-      UserError: A file is missing or another than it should be, torch is missing, or `out` cannot
-        be written.
+      UserError: A file is missing or not the official one, torch is missing, or `out` cannot be
+        written.
     """
     contents = [
         _official(path, sha256, url)
@@ -282,9 +272,9 @@ def convert(
         import torch
     except ImportError:
         raise UserError(
-            "reading .pth files needs torch, this once:"
+            "reading .pth files needs torch, only for this conversion:"
             " pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
-            " (in an environment of its own, with numpy; nothing else is needed)."
+            " (in a separate environment, with numpy; nothing else is needed)."
         ) from None
     states = []
     for content in contents:
@@ -297,7 +287,7 @@ def convert(
 
 
 def _official(path, sha256, url):
-    """Returns the bytes of a file: what is checked is what is read later."""
+    """Returns the checked bytes of a file, so that the file cannot change before it is parsed."""
     try:
         content = pathlib.Path(path).read_bytes()
     except OSError as error:
@@ -307,7 +297,7 @@ def _official(path, sha256, url):
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise UserError(
-            f"{path}: not the official file, or not all of it: its sha256 is {found} instead of"
+            f"{path}: not the official file, or incomplete: its SHA-256 is {found} instead of"
             f" {sha256}. To get it: curl -LO {url}"
         )
     return content
@@ -319,11 +309,11 @@ def from_state_dicts(
     """Returns the weights by the names in `SHAPES`, in TensorFlow's layout.
 
     Args:
-      alexnet: What torchvision's file holds; the classifier is left out.
-      heads: What the file of LPIPS holds.
+      alexnet: The content of torchvision's file; the classifier is skipped.
+      heads: The content of the file of LPIPS.
 
     Raises:
-      UserError: A name is missing, or a shape or number is not as it should be.
+      UserError: A name is missing, or a shape or value is wrong.
     """
     arrays = {}
     try:
@@ -334,8 +324,8 @@ def from_state_dicts(
             arrays[f"head{i}"] = np.squeeze(heads[f"lin{i}.model.1.weight"], (0, 2, 3))
         flaw = _flaw(arrays)
     except KeyError as error:
-        flaw = f"there is no {error.args[0]}"
-    except ValueError as error:  # of transpose and squeeze
+        flaw = f"{error.args[0]} is missing"
+    except ValueError as error:  # From transpose and squeeze.
         flaw = f"layer {layer}: {error}"
     if flaw:
         raise UserError(f"not the weights of AlexNet and LPIPS v0.1: {flaw}.")
@@ -343,7 +333,7 @@ def from_state_dicts(
 
 
 def _flaw(arrays):
-    """Returns what is wrong with weights, or None."""
+    """Returns the first problem of some weights, or None."""
     for name, shape in SHAPES.items():
         array = arrays[name]
         if array.shape != shape or array.dtype != np.float32:
@@ -358,18 +348,11 @@ def _flaw(arrays):
 def save(
     out: pathlib.Path, arrays: Mapping[str, np.ndarray], alexnet_sha256: str, heads_sha256: str
 ) -> None:
-    """Writes a file of weights, aside first: one that was cut never has its name.
-
-    Args:
-      out: The file; its folder is made.
-      arrays: The weights.
-      alexnet_sha256: Of the official file that they are from.
-      heads_sha256: Of the other.
+    """Writes a file of weights and the hashes of its sources, and creates its folder.
 
     Raises:
-      UserError: It cannot be written; a file that was there is as it was.
+      UserError: The file cannot be written. An existing file stays as it was.
     """
-    aside = out.with_name(f".{out.name}.tmp")
     texts = {
         "sha256": digest(arrays),
         "alexnet_sha256": alexnet_sha256,
@@ -377,16 +360,11 @@ def save(
     }
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(aside, "wb") as file:
-                np.savez(file, **arrays, **texts)
-            os.replace(aside, out)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
+        with files.whole(out) as aside, open(aside, "wb") as file:
+            np.savez(file, **arrays, **texts)
     except OSError as error:
         raise UserError(
-            f"{out}: cannot be written ({error.strerror}); name a file with --out."
+            f"{out}: cannot be written ({error.strerror}). Name a file with --out."
         ) from None
 
 
@@ -395,10 +373,10 @@ def main() -> None:
     layout = {"description": HOW_TO_GET, "formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(prog="python -m cwvae.metrics.lpips", **layout)
     commands = parser.add_subparsers(dest="command", required=True)
-    help_line = "make the file of weights from the two official ones, with torch"
+    help_line = "convert the two official files of weights to one, with torch"
     command = commands.add_parser("convert", help=help_line, **layout)
     command.add_argument("alexnet", help="torchvision's file, alexnet-owt-7be5be79.pth")
-    command.add_argument("heads", help="that of LPIPS v0.1, alex.pth")
+    command.add_argument("heads", help="the file of LPIPS v0.1, alex.pth")
     command.add_argument("--out", help=f"the file to write (default: {NAME} in the cache folder)")
     arguments = parser.parse_args()
     with exit_on_user_error():

@@ -8,13 +8,17 @@ class Protocol:
     """How PSNR and SSIM are computed.
 
     Attributes:
+      psnr: A description of PSNR, as metrics.json and reports show it.
+      ssim: A description of SSIM.
       clip: Whether predictions are clipped to [0, 1].
-      pool: Whether PSNR's error is that of all channels together, or PSNR a mean over channels.
-      gaussian: Whether SSIM's window is the Gaussian one of 11x11 pixels, or the uniform of 7x7.
-      sample: Whether variances under a window are a sample's, divided by n - 1.
-      value_range: SSIM's.
+      pool: Whether PSNR pools the error over channels, or is itself averaged over them.
+      gaussian: Whether SSIM's window is Gaussian, 11x11 pixels, or uniform, 7x7.
+      sample: Whether variances under a window are sample variances, divided by n - 1.
+      value_range: SSIM's value range; PSNR's is always 1.
     """
 
+    psnr: str
+    ssim: str
     clip: bool
     pool: bool
     gaussian: bool
@@ -24,6 +28,31 @@ class Protocol:
 
 # `standard`: as tf.image computes them. `cwvae2021`: as the authors' code did.
 PROTOCOLS = {
-    "standard": Protocol(True, True, True, False, 1.0),
-    "cwvae2021": Protocol(False, False, False, True, 2.0),
+    "standard": Protocol(
+        psnr="standard: predictions clipped to [0, 1], value range 1, error pooled over channels,"
+        " 100 dB at most",
+        ssim="standard: predictions clipped to [0, 1], value range 1, Gaussian window of 11x11"
+        " pixels",
+        clip=True,
+        pool=True,
+        gaussian=True,
+        sample=False,
+        value_range=1.0,
+    ),
+    "cwvae2021": Protocol(
+        psnr="cwvae2021: predictions not clipped, mean over channels, value range 1, 100 dB at"
+        " most",
+        ssim="cwvae2021: predictions not clipped, mean over channels, value range 2, uniform"
+        " window of 7x7 pixels, sample covariance",
+        clip=False,
+        pool=False,
+        gaussian=False,
+        sample=True,
+        value_range=2.0,
+    ),
 }
+
+
+def names(setting: str) -> list[str]:
+    """Returns the protocols that a value of `evaluation.protocol` selects."""
+    return list(PROTOCOLS) if setting == "both" else [setting]

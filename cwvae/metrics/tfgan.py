@@ -1,8 +1,8 @@
 """TensorFlow GAN's Frechet distance, without the rest of TensorFlow GAN.
 
 TensorFlow GAN 2.1.0 imports `tf.estimator`, which left TensorFlow in 2.16, and TensorFlow Hub,
-which needs `pkg_resources`. The module with the Frechet distance needs neither: its packages are
-stood in for by empty ones while it is imported.
+which needs `pkg_resources`. The module with the Frechet distance needs neither, so empty packages
+replace its parents while it is imported.
 """
 
 import importlib
@@ -15,19 +15,18 @@ _PACKAGES = ("tensorflow_gan", "tensorflow_gan.python", "tensorflow_gan.python.e
 
 
 def _import_classifier_metrics() -> types.ModuleType:
-    stand_ins = {}
-    for name in _PACKAGES:
-        if name not in sys.modules:
-            sys.modules[name] = stand_ins[name] = _empty_package(name)
+    replaced = [name for name in _PACKAGES if name not in sys.modules]
+    for name in replaced:
+        sys.modules[name] = _empty_package(name)
     try:
         return importlib.import_module("tensorflow_gan.python.eval.classifier_metrics")
-    finally:  # Whoever imports TensorFlow GAN later shall meet the whole of it.
-        for name in stand_ins:
+    finally:  # A later import of TensorFlow GAN must get the real packages.
+        for name in replaced:
             del sys.modules[name]
 
 
 def _empty_package(name: str) -> types.ModuleType:
-    """A package with the path of an installed one, so that its modules are found, and no code."""
+    """Returns a package without code, with the search path of the installed one."""
     package = types.ModuleType(name)
     parent, _, own = name.rpartition(".")
     if parent:
@@ -40,5 +39,5 @@ def _empty_package(name: str) -> types.ModuleType:
     return package
 
 
-# Its `trace_sqrt_product` and `frechet_classifier_distance_from_activations` are what is wanted.
+# For its `trace_sqrt_product` and `frechet_classifier_distance_from_activations`.
 classifier_metrics = _import_classifier_metrics()

@@ -1,10 +1,10 @@
-"""Makes lpips.npz: LPIPS per tap in plain torch, with weights and images that are formulas.
+"""Writes lpips.npz: LPIPS per tap in plain torch, for weights and images from fixed seeds.
 
     pip install torch==2.13.0 numpy
     python tests/golden/lpips.py
 
-Weights and images are drawn from NumPy's RandomState, whose streams never change, so that only the
-distances are stored. The tests import this module without torch.
+NumPy's RandomState never changes its streams, so only the distances are stored. The tests import
+this module without torch.
 """
 
 import pathlib
@@ -13,7 +13,7 @@ import numpy as np
 
 FILE = pathlib.Path(__file__).parent / "lpips.npz"
 
-# Name of a case: the shape of its images, [F, H, W, C] in [0, 1].
+# Shape of each case's images, [F, H, W, C] in [0, 1].
 CASES = {
     "rgb_64x64": (5, 64, 64, 3),
     "gray_64x64": (3, 64, 64, 1),
@@ -21,7 +21,7 @@ CASES = {
     "gray_32x32": (2, 32, 32, 1),
     "rgb_45x83": (2, 45, 83, 3),
 }
-# Layer in torchvision's `features`: the shape of its kernel, its stride and padding.
+# By index in torchvision's `features`: kernel shape, stride and padding.
 CONVOLUTIONS = {
     0: ((64, 3, 11, 11), 4, 2),
     3: ((192, 64, 5, 5), 1, 2),
@@ -46,7 +46,7 @@ def state_dicts() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 
 def images(case: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (truth, prediction): noise, and the same with ever more noise added, float32."""
+    """Returns (truth, prediction): noise, and the same with increasing noise added, float32."""
     shape = CASES[case]
     random = np.random.RandomState(len(case) + sum(shape))
     truth, noise = random.uniform(size=shape), random.uniform(size=shape)
@@ -56,7 +56,7 @@ def images(case: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def distances(alexnet: dict, heads: dict, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Returns LPIPS per tap, [F, 5], by torch in float64: no rounding of anyone's is in it."""
+    """Returns LPIPS per tap, [F, 5], computed by torch in float64 to avoid rounding errors."""
     import torch
     from torch.nn import functional
 

@@ -1,6 +1,6 @@
-"""A tiny network in the form of TensorFlow Hub's I3D module: same format, same names, no weights.
+"""A tiny network in the format of TensorFlow Hub's I3D module, with the same tensor names.
 
-Its features see colours, space and time, so that other videos get other ones.
+Its features depend on color, space and time, so they differ between videos.
 """
 
 import pathlib
@@ -21,17 +21,17 @@ def export(
     """Writes a module to a new folder and returns it.
 
     Args:
-      folder: It must not exist.
-      seed: Of its random weights.
-      tags: A module of TensorFlow Hub's version 1 has none.
-      output: Name of the last tensor, below RGB/inception_i3d.
-      average: Without it features keep their time axis, as a foreign network's may.
+      folder: A folder that does not exist yet.
+      seed: Seed of the random weights.
+      tags: Tags of the graph; a module of TensorFlow Hub's format 1 has none.
+      output: Name of the last tensor, in the scope RGB/inception_i3d.
+      average: Whether features are averaged over time, as I3D's are.
     """
     rng = np.random.default_rng(seed)
     with tf.Graph().as_default(), v1.Session() as session:
         video = v1.placeholder(tf.float32, [None, None, 224, 224, 3], name="input_frames")
         with v1.variable_scope("RGB/inception_i3d"):
-            # Variables of the old kind, as modules of that time have them.
+            # Not resource variables: old modules have reference variables.
             kernel = v1.get_variable(
                 "kernel",
                 initializer=rng.normal(0, 0.03, (3, 32, 32, 3, 8)).astype(np.float32),

@@ -1,4 +1,4 @@
-"""A model whose predictions are known."""
+"""A model with known predictions."""
 
 import numpy as np
 import tensorflow as tf
@@ -39,7 +39,7 @@ class Oracle:
         for i in range(len(self.data)):
             if np.array_equal(self.data.clip(i, 0, len(clip)), clip):
                 return i
-        raise AssertionError("a context that is no clip's beginning")
+        raise AssertionError("the context is not the start of any clip")
 
     def elbo(self, video, seed, observe_levels=None):
         ones = tf.ones(video.shape[:2])

@@ -12,6 +12,7 @@ from helpers import tiny
 import cwvae
 from cwvae import config, export, factory
 from cwvae.evaluation import evaluator, pictures, rollouts
+from cwvae.evaluation import results as evaluation_results
 from cwvae.training import loop
 
 MODELS = ["svg", "vta"]
@@ -91,7 +92,7 @@ def test_it_is_evaluated(run):
     assert (logdir / "eval" / "boundaries.png").exists() == segments
     assert not (logdir / "eval" / "levels.png").exists()
     for name in trained.model.kl_names:
-        assert name in evaluator.table(results)
+        assert name in evaluation_results.table(results)
         assert name in (logdir / "eval" / "report.html").read_text()
 
 

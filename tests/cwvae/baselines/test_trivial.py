@@ -34,7 +34,7 @@ def test_mean_frame_weighs_every_frame_the_same():
 
 
 def test_mean_frame_streams_and_keeps_precision():
-    # In float32 a sum of 2e7 no longer counts single steps; in uint8 it would wrap at once.
+    # A float32 sum near 2e7 ignores single steps, and a uint8 sum overflows.
     clip = np.full((10_000, 1, 1, 1), 255, np.uint8)
     clip[0] = 254
     mean = trivial.mean_frame(clip for _ in range(20))
@@ -79,7 +79,7 @@ def test_random_frames_come_from_the_pool_by_video_and_frame():
     numbers = frames[:, :, 0, 0, 0] / 6
     np.testing.assert_array_equal(frames, pool[numbers.astype(int)])
     assert set(numbers.ravel()) == set(range(5))
-    # A stretch of other videos is cut out of the same draws.
+    # Other stretches and videos use the same draws.
     np.testing.assert_array_equal(
         trivial.random_frames(pool, range(2, 4), 11, 29, 7), frames[2:, 11:29]
     )
@@ -87,6 +87,6 @@ def test_random_frames_come_from_the_pool_by_video_and_frame():
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1), (0, 2, 3, 1)])
-def test_a_pool_that_is_none_is_an_error(shape):
+def test_an_invalid_pool_is_an_error(shape):
     with pytest.raises(ValueError, match="pool must be"):
         trivial.random_frames(np.zeros(shape), range(1), 0, 1, 0)

@@ -19,8 +19,7 @@ from cwvae.comparison import figures, formats, ranks
 from cwvae.comparison.tables import Cell, Row, Table
 from cwvae.config import EvaluationConfig
 from cwvae.errors import UserError
-from cwvae.evaluation import measures
-from cwvae.metrics.protocols import PROTOCOLS
+from cwvae.metrics import protocols
 
 MODELS = ("CW-VAE", "VTA", "RSSM", "SVG", "NoTmpAbs")
 
@@ -628,5 +627,5 @@ def test_only_files_of_an_earlier_comparison_are_removed(tmp_path, runs, written
 
 def test_there_is_one_list_of_protocols():
     both = typing.get_args(typing.get_type_hints(EvaluationConfig)["protocol"])
-    assert set(both) == {"both", *PROTOCOLS}
-    assert measures.protocols("both") == [*PROTOCOLS]
+    assert set(both) == {"both", *protocols.PROTOCOLS}
+    assert protocols.names("both") == [*protocols.PROTOCOLS]

@@ -1,4 +1,4 @@
-"""The evaluation, with a model whose predictions are known."""
+"""The evaluation, with a model of known predictions."""
 
 import csv
 import json
@@ -13,14 +13,16 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from cwvae.errors import UserError
-from cwvae.evaluation import evaluator, measures, readout, scoring
+from cwvae.evaluation import evaluator, frame_scores, readout, scoring
+from cwvae.evaluation import results as evaluation_results
+from cwvae.evaluation.results import COPY, MEAN, RANDOM
 from cwvae.run import versions
 from data_loaders.attributes import CLASSES, Readable
 
 
 @pytest.fixture(autouse=True)
 def no_weights(monkeypatch, tmp_path_factory):
-    """Whatever this machine has in its usual places."""
+    """Hides weights that this machine may have in the usual places."""
     empty = tmp_path_factory.mktemp("empty")
     for variable in ("CWVAE_CACHE", "TFHUB_CACHE_DIR"):
         monkeypatch.setenv(variable, str(empty))
@@ -79,11 +81,11 @@ def test_baselines_are_scored_against_the_same_truth(run):
     settings, _, results, _ = run
     data, context = tiny.Squares(40), settings.evaluation.context
     mean = np.mean([tiny.Squares(20).clip(i, 0, 7) for i in range(10)], (0, 1)) / 255
-    want = {scoring.COPY: [], scoring.MEAN: []}
+    want = {COPY: [], MEAN: []}
     for video in range(3):
         truth = data.clip(video, context, 30) / 255
         copied = data.clip(video, context - 1, 1) / 255
-        for name, guess in ((scoring.COPY, copied), (scoring.MEAN, mean)):
+        for name, guess in ((COPY, copied), (MEAN, mean)):
             error = np.maximum(np.mean((truth - guess) ** 2, (1, 2, 3)), 1e-10)
             want[name].append(-10 * np.log10(error))
     for name, values in want.items():
@@ -93,7 +95,7 @@ def test_baselines_are_scored_against_the_same_truth(run):
 
 def test_random_training_frames_are_training_frames(run):
     _, _, results, _ = run
-    assert np.ptp(results["scores"][scoring.RANDOM]["psnr"]["per_frame"]) > 0
+    assert np.ptp(results["scores"][RANDOM]["psnr"]["per_frame"]) > 0
     train = tiny.Squares(20)
     mean, pool = evaluator._training_frames(tiny.settings(), train)
     frames = np.concatenate([train.clip(i) for i in range(10)]) / np.float32(255)
@@ -103,7 +105,7 @@ def test_random_training_frames_are_training_frames(run):
     assert mean.shape == frames.shape[1:]
 
 
-def test_the_best_sample_stands_beside_the_mean(run):
+def test_the_best_sample_is_reported_next_to_the_mean(run):
     _, _, results, _ = run
     mean, best = (results["scores"][name] for name in ("cwvae", "cwvae, best of 2"))
     for metric in results["metrics"]:
@@ -148,7 +150,7 @@ def test_curves_csv_has_a_row_per_predicted_frame(run):
     assert len(rows[0]) == 1 + 4 * 5
 
 
-def test_pictures_open(run):
+def test_pictures_can_be_opened(run):
     _, _, _, folder = run
     gif = Image.open(folder / "eval" / "samples.gif")
     assert gif.n_frames == 35
@@ -158,7 +160,7 @@ def test_pictures_open(run):
 
 def test_the_table_names_every_predictor_and_level(run):
     _, _, results, _ = run
-    text = evaluator.table(results)
+    text = evaluation_results.table(results)
     for word in (*results["scores"], "level0", "level1", "PSNR [dB]", "SSIM (cwvae2021)"):
         assert word in text
     assert "lpips was not computed" in text
@@ -205,7 +207,7 @@ def test_too_few_or_too_short_clips_are_refused(tmp_path):
     with pytest.raises(UserError, match="num_videos = 11, but there are 10"):
         evaluate(tiny.settings("evaluation.num_videos=11"), (0.0,), tmp_path)
     long = tiny.settings("data.test_length=100", "evaluation.horizon=60")
-    with pytest.raises(UserError, match=r"= 65 frames.*have 40"):
+    with pytest.raises(UserError, match=r"= 65 frames.*have at most 40"):
         evaluate(long, (0.0,), tmp_path)
 
 
@@ -216,7 +218,7 @@ def test_one_protocol_is_enough(tmp_path):
     assert results["protocols"] == ["cwvae2021"]
 
 
-def test_without_weights_all_else_is_written_and_the_reason_said(run):
+def test_without_weights_all_else_is_written_with_the_reason(run):
     _, _, results, folder = run
     assert set(results["not_computed"]) == {"lpips", "fvd"}
     assert "cwvae.metrics.lpips convert" in results["not_computed"]["lpips"]
@@ -235,7 +237,7 @@ def test_required_measures_that_cannot_be_computed_are_an_error(tmp_path, name):
     assert not (tmp_path / "eval" / "metrics.json").exists()
 
 
-def test_weights_that_are_not_where_they_should_be_are_an_error(tmp_path):
+def test_wrong_paths_of_weights_are_an_error(tmp_path):
     for name in ("lpips", "fvd"):
         with pytest.raises(UserError, match="nowhere"):
             evaluate(tiny.settings(), (0.1,), tmp_path, weights={name: tmp_path / "nowhere"})
@@ -246,19 +248,19 @@ def test_fvd_runs_through_a_module(tmp_path):
     settings = tiny.settings("evaluation.horizon=18", "evaluation.num_videos=4")
     _, results = evaluate(settings, (0.5,), tmp_path, weights={"fvd": module}, required=["fvd"])
     distances = results["fvd"]
-    assert set(distances["scores"]) == {"cwvae", scoring.COPY}
+    assert set(distances["scores"]) == {"cwvae", COPY}
     scores = distances["scores"]["cwvae"]
     assert scores["value"] > 0
     assert [length for length, _ in scores["prefixes"]] == [16, 18]
     assert scores["prefixes"][-1][1] == scores["value"]
     assert distances["floor"]["source"] == "4 other held-out clips"
     assert "fvd" not in results["not_computed"]
-    text = evaluator.table(results)
+    text = evaluation_results.table(results)
     assert f"{scores['value']:.1f}" in text
     assert "fewer than 400" in text
 
 
-def test_other_real_clips_are_never_those_that_are_evaluated():
+def test_other_real_clips_are_never_evaluated_ones():
     def source(test, train, videos):
         settings = tiny.settings(f"evaluation.num_videos={videos}").evaluation
         return evaluator._other_real(settings, train, test)
@@ -281,40 +283,40 @@ def test_few_frames_or_videos_have_no_fvd(tmp_path):
         assert setting.replace("=", " = ") in results["not_computed"]["fvd"]
 
 
-def test_values_that_are_not_there_do_not_count():
+def test_averages_ignore_nan():
     values = np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, 5.0]], np.float32)
-    (summary,) = evaluator._summary({"readout": values}).values()
+    (summary,) = scoring.summary({"readout": values}).values()
     assert summary["mean"] == 3
     assert summary["per_frame"] == [1, None, 4]
     assert math.isclose(summary["standard_error"], np.std([2, 5], ddof=1) / np.sqrt(2))
 
 
-def test_the_version_is_the_projects():
+def test_the_version_equals_pyprojects():
     text = (versions.pathlib.Path(__file__).parents[3] / "pyproject.toml").read_text()
     assert f'version = "{versions.OWN}"' in text
     assert versions.installed()["cwvae"].startswith(versions.OWN)
 
 
 @pytest.mark.parametrize("protocol", ["standard", "cwvae2021"])
-def test_every_measure_states_its_protocol(protocol):
-    for about in measures.ImageMeasures(protocol).metrics().values():
-        assert about["protocol"].startswith(f"{protocol}: ")
+def test_every_score_states_its_protocol(protocol):
+    for score in frame_scores.image_scores([protocol]).values():
+        assert score.about["protocol"].startswith(f"{protocol}: ")
 
 
-def test_what_is_read_soon_does_not_count_twice():
+def test_frames_read_soon_do_not_count_twice():
     values = np.full((2, 250), np.nan, np.float32)
     values[:, :10] = 100
     values[:, ::3] = 10
     values[:, :10] = 100
-    (summary,) = evaluator._summary({"readout_digits": values}).values()
+    (summary,) = scoring.summary({"readout_digits": values}).values()
     assert summary["mean_soon"] == 100
     np.testing.assert_allclose(summary["mean"], (4 * 100 + 80 * 10) / 84)
 
 
-def test_nothing_of_an_earlier_evaluation_is_left(tmp_path):
+def test_files_of_an_earlier_evaluation_are_removed(tmp_path):
     evaluate(tiny.settings(), (0.1,), tmp_path)
     stale = tmp_path / "eval" / "levels.png"
-    stale.write_text("of a model with levels")
+    stale.write_text("from a model with levels")
     evaluate(tiny.settings(), (0.1,), tmp_path)
     assert not stale.exists()
 

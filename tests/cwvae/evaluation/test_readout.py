@@ -1,4 +1,4 @@
-"""The readout: its scores by hand, its network piece by piece, what it learns, what is kept."""
+"""The readout: scores by hand, the parts of its network, what it learns, and its cache."""
 
 import itertools
 
@@ -25,7 +25,7 @@ EASY_STEPS = 70
 
 
 class Marks(Dataset):
-    """Two marks, each a bar that lies, a bar that stands or a block, on black or on gray."""
+    """Two marks, each a horizontal bar, a vertical bar or a block, on black or on gray."""
 
     SIZES = ((3, 11), (11, 3), (7, 7))
 
@@ -48,7 +48,7 @@ class Marks(Dataset):
     def attributes(self, i, start=0, length=None):
         rng = np.random.default_rng([self.seed, i])
         length = self._window_length(i, start, length)
-        # One mark on the left and one on the right, and in any order.
+        # One mark on the left and one on the right, in random order.
         order = rng.permutation(2)
         places = rng.integers((6, 6), (26, 10), (3, 2, 2)) + [[0, 0], [0, 15]] + 0.5
         shade = np.full((3, 1), rng.integers(-1, 2))
@@ -72,7 +72,7 @@ def stacked(data, videos, start=0, length=3):
 
 @pytest.fixture(scope="module")
 def cached(tmp_path_factory):
-    """The cache in which the readout of `Marks` is kept."""
+    """A cache folder for the readout of `Marks`."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -114,15 +114,15 @@ def test_distance_by_hand():
     truth = np.array([[0, 0], [3, 4], [10, 0]], np.float32)
     for order in itertools.permutations(range(3)):
         np.testing.assert_allclose(readout.distance(truth, truth[list(order)]), 0)
-    # Swapped: 5 and 5 apart in the order given, 0 and 5 in the best one.
+    # Both found points are the second: 5 and 0 apart.
     np.testing.assert_allclose(readout.distance(truth[:2], truth[[1, 1]]), 2.5)
-    # The best for all, although the first point's nearest is then taken by the second.
+    # The best assignment in total, although the first point is nearest to both true points.
     line = np.array([[0, 0], [0, 2]], np.float32)
     np.testing.assert_allclose(readout.distance(line, np.array([[0, 1], [0, -7]])), 4)
     np.testing.assert_allclose(readout.distance(truth[None, :1], truth[:, None]), [0, 5, 10])
 
 
-def test_scores_of_many_frames_are_those_of_each():
+def test_scores_of_many_frames_equal_scores_of_single_frames():
     rng = np.random.default_rng(0)
     truth, found = rng.integers(3, size=(2, 5, 7, 3))
     points, places = rng.normal(size=(2, 5, 7, 3, 2))
@@ -152,19 +152,19 @@ def test_losses_do_not_depend_on_the_order_of_points():
     readings = {name: values[:, 0] for name, values in readings.items()}
     swapped = {**readings, **{name: readings[name][:, ::-1] for name in ("shapes", "places")}}
     assert (readings["shapes"] != swapped["shapes"]).any()
-    one, other = (network.losses(random_outputs(), given) for given in (readings, swapped))
+    one, other = (network.cross_entropies(random_outputs(), given) for given in (readings, swapped))
     for name in MARKS:
         np.testing.assert_allclose(one[name], other[name], rtol=1e-6)
-    apart = network.losses(random_outputs(), {**readings, "shapes": swapped["shapes"]})
+    apart = network.cross_entropies(random_outputs(), {**readings, "shapes": swapped["shapes"]})
     assert abs(float(apart["shapes"] - one["shapes"])) > 1e-3
 
 
-def test_what_cannot_be_read_has_no_loss():
+def test_unreadable_classes_have_no_loss():
     network = Network([MARKS["shade"]], (32, 32, 1))
     outputs = {"shade": tf.constant([[0.0, 2.0], [9.0, -9.0], [1.0, 0.0]])}
-    loss = network.losses(outputs, {"shade": tf.constant([[1], [-1], [0]])})["shade"]
+    loss = network.cross_entropies(outputs, {"shade": tf.constant([[1], [-1], [0]])})["shade"]
     np.testing.assert_allclose(loss, np.log1p(np.exp([-2.0, -1.0])).mean(), rtol=1e-5)
-    none = network.losses(outputs, {"shade": tf.constant([[-1], [-1], [-1]])})["shade"]
+    none = network.cross_entropies(outputs, {"shade": tf.constant([[-1], [-1], [-1]])})["shade"]
     assert float(none) == 0
 
 
@@ -173,7 +173,7 @@ def test_what_cannot_be_read_has_no_loss():
     [[[5.0, 20.25], [27.5, 9.0]], [[14.3, 14.3], [14.3, 14.3]], [[1.0, 1.0], [31.0, 31.0]]],
     ids=["apart", "in one place", "in corners"],
 )
-def test_points_are_found_where_the_target_of_their_loss_has_them(points):
+def test_points_are_found_where_the_target_of_the_loss_puts_them(points):
     network = Network([MARKS["places"]], (32, 32, 1))
     target = network._spread(tf.constant([points]), 16)
     np.testing.assert_allclose(tf.reduce_sum(target, (2, 3)), 1, atol=1e-6)
@@ -194,20 +194,18 @@ def test_classes_are_read_at_the_points():
 
 
 @pytest.mark.parametrize(("size", "channels"), [(32, 1), (64, 3), (128, 1)])
-def test_folded_weights_give_what_training_gave(size, channels):
-    network = Network(MARKS.values(), (size, size, channels))
-    weights = network.initial(1)
+def test_averaged_statistics_give_the_outputs_of_training(size, channels):
+    network = Network(MARKS.values(), (size, size, channels), 1)
     frames = np.random.default_rng(2).uniform(size=(3, size, size, channels))
-    frames, moments = tf.constant(frames, tf.float32), {}
-    trained = network.outputs(weights, frames, moments)
-    folded = network.folded(weights, moments)
-    assert {name: array.shape for name, array in folded.items()} == network.shapes()
+    frames = tf.constant(frames, tf.float32)
+    for _ in range(100):  # The averages converge to the batch's statistics.
+        trained = network(frames, training=True)
     assert {name: tuple(value.shape) for name, value in trained.items()} == {
         "shapes": (3, 8, 8, 3),
         "places": (3, 16, 16),
         "shade": (3, 2),
     }
-    for name, value in network.outputs(folded, frames).items():
+    for name, value in network(frames).items():
         np.testing.assert_allclose(value, trained[name], atol=0.02)
 
 
@@ -234,7 +232,7 @@ def test_points_move_with_the_picture():
         ([Readable("words", "", "text", 1, None)], (32, 32, 1), "words: unknown kind 'text'"),
     ],
 )
-def test_what_the_network_cannot_read_is_named(readables, shape, message):
+def test_unsupported_readables_and_frames_are_named(readables, shape, message):
     with pytest.raises(ValueError, match=message):
         Network(readables, shape)
 
@@ -242,7 +240,7 @@ def test_what_the_network_cannot_read_is_named(readables, shape, message):
 # What it learns.
 
 
-def test_true_frames_are_read_and_others_are_not(trained):
+def test_true_frames_are_read_and_blank_or_noisy_ones_are_not(trained):
     frames, readings = stacked(Marks(), range(500, 600))
     scores = trained.scores(frames, readings)
     assert {name: (v.dtype, v.shape) for name, v in scores.items()} == {
@@ -254,7 +252,7 @@ def test_true_frames_are_read_and_others_are_not(trained):
     assert unknown.any()
     np.testing.assert_array_equal(np.isnan(scores["readout_shade"]), unknown)
     assert np.nanmean(scores["readout_shade"]) > 90
-    # Beyond its range a prediction is clipped.
+    # Predictions are clipped to [0, 1].
     stretched = np.where(frames > 0.7, 1.5, np.where(frames < 0.2, -0.5, frames))
     clipped = trained.scores(np.clip(stretched, 0, 1), readings)
     np.testing.assert_array_equal(
@@ -267,8 +265,8 @@ def test_true_frames_are_read_and_others_are_not(trained):
         assert scores["readout_places"].mean() > 4
 
 
-def test_scores_do_not_depend_on_what_else_is_read(trained):
-    frames, readings = stacked(Marks(), range(100, 190))  # 270 frames: more than are read at once.
+def test_scores_do_not_depend_on_the_other_videos(trained):
+    frames, readings = stacked(Marks(), range(100, 190))  # 270 frames: more than one chunk.
     together = trained.scores(frames, readings)
     for n in (0, 84, 85, 89):
         alone = trained.scores(frames[n : n + 1], {k: v[n : n + 1] for k, v in readings.items()})
@@ -285,13 +283,13 @@ def test_repeated_frames_are_scored_like_copies(trained):
             np.testing.assert_allclose(values, copies[name], atol=1e-4)
 
 
-def test_the_metrics_say_what_they_are(trained):
+def test_metrics_state_label_unit_direction_and_protocol(trained):
     about = trained.metrics()
     assert list(about) == ["readout_shapes", "readout_places", "readout_shade"]
     assert [each["better"] for each in about.values()] == ["higher", "lower", "higher"]
     assert [each["unit"] for each in about.values()] == ["%", "pixels", "%"]
     assert about["readout_places"]["label"] == "place error"
-    # 42 clips of 3 frames are in a batch.
+    # A batch has 42 clips of 3 frames.
     assert f"trained on {EASY_STEPS * 126:,} true frames" in about["readout_shapes"]["protocol"]
 
 
@@ -309,7 +307,7 @@ def test_bad_predictions_are_refused(trained):
         trained.scores(frames[:, :2], readings)
 
 
-# What is kept.
+# The cache.
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_keras_is_set_to(tmp_path, monkeypatch):
@@ -319,14 +317,14 @@ def test_the_same_seed_gives_the_same_weights_whatever_keras_is_set_to(tmp_path,
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(policy or before)
         try:
-            found.append(readout.fit(Marks(channels=3), seed, steps=3).weights)
+            found.append(readout.fit(Marks(channels=3), seed, steps=3).network.get_weights())
         finally:
             keras.config.set_dtype_policy(before)
     one, same, other = found
-    for name, array in one.items():
+    for array, again in zip(one, same, strict=True):
         assert array.dtype == np.float32
-        np.testing.assert_array_equal(array, same[name])
-    assert any((array != other[name]).any() for name, array in one.items())
+        np.testing.assert_array_equal(array, again)
+    assert any((a != b).any() for a, b in zip(one, other, strict=True))
 
 
 def no_training(*_):
@@ -338,8 +336,8 @@ def test_a_readout_is_trained_once(trained, cached, monkeypatch):
     monkeypatch.setattr(readout, "_train", no_training)
     again = readout.fit(Marks(), 3, steps=EASY_STEPS)
     assert again.metrics() == trained.metrics()
-    for name, array in trained.weights.items():
-        np.testing.assert_array_equal(again.weights[name], array)
+    for array, kept in zip(trained.network.weights, again.network.weights, strict=True):
+        np.testing.assert_array_equal(array, kept)
     for data, seed in ((Marks(seed=1), 3), (Marks(), 4), (Marks(channels=3), 3)):
         with pytest.raises(AssertionError, match="trained again"):
             readout.fit(data, seed, steps=EASY_STEPS)
@@ -354,7 +352,7 @@ def flip(path):
 def other_weights(path):
     with np.load(path, allow_pickle=False) as content:
         arrays = dict(content)
-    arrays["places_bias"] = arrays["places_bias"] + 1
+    arrays["weight0"] = arrays["weight0"] + 1
     np.savez(path, **arrays)
 
 
@@ -368,26 +366,33 @@ def other_weights(path):
     ],
     ids=["a bit", "other weights", "cut", "empty"],
 )
-def test_a_damaged_file_is_told_and_replaced(damage, own_cache, monkeypatch, capsys):
-    network = Network(MARKS.values(), (32, 32, 1))
-    weights = {name: np.full(shape, 0.5, np.float32) for name, shape in network.shapes().items()}
-    monkeypatch.setattr(readout, "_train", lambda *_: weights)
+def test_a_damaged_file_is_reported_and_replaced(damage, own_cache, monkeypatch, capsys):
+    def train(network, *_):
+        for weight in network.weights:
+            weight.assign(tf.fill(weight.shape, 0.5))
+
+    def assert_trained(fitted):
+        for weight in fitted.network.weights:
+            np.testing.assert_array_equal(weight, np.full(weight.shape, 0.5))
+
+    monkeypatch.setattr(readout, "_train", train)
     readout.fit(Marks(), 0)
     (path,) = (own_cache / "readouts").iterdir()
     damage(path)
-    assert readout.fit(Marks(), 0).weights == weights
-    assert f"warning: {path}: " in (told := capsys.readouterr().err)
-    assert "The readout is trained again." in told
+    assert_trained(readout.fit(Marks(), 0))
+    warned = capsys.readouterr().err
+    assert f"warning: {path}: " in warned
+    assert "The readout is trained again." in warned
     monkeypatch.setattr(readout, "_train", no_training)
-    readout.fit(Marks(), 0)
+    assert_trained(readout.fit(Marks(), 0))
     assert not capsys.readouterr().err
 
 
-def test_a_cache_that_cannot_be_written_is_told(own_cache, monkeypatch, capsys):
+def test_a_cache_that_cannot_be_written_is_reported(own_cache, monkeypatch, capsys):
     (own_cache / "file").touch()
     monkeypatch.setenv("CWVAE_CACHE", str(own_cache / "file"))
-    monkeypatch.setattr(readout, "_train", lambda *_: {"kernel": np.zeros(2, np.float32)})
-    assert readout.fit(Marks(), 0).weights
+    monkeypatch.setattr(readout, "_train", lambda *_: None)
+    assert readout.fit(Marks(), 0).network.weights
     assert "cannot be written (Not a directory)" in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""The loop over predictions, with a model whose predictions are known."""
+"""The loop over predictions, with a model of known predictions."""
 
 import tracemalloc
 
@@ -7,10 +7,11 @@ import pytest
 from helpers import tiny
 from helpers.oracle import Oracle
 
-from cwvae.evaluation import measures, pictures, rollouts, scoring
+from cwvae.evaluation import frame_scores, pictures, rollouts, scoring
+from cwvae.evaluation.results import COPY, MEAN, RANDOM, TRUTH
 from cwvae.video_model import Rollout
 
-MEASURES = [measures.ImageMeasures("standard")]
+MEASURES = frame_scores.image_scores(["standard"])
 
 
 def guesses():
@@ -29,7 +30,7 @@ def test_every_batch_and_sample_has_its_own_noise():
     assert len(set(model.seeds)) == len(model.seeds) == 2 * 3
 
 
-def test_the_best_sample_is_chosen_by_clip_and_measure():
+def test_the_best_sample_is_chosen_per_clip_and_score():
     # [S, B, T]: the first clip's second sample, the second clip's first.
     values = np.array([[[1, 2], [9, 3]], [[4, 0], [5, 5]]], np.float32)
     np.testing.assert_array_equal(scoring._best(values, True), [[4, 0], [9, 3]])
@@ -53,23 +54,23 @@ def test_one_sample_has_no_best():
     data = tiny.Squares(40)
     assert list(score(tiny.settings(), Oracle(data), data)) == [
         "model",
-        scoring.COPY,
-        scoring.MEAN,
-        scoring.RANDOM,
+        COPY,
+        MEAN,
+        RANDOM,
     ]
 
 
-def test_guesses_do_not_depend_on_how_videos_are_batched_or_time_is_cut():
+def test_guesses_do_not_depend_on_batches_or_stretches():
     data = tiny.Squares(40)
     one = score(tiny.settings("evaluation.batch_size=1"), Oracle(data, chunk=2), data)
     all_ = score(tiny.settings("evaluation.batch_size=3"), Oracle(data, chunk=9), data)
-    for name in (scoring.COPY, scoring.MEAN, scoring.RANDOM):
-        for metric in MEASURES[0].metrics():
+    for name in (COPY, MEAN, RANDOM):
+        for metric in MEASURES:
             np.testing.assert_allclose(one[name][metric], all_[name][metric], rtol=1e-6)
 
 
 class Reader:
-    """Reads how bright a frame is; of every third frame there is nothing to read."""
+    """Reads the brightness of frames; every third frame is unreadable."""
 
     def metrics(self):
         about = {"label": "brightness", "unit": "", "better": "lower", "protocol": "mean pixel"}
@@ -81,7 +82,7 @@ class Reader:
 
 
 class Numbered:
-    """Tells which frames of their clips it was given."""
+    """Returns the numbers of the frames that it was given."""
 
     def metrics(self):
         about = {"label": "number", "unit": "", "better": "lower", "protocol": "number"}
@@ -98,33 +99,33 @@ class Bright(tiny.Squares):
         return {"brightness": frames.mean((1, 2, 3)), "numbers": np.arange(start, start + length)}
 
 
-def test_the_readout_sees_predictions_and_the_truth():
+def test_the_readout_reads_predictions_and_the_truth():
     data = Bright(40)
     settings = tiny.settings("evaluation.num_samples=2", "evaluation.horizon=9")
     scores = score(settings, Oracle(data, (0.5, 0.25)), data, reader=Reader())
     readable = np.arange(5, 14) % 3 > 0
-    for name, error in (("model", 0.375), ("model, best of 2", 0.25), (scoring.TRUTH, 0)):
+    for name, error in (("model", 0.375), ("model, best of 2", 0.25), (TRUTH, 0)):
         values = scores[name]["readout_brightness"]
         np.testing.assert_array_equal(np.isfinite(values), np.tile(readable, (3, 1)))
         np.testing.assert_allclose(values[:, readable], error * 49 / 1024, atol=1e-6)
-    assert list(scores)[-1] == scoring.TRUTH
-    assert list(scores[scoring.TRUTH]) == ["readout_brightness"]
+    assert list(scores)[-1] == TRUTH
+    assert list(scores[TRUTH]) == ["readout_brightness"]
 
 
-def test_of_a_long_horizon_frames_are_read_evenly_across_stretches():
+def test_a_long_horizon_is_read_evenly_across_stretches():
     data = Bright(300)
     settings = tiny.settings("data.test_length=300", "evaluation.horizon=250")
     scores = score(settings, Oracle(data, (0.5,), chunk=7), data, reader=Numbered())
     values = scores["model"]["readout_number"]
     read = np.flatnonzero(np.isfinite(values[0]))
     np.testing.assert_array_equal(read, [*range(10), *range(12, 250, 3)])
-    np.testing.assert_array_equal(values[0, read], 5 + read)  # Counted from the clip's beginning.
+    np.testing.assert_array_equal(values[0, read], 5 + read)  # Counted from the start of the clip.
     about = scoring.metrics(MEASURES, Numbered(), 250)["readout_number"]
     assert about["protocol"] == "number; of the predicted frames the first 10 and 1 of 3 are read"
     assert scoring.metrics(MEASURES, Numbered(), 100)["readout_number"]["protocol"] == "number"
 
 
-def test_distances_are_given_the_first_sample_and_the_copy():
+def test_distances_receive_the_first_sample_and_the_copy():
     class Distances:
         def __init__(self):
             self.frames = {}
@@ -136,7 +137,7 @@ def test_distances_are_given_the_first_sample_and_the_copy():
     distances = Distances()
     settings = tiny.settings("evaluation.num_samples=2", "evaluation.batch_size=3")
     score(settings, Oracle(data, (0.0, 0.9)), data, distances=distances)
-    assert list(distances.frames) == ["model", scoring.COPY]
+    assert list(distances.frames) == ["model", COPY]
     assert [start for start, _ in distances.frames["model"]] == [0, 4, 8]
     shown = np.concatenate([frames for _, frames in distances.frames["model"]], 1)
     np.testing.assert_allclose(shown, rollouts.clips(data, range(3), 5, 9) / 255, atol=1e-6)
@@ -177,8 +178,8 @@ def test_memory_does_not_grow_with_horizon_samples_or_videos(tmp_path):
         return size
 
     small = peak(400, 1)  # more than samples.gif shows
-    # 1,000 more frames of two clips would add 2 MB as bytes and 8 MB as floats, were they kept.
+    # Keeping 1,000 more frames of two clips would add 2 MB as bytes and 8 MB as floats.
     assert peak(1400, 1) < small + 1_000_000
     assert peak(400, 6) < small + 1_000_000
-    # Pictures show four clips at most.
+    # Pictures show at most four clips.
     assert peak(100, 1, videos=24) < peak(100, 1, videos=4) + 1_000_000

@@ -1,4 +1,4 @@
-"""FVD as evaluation uses it: with features that are known, and once through the real loader."""
+"""FVD as the evaluation uses it: with known features, and once with the real loader."""
 
 import json
 import tracemalloc
@@ -39,7 +39,7 @@ def clip(number, horizon, shape=SHAPE):
 
 
 def noisy(number, horizon, amount, shape=SHAPE):
-    """A prediction: floats, beyond [0, 1] where the noise takes them."""
+    """Returns a prediction: the clip with noise, floats that may leave [0, 1]."""
     noise = np.random.default_rng(1000 + number).normal(amount, amount, (horizon, *shape))
     return (clip(number, horizon, shape) / 255 + noise).astype(np.float32)
 
@@ -79,16 +79,15 @@ def test_pieces_of_a_horizon():
 
 
 def test_horizons_and_counts_without_a_distance():
-    assert "at least 9 predicted frames" in video_distance.too_short(8)
-    assert video_distance.too_short(9) is None
-    assert "at least 2 videos" in video_distance.too_few(1)
-    assert video_distance.too_few(2) is None
+    assert "at least 9 predicted frames" in video_distance.impossible(8, 2)
+    assert "at least 2 videos" in video_distance.impossible(9, 1)
+    assert video_distance.impossible(9, 2) is None
     for horizon, count in ((8, 5), (9, 1)):
         with pytest.raises(ValueError, match="at least"):
             collector(Means(), horizon, count)
 
 
-def test_results_are_distances_of_what_a_saved_video_would_hold():
+def test_results_are_distances_of_frames_rounded_as_in_a_saved_video():
     horizon, count = 37, 11
     results = measured(Means(), horizon, count, (0.1, 0.4))
     truth = np.stack([clip(n, horizon) for n in range(count)])
@@ -121,7 +120,7 @@ def test_results_are_distances_of_what_a_saved_video_would_hold():
     assert scores["interval"][0] < scores["value"] < scores["interval"][1]
 
 
-def test_results_say_what_they_are():
+def test_results_state_their_protocol_counts_and_warnings():
     results = measured(Means(), 9, 5, (0.2,), other=False, other_source="only five clips")
     assert json.loads(json.dumps(results)) == results
     assert (results["frames"], results["num_videos"]) == (9, 5)
@@ -140,7 +139,7 @@ def test_a_perfect_prediction_is_at_distance_0():
         assert 0 <= value < 1e-4  # of features that vary by hundreds
 
 
-def test_batches_and_stretches_make_no_difference():
+def test_results_do_not_depend_on_batches_or_stretches():
     videos = [noisy(n, 20, 0.3) for n in range(7)]
     found = []
     for batch_size, stretch in ((7, 20), (3, 6), (1, 1)):
@@ -150,7 +149,7 @@ def test_batches_and_stretches_make_no_difference():
     assert found[0] == found[1] == found[2]
 
 
-def test_predictors_may_take_turns():
+def test_predictors_may_alternate():
     distances = collector(Means(), 20, 4)
     videos = np.stack([noisy(n, 20, 0.3) for n in range(4)])
     for start in (0, 8, 16):
@@ -175,7 +174,7 @@ def test_features_of_the_truth_are_computed_once(cache):
 
 
 @pytest.mark.parametrize("change", ["network", "pixel", "horizon", "preprocessing"])
-def test_other_features_are_not_taken_for_them(change, monkeypatch):
+def test_cached_features_are_not_used_for_other_inputs(change, monkeypatch):
     measured(Means(), 20, 5, ())
     other, horizon, options = Means(), 20, {}
     if change == "network":
@@ -196,19 +195,19 @@ def test_other_features_are_not_taken_for_them(change, monkeypatch):
     assert (5, horizon) in other.calls
 
 
-def test_damaged_features_are_made_anew(cache, capsys):
+def test_damaged_features_are_computed_again(cache, capsys):
     results = measured(Means(), 20, 5, (0.1,))
     for path in cache.iterdir():
         path.write_bytes(path.read_bytes()[:-1] + b"x")
     again = Means()
     assert measured(again, 20, 5, (0.1,)) == results
-    assert capsys.readouterr().err.count("damaged. It is made anew") == 2
+    assert capsys.readouterr().err.count("damaged. It is computed again") == 2
     unharmed = Means()
     assert measured(unharmed, 20, 5, (0.1,)) == results
     assert len(unharmed.calls) < len(again.calls)
 
 
-def test_predictions_that_do_not_fit_are_refused():
+def test_predictions_of_wrong_shape_or_order_are_refused():
     video = np.zeros((2, 20, *SHAPE), np.float32)
     distances = collector(Means(), 20, 3)
     with pytest.raises(ValueError, match="NaN or an infinity"):
@@ -257,7 +256,7 @@ def test_memory_does_not_grow_with_the_number_of_videos():
         return size
 
     peak(10)  # warm up
-    # Their frames would be 3 MB; the only thing kept of a video in memory is how often it is drawn.
+    # Their frames would be 3 MB. In memory a video has only the number of times it is drawn.
     assert peak(1000) < peak(10) + 200_000
 
 

@@ -9,9 +9,9 @@ PIECES = [(0, 9), (4, 13)]
 
 
 def filled(seed=0):
-    """Those of 301 videos, more than are read at a time, in batches of odd sizes."""
+    """Returns features of 301 videos, more than one chunk, written in batches of odd sizes."""
     values = np.random.default_rng(seed).normal(0, 1, (2, 301, 5)).astype(np.float32)
-    features = Features.temporary(PIECES, 301, 5)
+    features = Features(PIECES, 301, 5)
     for rows in (slice(0, 7), slice(7, 300), slice(300, 301)):
         features.append(list(values[:, rows]))
     return features, values
@@ -21,13 +21,13 @@ def read_back(features):
     return np.stack([np.concatenate(list(features.chunks(piece))) for piece in PIECES])
 
 
-def test_what_is_written_is_read():
+def test_written_features_can_be_read():
     features, values = filled()
     assert features.written == 301
     np.testing.assert_array_equal(read_back(features), values)
 
 
-def test_what_is_kept_is_read(tmp_path):
+def test_kept_features_can_be_read(tmp_path):
     features, values = filled()
     path = tmp_path / "new" / "a.features"
     assert Features.read(path, PIECES, 301, 5) is None
@@ -39,7 +39,7 @@ def test_what_is_kept_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "longer"])
-def test_a_damaged_file_is_told_and_not_used(tmp_path, capsys, damage):
+def test_a_damaged_file_is_reported_and_not_used(tmp_path, capsys, damage):
     path = tmp_path / "a.features"
     filled()[0].keep(path)
     content = bytearray(path.read_bytes())
@@ -50,7 +50,7 @@ def test_a_damaged_file_is_told_and_not_used(tmp_path, capsys, damage):
     assert f"{path}: damaged" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path, capsys):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path, capsys):
     (tmp_path / "in_the_way").touch()
     features, values = filled()
     features.keep(tmp_path / "in_the_way" / "a.features")

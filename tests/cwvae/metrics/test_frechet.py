@@ -1,4 +1,4 @@
-"""Moments, the Frechet distance and its interval, on features whose distribution is known."""
+"""Moments, the Frechet distance and its interval, on features of a known distribution."""
 
 import functools
 
@@ -10,7 +10,7 @@ from cwvae.metrics.frechet import Moments, bootstrap_intervals, frechet_distance
 
 
 def normal(count, size, seed, shift=0.0, scale=1.0):
-    """Features with a falling spectrum, as those of a network have."""
+    """Returns features with a falling spectrum, like a network's."""
     rng = np.random.default_rng(seed)
     return shift + scale * rng.normal(0, 1, (count, size)) / np.sqrt(1 + np.arange(size))
 
@@ -32,15 +32,16 @@ def interval(x, y, seed=0, replicates=60):
     return value, *found["model"]
 
 
-def test_moments_of_chunks_are_those_of_one_pass():
-    features = normal(101, 7, 0, shift=1e6)  # far from 0, where squares would lose the variance
+def test_moments_of_chunks_equal_moments_of_all():
+    # Far from 0, where differences of squares would lose the variance.
+    features = normal(101, 7, 0, shift=1e6)
     found = moments(in_chunks(features, 1, 30, 0, 45), 7)
     assert found.count == 101
     np.testing.assert_allclose(found.mean, features.mean(0), rtol=1e-12)
     np.testing.assert_allclose(found.covariance, np.cov(features.T), rtol=1e-6, atol=1e-9)
 
 
-def test_moments_refuse_what_they_cannot_use():
+def test_moments_refuse_invalid_features():
     found = Moments(3)
     with pytest.raises(ValueError, match=r"expected \[N, 3\], got \[5, 4\]"):
         found.add(np.zeros((5, 4)))
@@ -49,12 +50,12 @@ def test_moments_refuse_what_they_cannot_use():
     found.add([[1, 2, 3]])
     with pytest.raises(ValueError, match="at least 2 videos, got 1"):
         frechet_distance(found, found)
-    with pytest.raises(ValueError, match="3 and 2 features"):
+    with pytest.raises(ValueError, match="cannot compare sets of 3 and 2 features"):
         frechet_distance(found, Moments(2))
 
 
 @pytest.mark.parametrize("count", [5, 60, 400])  # fewer and more videos than features
-def test_the_distance_is_tensorflow_gans(count):
+def test_the_distance_equals_tensorflow_gans(count):
     x, y = normal(count, 30, 0), normal(count, 30, 1, shift=0.2, scale=1.3)
     want = tfgan.classifier_metrics.frechet_classifier_distance_from_activations(x, y).numpy()
     a, b = (moments(in_chunks(features, 2, 2), 30) for features in (x, y))
@@ -62,7 +63,7 @@ def test_the_distance_is_tensorflow_gans(count):
 
 
 @pytest.mark.parametrize("count", [4, 20, 300])  # fewer and more videos than features
-def test_the_quick_distance_of_a_drawn_set_is_the_distance(count):
+def test_the_quick_distance_of_a_resampled_set_equals_the_distance(count):
     x, y = normal(count, 30, 0), normal(count, 30, 1, shift=0.2, scale=1.3)
     times = np.random.default_rng(2).permutation(np.arange(count) % 3)
     drawn = [frechet._drawn(in_chunks(features, 1, 9), times, 30) for features in (x, y)]
@@ -77,7 +78,7 @@ def test_equal_sets_are_at_distance_0(count):
 
 
 def test_the_distance_of_known_gaussians():
-    # |m1 - m2|^2 + sum (s1 - s2)^2, of diagonal covariances; many videos, hardly any bias.
+    # |m1 - m2|^2 + sum (s1 - s2)^2 for diagonal covariances; with many videos the bias is small.
     x, y = normal(200_000, 3, 0), normal(200_000, 3, 1, shift=2, scale=3)
     want = 3 * 2**2 + np.sum((3 - 1) ** 2 / (1 + np.arange(3)))
     np.testing.assert_allclose(distance(x, y), want, rtol=0.01)
@@ -96,17 +97,17 @@ def test_intervals_hold_the_mean_distance_at_this_number_of_videos():
 
     mean = np.mean([distance(*draw(seed)) for seed in range(100)])
     intervals = [interval(*draw(seed)) for seed in range(200, 220)]
-    # 19 of 20 are expected. Plain percentiles of the replicates hold it in 13.
+    # 19 of 20 are expected. Plain percentiles of the replicates contain it in 13.
     assert sum(low <= mean <= high for _, low, high in intervals) >= 16
 
 
-def test_a_clip_is_drawn_with_its_prediction():
+def test_a_clip_is_resampled_with_its_prediction():
     x = normal(20, 4, 0)
     _, low, high = interval(x, x)
     assert 0 <= low <= high < 1e-6
 
 
-def test_intervals_derive_from_the_seed_and_are_each_predictors_own():
+def test_intervals_depend_on_the_seed_and_not_on_other_predictors():
     x, y, z = normal(20, 4, 0), normal(20, 4, 1, scale=2), normal(20, 4, 2, scale=3)
     assert interval(x, y) == interval(x, y)
     assert interval(x, y) != interval(x, y, seed=1)
@@ -122,7 +123,7 @@ def test_two_videos_have_an_interval():
     assert 0 <= low <= high < np.inf
 
 
-def test_a_distance_that_was_not_found_is_an_error_not_a_zero(monkeypatch):
+def test_a_distance_that_is_nan_is_an_error(monkeypatch):
     rng = np.random.default_rng(0)
     sets = [frechet.moments([rng.normal(size=(9, 3))], 3) for _ in range(2)]
     root = frechet.tfgan.classifier_metrics

@@ -1,4 +1,4 @@
-"""The I3D network: where it is found, its input, and features of a tiny one by the real loader."""
+"""The I3D network: its location, its input, and features of a tiny one with the real loader."""
 
 import importlib
 import pathlib
@@ -31,7 +31,7 @@ def i3d(module):
 
 @pytest.fixture
 def nowhere(tmp_path, monkeypatch):
-    """A machine without the module: an empty hub cache, and no kagglehub."""
+    """Simulates a machine without the module: an empty hub cache and no kagglehub."""
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -44,7 +44,7 @@ def videos(count, length, channels=3, size=(13, 9), seed=0):
 
 
 def tf1_bilinear(frame, size):
-    """TensorFlow 1's: source = target * scale, from the pixel before and the one after it."""
+    """Resizes as TensorFlow 1: source = target * scale, between the two nearest pixels."""
     for axis in (0, 1):
         length = frame.shape[axis]
         source = np.arange(size) * (length / size)
@@ -68,13 +68,13 @@ def test_frames_are_resized_as_tensorflow_1_did(size, channels):
         np.testing.assert_array_equal(got[n, t], np.broadcast_to(2 * want / 255 - 1, (224, 224, 3)))
 
 
-def test_half_pixel_centres_would_be_told_apart():
+def test_the_resize_differs_from_half_pixel_centres():
     video = videos(1, 1, size=(64, 64))
     other = 2 * tf.image.resize(video[0], (224, 224)).numpy() / 255 - 1
     assert np.abs(fvd.preprocess(video).numpy()[0] - other).max() > 0.1
 
 
-def test_features_are_the_networks(module, i3d):
+def test_features_equal_the_networks_output(module, i3d):
     video = videos(3, 11)
     frames = fvd.preprocess(video).numpy()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:  # as TensorFlow 1 loads it
@@ -94,7 +94,7 @@ def test_gray_is_repeated_to_rgb(i3d):
 
 
 @pytest.mark.parametrize(("count", "length"), [(18, 9), (3, 120), (2, 300), (0, 9)])
-def test_features_do_not_depend_on_the_videos_beside(i3d, monkeypatch, count, length):
+def test_features_do_not_depend_on_the_other_videos(i3d, monkeypatch, count, length):
     video, calls = videos(count, length, size=(5, 4)), []
     network = i3d._network
     monkeypatch.setattr(
@@ -117,12 +117,12 @@ def test_features_do_not_depend_on_the_videos_beside(i3d, monkeypatch, count, le
         (np.zeros((2, 9, 5, 5, 2), np.uint8), "must be uint8"),
     ],
 )
-def test_what_is_no_video_is_refused(i3d, wrong, match):
+def test_invalid_videos_are_refused(i3d, wrong, match):
     with pytest.raises(ValueError, match=match):
         i3d.features(wrong)
 
 
-def test_the_digest_tells_weights_apart_and_overlooks_notes(module, i3d, tmp_path):
+def test_the_digest_depends_on_weights_and_not_on_other_files(module, i3d, tmp_path):
     other = fvd.I3D(i3d_module.export(tmp_path / "other", seed=1))
     assert other.digest != i3d.digest
     copy = shutil.copytree(module, tmp_path / "copy")
@@ -131,31 +131,31 @@ def test_the_digest_tells_weights_apart_and_overlooks_notes(module, i3d, tmp_pat
     assert len(i3d.digest) == 64
 
 
-def test_tensorflow_warns_of_nothing(module, caplog):
+def test_tensorflow_prints_no_warnings(module, caplog):
     fvd.I3D(module).features(videos(1, 9))
     assert not caplog.records
 
 
-# Where it is looked for.
+# The search.
 
 
-def test_a_given_folder_is_taken(module, nowhere):
+def test_a_given_folder_is_used(module, nowhere):
     assert fvd.find_module(module) == module
     with pytest.raises(UserError, match=r"--i3d .*missing: no such folder"):
         fvd.find_module(nowhere / "missing")
 
 
-def test_the_hub_cache_is_looked_into(module, nowhere, monkeypatch):
+def test_the_hub_cache_is_searched(module, nowhere, monkeypatch):
     shutil.copytree(module, nowhere / HUB_FOLDER)
     assert fvd.find_module() == nowhere / HUB_FOLDER
-    # The hub's own default, where the variable is not set.
+    # The hub's default if the variable is not set.
     monkeypatch.delenv("TFHUB_CACHE_DIR")
     monkeypatch.setattr("tempfile.tempdir", str(nowhere / "tmp"))
     shutil.copytree(module, nowhere / "tmp" / "tfhub_modules" / HUB_FOLDER)
     assert fvd.find_module() == nowhere / "tmp" / "tfhub_modules" / HUB_FOLDER
 
 
-def test_kagglehub_is_asked_where_it_is_installed(module, nowhere, monkeypatch):
+def test_kagglehub_is_asked_if_installed(module, nowhere, monkeypatch):
     asked = []
     kagglehub = types.ModuleType("kagglehub")
     kagglehub.model_download = lambda handle: asked.append(handle) or str(module)
@@ -172,12 +172,12 @@ def test_kagglehub_is_asked_where_it_is_installed(module, nowhere, monkeypatch):
         fvd.find_module()
 
 
-def test_where_it_is_nowhere_the_message_says_why_and_three_ways(nowhere):
+def test_a_missing_module_is_explained_with_three_ways_to_get_it(nowhere):
     (nowhere / HUB_FOLDER).mkdir()
     with pytest.raises(MissingWeights) as caught:
         fvd.find_module()
     for part in (
-        f"{nowhere / HUB_FOLDER}: no I3D module: there is no saved_model.pb in it",
+        f"{nowhere / HUB_FOLDER}: not an I3D module: it has no saved_model.pb",
         "kagglehub is not installed",
         "--i3d FOLDER",
         f"$TFHUB_CACHE_DIR/{HUB_FOLDER}",
@@ -186,7 +186,7 @@ def test_where_it_is_nowhere_the_message_says_why_and_three_ways(nowhere):
         assert part in str(caught.value)
 
 
-def test_looking_for_it_starts_no_tensorflow(no_tensorflow):
+def test_the_search_does_not_start_tensorflow(no_tensorflow):
     code = "from cwvae.metrics import fvd; fvd.find_module('no_such_folder')"
     result = subprocess.run(
         [sys.executable, "-c", code],
@@ -197,7 +197,7 @@ def test_looking_for_it_starts_no_tensorflow(no_tensorflow):
     assert "UserError: --i3d no_such_folder: no such folder" in result.stderr
 
 
-# Folders that are no such module.
+# Other folders.
 
 
 def test_folders_without_a_graph_and_files_are_refused(tmp_path):
@@ -225,16 +225,16 @@ def test_damaged_modules_are_refused(module, tmp_path, name, damage):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     else:
         path.unlink()
-    with pytest.raises(UserError, match=rf"{copy}: .*(damaged, or not whole|no saved_model.pb)"):
+    with pytest.raises(UserError, match=rf"{copy}: .*(damaged or incomplete|no saved_model.pb)"):
         fvd.I3D(copy)
 
 
 def test_other_networks_are_refused(tmp_path):
     other = i3d_module.export(tmp_path / "a", output="Logits")
-    with pytest.raises(UserError, match="no I3D module: it has no tensor RGB/inception_i3d/Mean:0"):
+    with pytest.raises(UserError, match="not an I3D module: it has no tensor RGB/inception_i3d/M"):
         fvd.I3D(other)
     other = i3d_module.export(tmp_path / "b", average=False)
-    with pytest.raises(UserError, match=r"should be \[N, D\], and its shape is"):
+    with pytest.raises(UserError, match=r"should be \[N, D\], but its shape is"):
         fvd.I3D(other)
     other = i3d_module.export(tmp_path / "c", tags=("serve",))
     with pytest.raises(UserError, match="its graphs have tags"):
@@ -244,7 +244,7 @@ def test_other_networks_are_refused(tmp_path):
         fvd.I3D(tmp_path / "d")
 
 
-def test_a_network_whose_features_are_not_finite_is_refused(i3d, monkeypatch):
+def test_features_that_are_not_finite_are_refused(i3d, monkeypatch):
     monkeypatch.setattr(i3d, "_network", lambda frames: tf.fill([len(frames), 400], np.nan))
     with pytest.raises(UserError, match="not finite"):
         i3d.features(videos(2, 9))

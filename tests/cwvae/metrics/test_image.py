@@ -1,6 +1,6 @@
 """PSNR and SSIM against hand-computed values, tf.image and scikit-image.
 
-Where no protocol is named it is `standard`.
+The protocol is `standard` unless a test names one.
 """
 
 import json
@@ -20,7 +20,7 @@ def noise(shape, rng):
 
 
 def smooth(shape, rng):
-    """Waves, as in photographs: hardly any variance under one window."""
+    """Returns waves, as in photographs: little variance under one window."""
     _, num_frames, height, width, channels = shape
     t, y, x, c = np.ogrid[:num_frames, :height, :width, :channels]
     truth = 0.6 + 0.2 * np.sin(x / 17 + y / 23 + t + c) * np.ones(shape)
@@ -32,7 +32,7 @@ def constant(shape, rng):
 
 
 def sparse(shape, rng):
-    """A few white strokes on black, as digits are."""
+    """Returns a few white strokes on black, like digits."""
     truth, prediction = np.zeros(shape), np.zeros(shape)
     for n, t in np.ndindex(*shape[:2]):
         for frame, strokes in ((truth[n, t], 4), (prediction[n, t], 5)):
@@ -68,20 +68,20 @@ def test_ssim_equals_scikit_image_and_tensorflow(make, channels, frame):
     values = image.ssim(truth, prediction)
     assert values.dtype == np.float32
     np.testing.assert_allclose(values, scikit_ssim(truth, prediction), atol=1e-6)
-    # On flat frames it is TensorFlow that is off: it subtracts squares in float32.
+    # On flat frames TensorFlow is inexact: it subtracts squares in float32.
     atol = 3e-3 if make is constant else 1e-4
     np.testing.assert_allclose(values, tf.image.ssim(truth, prediction, 1.0), atol=atol)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("make", [noise, smooth, constant, sparse])
-def test_cwvae2021_equals_scikit_image_on_predictions_as_they_are(make, channels):
+def test_cwvae2021_equals_scikit_image_on_unclipped_predictions(make, channels):
     rng = np.random.default_rng(0)
     truth, prediction = (x.astype(np.float32) for x in make((2, 3, 29, 47, channels), rng))
     prediction = 1.4 * prediction - 0.2  # leaves [0, 1]
     ssim, psnr = [], []
     for x, y in zip(np.concatenate(truth), np.concatenate(prediction), strict=True):
-        # Scikit-image 0.18 took the range of floats for 2; later versions ask for it.
+        # Scikit-image 0.18 assumed range 2 for floats; later versions require the argument.
         by_channel = [
             (
                 structural_similarity(x[..., c], y[..., c], data_range=2),
@@ -116,7 +116,7 @@ def test_natural_frames_equal_scikit_image(protocol, picture):
         for x, y in zip(truth[0], shown[0], strict=True)
     ]
     np.testing.assert_allclose(image.ssim(truth, prediction, protocol)[0], want, atol=1e-4)
-    # Channels differ in their errors, so a mean of theirs is not the error of all.
+    # Errors differ between channels, so the mean of PSNRs differs from the pooled PSNR.
     parts = 1 if protocol == "standard" else truth.shape[-1]
     want = [
         np.mean(
@@ -132,15 +132,15 @@ def test_natural_frames_equal_scikit_image(protocol, picture):
 
 def test_the_two_protocols_differ_where_predictions_leave_the_range():
     truth = np.random.default_rng(7).integers(0, 2, (1, 2, 16, 16, 1)).astype(np.float32)
-    prediction = 3 * truth - 1  # an error of 1 everywhere, which clipping takes away
+    prediction = 3 * truth - 1  # an error of 1 everywhere, which clipping removes
     np.testing.assert_allclose(image.psnr(truth, prediction, "cwvae2021"), 0, atol=1e-5)
     assert (image.psnr(truth, prediction) == 100).all()
     assert (image.ssim(truth, prediction, "cwvae2021") < 0.8).all()
 
 
-def test_predictions_too_far_off_to_measure_are_an_error():
+def test_predictions_too_large_to_measure_are_an_error():
     truth = np.random.default_rng(0).random((1, 2, 16, 16, 1))
-    with pytest.raises(ValueError, match=r"too far off to measure: up to 1e\+20"):
+    with pytest.raises(ValueError, match=r"too large to measure: up to 1e\+20"):
         image.psnr(truth, truth + 1e20, "cwvae2021")
 
 
@@ -160,7 +160,7 @@ def test_ssim_of_a_single_window_equals_scikit_image(make):
     )
 
 
-def test_ssim_of_more_frames_than_one_chunk_keeps_their_order():
+def test_ssim_keeps_the_order_of_frames_across_chunks():
     rng = np.random.default_rng(1)
     truth, prediction = (x.astype(np.float32) for x in noise((3, 193, 12, 15, 1), rng))
     assert truth[..., 0, 0, 0].size > 2 * image._CHUNK
@@ -171,7 +171,7 @@ def test_ssim_of_more_frames_than_one_chunk_keeps_their_order():
 
 @pytest.mark.parametrize(("a", "b"), [(0.0, 1.0), (1.0, 0.95), (0.2, 0.3)])
 def test_ssim_of_flat_frames_is_the_luminance_term(a, b):
-    # Without variance the structure term is 1 and equation 13 leaves (2ab + C1) / (a^2 + b^2 + C1).
+    # Without variance the structure term is 1; equation 13 becomes (2ab + C1) / (a^2 + b^2 + C1).
     shape = (1, 2, 17, 19, 3)
     values = image.ssim(np.full(shape, a), np.full(shape, b))
     np.testing.assert_allclose(values, (2 * a * b + 1e-4) / (a * a + b * b + 1e-4), atol=1e-6)
@@ -207,7 +207,7 @@ def test_psnr_equals_tensorflow():
     )
 
 
-def test_identical_frames_are_perfect_and_fit_into_json():
+def test_identical_frames_are_perfect_and_finite():
     truth = np.random.default_rng(4).random((2, 3, 16, 12, 3))
     assert (image.psnr(truth, truth) == 100).all()
     np.testing.assert_allclose(image.ssim(truth, truth), 1, atol=1e-6)
@@ -228,7 +228,7 @@ class TestBothMetrics:
         values = [metric(truth, truth + level * error) for level in (0, 0.01, 0.03, 0.1, 0.3)]
         assert (np.diff(values, axis=0) < 0).all()
 
-    def test_prediction_is_clipped_and_left_as_it_was(self, metric):
+    def test_the_prediction_is_clipped_in_a_copy(self, metric):
         truth = np.random.default_rng(7).integers(0, 2, (1, 2, 16, 16, 1)).astype(np.float32)
         prediction = 3 * truth - 1  # -1 and 2 where truth is 0 and 1
         before = prediction.copy()
@@ -236,7 +236,7 @@ class TestBothMetrics:
         assert np.array_equal(prediction, before)
 
     @pytest.mark.parametrize("dtype", [tf.float32, tf.float64, tf.bfloat16])
-    def test_tensors_are_welcome(self, metric, dtype):
+    def test_tensors_are_accepted(self, metric, dtype):
         truth, prediction = noise((2, 3, 16, 16, 1), np.random.default_rng(8))
         truth, prediction = tf.cast(truth, dtype), tf.cast(prediction, dtype)
         expected = metric(truth.numpy().astype(np.float32), prediction.numpy().astype(np.float32))
@@ -253,7 +253,7 @@ class TestBothMetrics:
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     @pytest.mark.parametrize("name", ["truth", "prediction"])
-    def test_nan_is_reported_with_its_place(self, metric, name, value):
+    def test_nan_is_reported_with_its_position(self, metric, name, value):
         videos = {"truth": np.zeros((2, 5, 16, 16, 1)), "prediction": np.zeros((2, 5, 16, 16, 1))}
         videos[name][1, 3, 2, 4, 0] = value
         videos[name][1, 4] = value

@@ -1,4 +1,4 @@
-"""LPIPS against plain torch (tests/golden/lpips.py), as a distance, and what it refuses."""
+"""LPIPS against plain torch (tests/golden/lpips.py), its properties, errors and weights."""
 
 import hashlib
 import sys
@@ -34,9 +34,9 @@ def video(*shape, seed=0):
 
 
 @pytest.mark.parametrize("case", golden.CASES)
-def test_it_is_what_torch_computes(distance, want, case):
+def test_it_equals_torch(distance, want, case):
     truth, prediction = golden.images(case)
-    assert want[case].sum(1)[-1] > 0.5, "distances that 1e-5 says something of"
+    assert want[case].sum(1)[-1] > 0.5, "too small for a tolerance of 1e-5"
     values = distance(truth[None], prediction[None])
     assert values.dtype == np.float32
     np.testing.assert_allclose(values, want[case].sum(1)[None], rtol=0, atol=1e-5)
@@ -44,13 +44,13 @@ def test_it_is_what_torch_computes(distance, want, case):
     np.testing.assert_allclose(distance.taps(*signed), want[case], rtol=0, atol=1e-5)
 
 
-def test_weights_are_as_many_as_published():
+def test_the_number_of_weights_equals_the_published_one():
     sizes = {name: array.size for name, array in ARRAYS.items()}
     assert sum(size for name, size in sizes.items() if not name.startswith("head")) == 2_469_696
     assert sum(size for name, size in sizes.items() if name.startswith("head")) == 1_152
 
 
-def test_equal_frames_have_none(distance):
+def test_equal_frames_have_distance_0(distance):
     frames = video(2, 3, 33, 37, 1)
     np.testing.assert_array_equal(distance(frames, frames), np.zeros((2, 3)))
     black = np.zeros_like(frames)
@@ -70,7 +70,7 @@ def test_it_grows_with_noise(distance):
     assert np.all(np.diff(values) > 0)
 
 
-def test_each_frame_has_its_own_place(distance):
+def test_values_keep_the_order_of_frames(distance):
     truth, prediction = video(2, 5, 32, 35, 3), video(2, 5, 32, 35, 3, seed=1)
     prediction[1, 3] = truth[1, 3]
     assert np.argwhere(distance(truth, prediction) == 0).tolist() == [[1, 3]]
@@ -93,14 +93,14 @@ def test_it_is_float32_under_any_policy(distance):
         keras.mixed_precision.set_global_policy("float32")
 
 
-def test_chunks_change_nothing(distance, monkeypatch):
+def test_chunks_do_not_change_values(distance, monkeypatch):
     truth, prediction = video(1, 7, 32, 35, 1), video(1, 7, 32, 35, 1, seed=1)
     together = distance(truth, prediction)
     monkeypatch.setattr(lpips, "CHUNK", 3)  # The last chunk has one frame.
     np.testing.assert_allclose(distance(truth, prediction), together, rtol=1e-5)
 
 
-# What it refuses.
+# Errors.
 
 
 def changed(value, shape=(2, 3, 32, 33, 3)):
@@ -126,7 +126,7 @@ GOOD = video(2, 3, 32, 33, 3)
         (changed(-0.1), GOOD, r"truth must lie in \[0, 1\]"),
     ],
 )
-def test_videos_that_it_cannot_compare(distance, truth, prediction, message):
+def test_invalid_videos_are_refused(distance, truth, prediction, message):
     with pytest.raises(ValueError, match=message):
         distance(truth, prediction)
 
@@ -144,7 +144,7 @@ def test_videos_that_it_cannot_compare(distance, truth, prediction, message):
         (GOOD[0, :2], "differ in shape"),
     ],
 )
-def test_images_that_it_cannot_compare(distance, images, message):
+def test_invalid_images_are_refused(distance, images, message):
     good = GOOD[0] if "differ" in message else np.zeros_like(images, np.float32)
     for pair in ((images, good), (good, images)):
         with pytest.raises(ValueError, match=message):
@@ -221,7 +221,7 @@ def consistent(**changes):
         consistent(head4=ARRAYS["head4"].astype(np.float64)),
     ],
 )
-def test_a_file_that_is_not_as_it_was_written(file, spoil):
+def test_a_damaged_file_is_refused(file, spoil):
     spoil(file)
     with pytest.raises(
         UserError, match=r"weights\.npz: damaged, or not LPIPS weights(.|\n)*lpips convert"
@@ -253,10 +253,10 @@ def test_where_weights_are_found(file, tmp_path, monkeypatch):
     assert lpips.find(file) == file
 
 
-def test_what_was_named_is_not_replaced_by_the_cache(tmp_path, monkeypatch):
+def test_the_cache_does_not_replace_a_named_file(tmp_path, monkeypatch):
     monkeypatch.setenv("CWVAE_CACHE", str(tmp_path))
     (tmp_path / lpips.NAME).write_bytes(b"")
-    with pytest.raises(UserError, match=r"no\.npz: no file of LPIPS weights there"):
+    with pytest.raises(UserError, match=r"no\.npz: no file of LPIPS weights"):
         lpips.find(tmp_path / "no.npz")
     monkeypatch.setenv("CWVAE_LPIPS", str(tmp_path / "no.npz"))
     with pytest.raises(UserError, match=r"\$CWVAE_LPIPS: .*no\.npz") as refused:
@@ -267,7 +267,7 @@ def test_what_was_named_is_not_replaced_by_the_cache(tmp_path, monkeypatch):
 # Conversion.
 
 
-def test_the_classifier_is_left_out():
+def test_the_classifier_is_skipped():
     alexnet, heads = golden.state_dicts()
     arrays = lpips.from_state_dicts(alexnet | {"classifier.1.bias": np.zeros(4096)}, heads)
     assert lpips.digest(arrays) == lpips.digest(ARRAYS)
@@ -276,8 +276,8 @@ def test_the_classifier_is_left_out():
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("features.6.weight", None, r"there is no features\.6\.weight"),
-        ("lin4.model.1.weight", None, r"there is no lin4\.model\.1\.weight"),
+        ("features.6.weight", None, r"features\.6\.weight is missing"),
+        ("lin4.model.1.weight", None, r"lin4\.model\.1\.weight is missing"),
         ("features.3.weight", lambda x: x[:, :-1], r"kernel1 is float32 \(5, 5, 63, 192\)"),
         ("features.3.weight", lambda x: x[0], "layer 3: "),
         ("lin0.model.1.weight", lambda x: -x, "head0 holds a negative weight"),
@@ -295,7 +295,7 @@ def test_other_weights_are_not_converted(name, change, message):
         lpips.from_state_dicts(*states)
 
 
-def test_what_convert_says(tmp_path, monkeypatch):
+def test_errors_of_convert(tmp_path, monkeypatch):
     alexnet, heads = tmp_path / "alexnet.pth", tmp_path / "heads.pth"
     alexnet.write_bytes(b"1")
     heads.write_bytes(b"2")
@@ -307,13 +307,13 @@ def test_what_convert_says(tmp_path, monkeypatch):
     right = hashlib.sha256(b"1").hexdigest()
     with pytest.raises(UserError, match=r"heads\.pth: not the official file.*df73285e.*curl"):
         lpips.convert(alexnet, heads, out, hashes=(right, lpips.HEADS_SHA256))
-    monkeypatch.setitem(sys.modules, "torch", None)  # An import fails, be it installed or not.
+    monkeypatch.setitem(sys.modules, "torch", None)  # Makes the import fail.
     both = (right, hashlib.sha256(b"2").hexdigest())
     with pytest.raises(UserError, match=r"pip install torch==2\.13\.0"):
         lpips.convert(alexnet, heads, out, hashes=both)
     assert not out.exists()
 
 
-def test_converting_starts_no_tensorflow(no_tensorflow, tmp_path):
+def test_converting_does_not_start_tensorflow(no_tensorflow, tmp_path):
     words = ("-m", "cwvae.metrics.lpips", "convert", tmp_path / "a.pth", tmp_path / "b.pth")
     assert "a.pth: cannot be read" in scripts.refused(scripts.run(*words, env=no_tensorflow))

@@ -24,7 +24,7 @@ def scipy_distance(x, y):
 
 
 @pytest.mark.parametrize(("count", "size"), [(50, 3), (301, 40)])
-def test_the_distance_is_scipys(count, size):
+def test_the_distance_equals_scipys(count, size):
     x, y = features(count, size, 0), features(count + 7, size, 1, shift=0.3)
     got = tfgan.classifier_metrics.frechet_classifier_distance_from_activations(x, y).numpy()
     np.testing.assert_allclose(got, scipy_distance(x, y), rtol=1e-6)
@@ -50,7 +50,7 @@ print(*sorted(n for n in sys.modules if n.partition(".")[0] in ("tensorflow_gan"
     assert result.stdout.split() == [f"{package}.classifier_metrics", f"{package}.eval_utils"]
 
 
-def test_packages_that_somebody_has_imported_are_left_as_they_are(monkeypatch):
+def test_packages_imported_before_stay_unchanged(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("tensorflow_gan")]:
         monkeypatch.delitem(sys.modules, name)
     before = types.ModuleType("tensorflow_gan")
@@ -62,4 +62,4 @@ def test_packages_that_somebody_has_imported_are_left_as_they_are(monkeypatch):
     assert sys.modules["tensorflow_gan"] is before
     assert "tensorflow_gan.python" not in sys.modules
     for name in [name for name in sys.modules if name.startswith("tensorflow_gan.")]:
-        del sys.modules[name]  # monkeypatch puts back what was there
+        del sys.modules[name]  # monkeypatch restores the earlier ones
