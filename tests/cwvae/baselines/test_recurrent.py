@@ -1,4 +1,4 @@
-"""LSTM and GRU against plain NumPy, a step at a time and over time."""
+"""LSTM and GRU against plain NumPy, step by step and over time."""
 
 import keras
 import numpy as np
