@@ -132,10 +132,11 @@ class LSTM(_Recurrent):
         """Returns the initial state, zeros [B, H]."""
         return LSTMState(tf.zeros((batch, self.size)), tf.zeros((batch, self.size)))
 
-    def step(self, x: tf.Tensor, state: LSTMState) -> LSTMState:
-        """Returns the next state for inputs [B, I]."""
+    def step(self, x: tf.Tensor, state: LSTMState) -> tuple[tf.Tensor, LSTMState]:
+        """Returns the output [B, H] for inputs [B, I], and the next state."""
         projected = tf.linalg.matmul(x, self.kernel) + self.bias
-        return lstm_gates(tf.convert_to_tensor(self.recurrent_kernel), state, [projected])
+        state = lstm_gates(tf.convert_to_tensor(self.recurrent_kernel), state, [projected])
+        return state.output, state
 
     def run(self, x: tf.Tensor, state: LSTMState) -> tuple[tf.Tensor, LSTMState]:
         """Returns the outputs [N, B, H] for inputs [N, B, I], N >= 1, and the last state."""
@@ -154,10 +155,6 @@ class GRU(_Recurrent):
         """Returns the weights as `gru` and the tick of a recurrence take them."""
         parts = self.kernel, self.recurrent_kernel, self.bias
         return GRUWeights(*map(tf.convert_to_tensor, parts))
-
-    def step(self, x: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
-        """Returns the next state [B, H] for inputs [B, I]."""
-        return gru(x, state, self.tick_weights())
 
     def run(
         self,

@@ -28,6 +28,7 @@ In code t counts from 0. Symbols: B batch, T frames, g features, z latents. Inte
 time-major.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -133,16 +134,11 @@ class SVG(VideoModel):
             channel_multiplier=channel_multiplier,
             precision=precision,
         )
-
-        def net(inputs: int, outputs: int, layers: int, name: str) -> RecurrentNet:
-            return RecurrentNet(
-                inputs, hidden_size, outputs, layers=layers, unroll=unroll, name=name
-            )
-
+        g, z, net = feature_size, stochastic_size, functools.partial(RecurrentNet, unroll=unroll)
         self.encoder = Encoder(**convolutional)
-        self.posterior = net(feature_size, 2 * stochastic_size, 1, "posterior")
-        self.prior = net(feature_size, 2 * stochastic_size, 1, "prior")
-        self.predictor = net(feature_size + stochastic_size, feature_size, 2, "predictor")
+        self.posterior = net(g, hidden_size, 2 * z, layers=1, name="posterior")
+        self.prior = net(g, hidden_size, 2 * z, layers=1, name="prior")
+        self.predictor = net(g + z, hidden_size, g, layers=2, name="predictor")
         self.decoder = Decoder(**convolutional)
         self.built = True
 

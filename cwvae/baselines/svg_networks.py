@@ -23,7 +23,7 @@ import keras
 import tensorflow as tf
 
 from cwvae.baselines.normalization import BatchNorm
-from cwvae.baselines.recurrent import LSTM, Linear, LSTMState, over_time
+from cwvae.baselines.recurrent import LSTM, Linear, LSTMState, as_rows, over_time
 from cwvae.frame_sizes import halvings
 
 # By stage, starting at the frames.
@@ -75,10 +75,8 @@ def _upsample_convolve(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 def _to_point(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Returns the convolution with a kernel as large as the map, [N, 1, 1, O]."""
-    outputs = kernel.shape[-1]
-    rows = tf.reshape(x, (x.shape[0], -1))
-    rows = tf.linalg.matmul(rows, tf.reshape(kernel, (-1, outputs)))
-    return tf.reshape(rows, (-1, 1, 1, outputs))
+    rows = tf.reshape(x, (x.shape[0], 1, 1, -1))
+    return as_rows(rows, tf.reshape(kernel, (-1, kernel.shape[-1])))
 
 
 def _from_point(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -354,18 +352,17 @@ class RecurrentNet(keras.layers.Layer):
         self, x: tf.Tensor, states: Sequence[LSTMState]
     ) -> tuple[tf.Tensor, tuple[LSTMState, ...]]:
         """Returns the outputs [B, O] for inputs [B, I], and the next states."""
-        x, after = self.enter.of(x), []
-        for lstm, state in zip(self.lstms, states, strict=True):
-            after.append(lstm.step(x, state))
-            x = after[-1].output
-        return self.leave.of(x), tuple(after)
+        return self._apply(LSTM.step, x, states)
 
     def run(
         self, x: tf.Tensor, states: Sequence[LSTMState]
     ) -> tuple[tf.Tensor, tuple[LSTMState, ...]]:
         """Returns the outputs [T, B, O] for inputs [T, B, I], T >= 1, and the last states."""
+        return self._apply(LSTM.run, x, states)
+
+    def _apply(self, method: Callable, x: tf.Tensor, states: Sequence[LSTMState]) -> tuple:
         x, after = self.enter.of(x), []
         for lstm, state in zip(self.lstms, states, strict=True):
-            x, last = lstm.run(x, state)
+            x, last = method(lstm, x, state)
             after.append(last)
         return self.leave.of(x), tuple(after)

@@ -21,6 +21,7 @@ B batch, T frames, N middle frames, H belief size, S state size, F feature size.
 [B, ...] is time-major.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -133,19 +134,16 @@ class VTA(VideoModel):
         convolutional = dict(
             frame_size=frame_size, channels=channels, feature_size=feature_size, precision=precision
         )
-
-        def cell(input_size: int, name: str) -> GRU:
-            return GRU(input_size, belief_size, unroll=unroll, name=name)
-
+        cell = functools.partial(GRU, size=belief_size, unroll=unroll)
         self.encoder = FrameEncoder(**convolutional)
         self.decoder = FrameDecoder(**convolutional)
         self.boundary_posterior = BoundaryDetector(feature_size, name="boundary_posterior")
         self.boundary_prior = Linear(feature_size, 2, name="boundary_prior")
-        self.abs_forward = cell(feature_size, "abs_forward")
-        self.abs_backward = cell(feature_size, "abs_backward")
-        self.obs_forward = cell(feature_size, "obs_forward")
-        self.abs_update = cell(state_size, "abs_update")
-        self.obs_update = cell(state_size + belief_size, "obs_update")
+        self.abs_forward = cell(feature_size, name="abs_forward")
+        self.abs_backward = cell(feature_size, name="abs_backward")
+        self.obs_forward = cell(feature_size, name="obs_forward")
+        self.abs_update = cell(state_size, name="abs_update")
+        self.obs_update = cell(state_size + belief_size, name="obs_update")
         self.abs_posterior = Belief(2 * belief_size, state_size, name="abs_posterior")
         self.abs_prior = Belief(belief_size, state_size, name="abs_prior")
         self.obs_posterior = Belief(2 * belief_size, state_size, name="obs_posterior")
@@ -233,15 +231,12 @@ class VTA(VideoModel):
         return forward, backward, self.obs_forward.run(middle, zeros, copies)
 
     def _abstractions(self, belief, samples, chosen) -> tuple[tf.Tensor, tf.Tensor]:
-        """Runs the upper level.
+        """Runs the upper level and returns c [N, B, H] and z [N, B, S].
 
         Args:
           belief: c of the first middle frame, [B, H].
           samples: z of each frame if it is a read, [N, B, S].
           chosen: Boundaries of the middle frames and the one after them, [N + 1, B, 2].
-
-        Returns:
-          c [N, B, H] and z [N, B, S].
         """
 
         def tick(weights: GRUWeights, previous: tuple, now) -> tuple:
@@ -256,19 +251,10 @@ class VTA(VideoModel):
         return tf.concat([belief[None], later[:-1]], 0), states
 
     def _observations(self, abs_features, states, chosen) -> tf.Tensor:
-        """Runs the lower level.
-
-        Args:
-          abs_features: a, [N, B, H].
-          states: s, [N, B, S].
-          chosen: Boundaries, [N, B, 2].
-
-        Returns:
-          h [N, B, H].
-        """
+        """Returns h [N, B, H] of the lower level for a [N, B, H], s [N, B, S], m [N, B, 2]."""
 
         def tick(weights: GRUWeights, previous: tuple, now) -> tuple:
-            return (_observation(*now, previous[0], weights),)
+            return (_observation(*now, *previous, weights),)
 
         before = tf.concat([tf.zeros_like(states[:1]), states[:-1]], 0)
         weights, start = self.obs_update.tick_weights(), tf.zeros_like(abs_features[0])
