@@ -26,6 +26,7 @@ _WINDOW = {"kernel_size": 4, "strides": 2, "padding": "same"}
 def _layer(kind, inputs: int, outputs: int, fan_in: int, *, use_bias: bool = False, **options):
     """Returns a built layer of Keras with PyTorch's initial kernel."""
     layer = kind(outputs, use_bias=use_bias, kernel_initializer=uniform(fan_in), **options)
+    # The batch, the axes that a convolution slides over, the channels.
     layer.build((None,) * (getattr(layer, "rank", 0) + 1) + (inputs,))
     return layer
 
