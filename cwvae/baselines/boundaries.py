@@ -1,9 +1,10 @@
-"""The boundary variables of VTA (Kim, Ahn & Bengio 2019): samples, their density, their limits.
+"""The boundary variables of VTA (Kim, Ahn & Bengio 2019): temperature, samples, segment limits.
 
-A boundary m_t has two classes: read (0), a segment begins at frame t, and copy (1), it goes on. In
-training it is a concrete (Gumbel-softmax) variable (Maddison, Mnih & Teh 2017; Jang, Gu & Poole
-2017) with straight-through gradients: one-hot in value, relaxed in gradient. Symbols: N frames, B
-batch, K classes, of which VTA has 2.
+A boundary m_t has two classes: read (0), which starts a segment at frame t, and copy (1), which
+continues the current one. In training it is a concrete (Gumbel-softmax) variable (Maddison, Mnih &
+Teh 2017; Jang, Gu & Poole 2017) with straight-through gradients: its value is one-hot, its gradient
+that of the relaxed sample. Its density is `tfp.distributions.ExpRelaxedOneHotCategorical`. Symbols:
+N frames, B batch, K classes (2 in VTA).
 """
 
 import math
@@ -11,42 +12,44 @@ import math
 import tensorflow as tf
 
 READ = 0
-# Logits of a class that is as good as certain, p = 0.999: those of the limits.
+# Logit of a class with probability 0.999, for the limits.
 _CERTAIN = math.log(0.999 / 0.001)
 
 
 def temperature(step, decay_steps: float = 100) -> tf.Tensor:
-    """Returns the temperature of a training step: from 1 down towards 0.1.
+    """Returns the temperature of a training step, which decays from 1 towards 0.1.
 
     Args:
       step: Number of the step, from 0.
-      decay_steps: Within so many steps what exceeds 0.1 falls by a thousandth.
+      decay_steps: Steps in which the excess over 0.1 decays by a factor of 0.999.
     """
     return 0.9 * 0.999 ** (tf.cast(step, tf.float32) / decay_steps) + 0.1
 
 
-def one_hot(classes: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """Returns classes [...] as vectors of the length of `like`'s, [..., K]."""
-    return tf.one_hot(classes, like.shape[-1], dtype=like.dtype)
+def reads(*shape: int) -> tf.Tensor:
+    """Returns reads as one-hot vectors, [*shape, 2]."""
+    return tf.one_hot(tf.fill(shape, READ), 2)
 
 
 def most_likely(logits: tf.Tensor) -> tf.Tensor:
-    """Returns the likeliest class of logits [..., K] as a one-hot vector."""
-    return one_hot(tf.argmax(logits, -1), logits)
+    """Returns the most likely class of logits [..., K] as a one-hot vector."""
+    return tf.one_hot(tf.argmax(logits, -1), logits.shape[-1], dtype=logits.dtype)
 
 
 def straight_through(
     logits: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Samples a concrete variable, and makes it one-hot.
+    """Samples a concrete variable and makes it one-hot.
+
+    The noise is an argument, unlike in TFP, so that samples are a function of seed and step.
 
     Args:
       logits: [..., K], up to a constant.
-      noise: Uniform between 0 and 1, neither of them included, [..., K].
-      temperature: Of the relaxation.
+      noise: Uniform on the open interval (0, 1), [..., K].
+      temperature: Temperature of the relaxation.
 
     Returns:
-      The sample, [..., K]: one-hot, with the gradient of the relaxed sample; and the logarithm of
+      The sample, [..., K], one-hot, with the gradient of the relaxed sample; and the logarithm of
       the relaxed sample, [..., K].
     """
     gumbel = -tf.math.log(-tf.math.log(noise))
@@ -56,59 +59,31 @@ def straight_through(
     return most_likely(log_sample) + (relaxed - tf.stop_gradient(relaxed)), log_sample
 
 
-def concrete_log_density(
-    logits: tf.Tensor, log_sample: tf.Tensor, temperature: tf.Tensor
-) -> tf.Tensor:
-    """Returns the log density of the logarithm of a concrete variable, in nats.
-
-    That of the variable itself is less by the sum of `log_sample`: ratios are the same.
-
-    Args:
-      logits: [..., K], up to a constant.
-      log_sample: [..., K]; its exponentials sum to 1.
-      temperature: Of the relaxation.
-    """
-    size = logits.shape[-1]
-    scores = logits - temperature * log_sample
-    return (
-        math.lgamma(size)
-        + (size - 1) * tf.math.log(temperature)
-        + tf.reduce_sum(scores, -1)
-        - size * tf.reduce_logsumexp(scores, -1)
-    )
-
-
-def categorical_kl(q: tf.Tensor, p: tf.Tensor) -> tf.Tensor:
-    """Returns KL(q || p) of two categoricals in nats, [...], for their logits [..., K]."""
-    log_q, log_p = tf.nn.log_softmax(q), tf.nn.log_softmax(p)
-    return tf.reduce_sum(tf.exp(log_q) * (log_q - log_p), -1)
-
-
 def limited(
     logits: tf.Tensor, reads: tf.Tensor, max_segments: int, max_segment_length: int
 ) -> tf.Tensor:
-    """Replaces a prior's logits where segments have become too many or too long.
+    """Replaces the prior's logits where a clip has too many segments or a segment is too long.
 
-    In a clip that has begun more than `max_segments` segments the next frame is a copy; else after
-    `max_segment_length` frames of a segment it is a read; both with a probability of 0.999.
+    Where more than `max_segments` segments have started, the next frame is a copy. Elsewhere, from
+    frame `max_segment_length` of a segment on, the next frame is a read. Either has probability
+    0.999.
 
     Args:
-      logits: Of each frame's belief about the next frame's boundary, [N, B, 2].
-      reads: Which frames begin a segment, [N, B], nonzero where they do. The first frame does
-        anyway.
-      max_segments: Most segments of a clip, but for one.
-      max_segment_length: Most frames of a segment.
+      logits: Logits of each frame's prior for the boundary of the next frame, [N, B, 2].
+      reads: Nonzero where a frame starts a segment, [N, B]. The first frame always does.
+      max_segments: Number of segments after which no other is expected, less one.
+      max_segment_length: Number of frames after which a segment is expected to end.
 
     Returns:
-      [N, B, 2], without gradient where it was replaced.
+      [N, B, 2], without a gradient where the logits were replaced.
     """
     frames = tf.range(logits.shape[0])[:, None]
     reads = (reads > 0) | (frames == 0)
     count = tf.cumsum(tf.cast(reads, tf.int32), 0)
-    # The frame at which each frame's segment began: the latest read among those up to it.
+    # The frame at which each frame's segment started: the latest read up to it.
     upto = (frames >= tf.transpose(frames))[:, :, None]  # [N, N, 1]
-    began = tf.reduce_max(tf.where(upto & reads[None], frames[None], 0), 1)
-    length = frames - began + 1
+    start = tf.reduce_max(tf.where(upto & reads[None], frames[None], 0), 1)
+    length = frames - start + 1
     to_read = tf.constant([_CERTAIN, -_CERTAIN], logits.dtype)
     logits = tf.where((length >= max_segment_length)[..., None], to_read, logits)
     return tf.where((count > max_segments)[..., None], -to_read, logits)

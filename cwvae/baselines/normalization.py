@@ -1,8 +1,11 @@
 """Batch normalization (Ioffe & Szegedy 2015) without side effects.
 
-Layers neither update nor average anything: in training they return what the batch's statistics are,
-beside the loss, and the training step moves the weights towards them, on all devices alike and not
-where an update is left out (`cwvae.training.step`).
+Layers do not update their moving statistics. In training they report the batch's statistics, which
+the model returns with its loss. The training step then moves the weights towards them, identically
+on all devices, and not at all when it skips an update (`cwvae.training.step`).
+
+Every `statistics` argument of the baselines is a dict that collects the batch's statistics by the
+paths of the moving ones, or None to normalize by the moving statistics.
 """
 
 from collections.abc import Mapping
@@ -14,7 +17,7 @@ import tensorflow as tf
 class BatchNorm(keras.layers.Layer):
     """Normalizes each channel, then scales and shifts it.
 
-    It is not called: Keras would hand on a copy of the dict that is to be filled.
+    Use `normalize`, not a call: Keras would pass a copy of the dict to fill.
     """
 
     def __init__(
@@ -23,10 +26,10 @@ class BatchNorm(keras.layers.Layer):
         """Builds all weights.
 
         Args:
-          filters: Channels.
-          gamma_stddev: The scales are drawn from N(1, gamma_stddev).
-          epsilon: Added to variances.
-          name: The Keras name.
+          filters: Number of channels.
+          gamma_stddev: Standard deviation of the initial scales around 1.
+          epsilon: Number added to variances.
+          name: Keras name.
         """
         super().__init__(name=name, dtype="float32", autocast=False)
         self.epsilon = epsilon
@@ -40,20 +43,19 @@ class BatchNorm(keras.layers.Layer):
         self.built = True
 
     def normalize(self, x: tf.Tensor, statistics: dict[str, tf.Tensor] | None = None) -> tf.Tensor:
-        """Returns normalized x, [..., C] in its dtype.
+        """Returns normalized x, [..., C], in its dtype.
 
         Args:
           x: [..., C].
-          statistics: None to normalize by the moving statistics; or a dict, to normalize by those
-            of x over all axes but the last, which are entered by the paths of the moving ones.
+          statistics: Dict to normalize by the batch's statistics, over all axes but the last, and
+            to enter them in; None to normalize by the moving ones.
         """
         if statistics is None:
             scale = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
             shift = self.beta - self.moving_mean * scale
-            # In float32: of a channel that is far from zero the terms nearly cancel.
+            # In float32, because the terms nearly cancel where a channel's mean is large.
             return tf.cast(tf.cast(x, tf.float32) * scale + shift, x.dtype)
-        # The variance that comes back is the unbiased one: what the moving one is made of, as in
-        # PyTorch.
+        # The returned variance is the unbiased one, which PyTorch averages too.
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=tf.reshape(x, (-1, 1, 1, x.shape[-1])) if x.shape.rank != 4 else x,
             scale=tf.convert_to_tensor(self.gamma),
@@ -67,11 +69,13 @@ class BatchNorm(keras.layers.Layer):
         return tf.reshape(y, x.shape)
 
 
-def of(*, batch: bool) -> dict[str, tf.Tensor] | None:
-    """Returns what `BatchNorm.normalize` takes to use the batch's statistics, or moving ones."""
-    return {} if batch else None
+def targets(
+    model: keras.Model, statistics: Mapping[str, tf.Tensor] | None
+) -> tuple[tf.Tensor, ...]:
+    """Returns a batch's statistics in the order of the model's non-trainable weights.
 
-
-def targets(model: keras.Model, statistics: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-    """Returns a batch's statistics in the order of the model's non-trainable weights."""
+    The result is empty for None.
+    """
+    if statistics is None:
+        return ()
     return tuple(statistics[weight.path] for weight in model.non_trainable_weights)

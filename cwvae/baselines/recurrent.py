@@ -1,21 +1,46 @@
-"""Recurrent layers: LSTM and GRU, a step at a time or over time.
+"""Layers for sequences: LSTM, GRU, linear; and the plain loop that runs a recurrence over time.
 
-Float32. What reads only the inputs is computed for all steps at once. Initial weights are
-PyTorch's, U(-1 / sqrt(H), 1 / sqrt(H)), as in the published code of the models that use these
-layers. Symbols: N steps, B batch, I inputs, H size.
+Everything is float32. A layer multiplies the inputs of all steps by its kernel at once; only the
+state goes through the loop. The initial weights of LSTM and GRU are PyTorch's, as in the published
+code of the models that use them. Symbols: N steps, B batch, I input size, H state size.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from cwvae.fast import recurrence
+
+def over_time(
+    tick: Callable[[Any, tuple, Sequence[tf.Tensor]], tuple],
+    weights: Any,
+    state: tuple,
+    inputs: Sequence[tf.Tensor],
+) -> tuple[tf.Tensor, ...]:
+    """Runs a tick over time.
+
+    Args:
+      tick: Function of (weights, previous state, inputs of the tick). It returns outputs [B, ...],
+        the first of which are the parts of the next state.
+      weights: Nest of tensors that `tick` reads.
+      state: Tuple or named tuple of tensors [B, ...], the state before the first tick.
+      inputs: Tensors [N, B, ...], N >= 1.
+
+    Returns:
+      The outputs of all ticks, each [N, B, ...].
+    """
+
+    def step(before, now):
+        return tuple(tick(weights, tf.nest.pack_sequence_as(state, before[: len(state)]), now))
+
+    others = tick(weights, state, [part[0] for part in inputs])[len(state) :]
+    return tf.scan(step, inputs, (*state, *map(tf.zeros_like, others)))
 
 
 class LSTMState(NamedTuple):
-    """Of an LSTM.
+    """The state of an LSTM.
 
     Attributes:
       output: [..., H].
@@ -27,12 +52,12 @@ class LSTMState(NamedTuple):
 
 
 class GRUWeights(NamedTuple):
-    """Of a GRU.
+    """The weights of a GRU.
 
     Attributes:
       kernel: [I, 3 H].
       recurrent_kernel: [H, 3 H].
-      bias: [2, 3 H], of inputs and of the state.
+      bias: Biases of the inputs and of the state, [2, 3 H].
     """
 
     kernel: tf.Tensor
@@ -46,12 +71,12 @@ def gru(inputs: tf.Tensor, state: tf.Tensor, weights: GRUWeights) -> tf.Tensor:
 
 
 def gru_gates(projected: tf.Tensor, state: tf.Tensor, weights: GRUWeights) -> tf.Tensor:
-    """Returns a GRU's next state [B, H]: its reset gate acts after the recurrent product.
+    """Returns a GRU's next state [B, H]. The reset gate acts after the recurrent product.
 
     Args:
-      projected: The inputs times the kernel plus their bias, [B, 3 H]: update, reset, candidate.
-      state: [B, H].
-      weights: Of which the recurrent ones are used.
+      projected: Inputs times the kernel plus the inputs' bias, [B, 3 H]: update, reset, candidate.
+      state: Previous state, [B, H].
+      weights: Weights; the kernel is not read.
     """
     h = tf.linalg.matmul(state, weights.recurrent_kernel) + weights.bias[1]
     x_update, x_reset, x_candidate = tf.split(projected, 3, -1)
@@ -61,53 +86,75 @@ def gru_gates(projected: tf.Tensor, state: tf.Tensor, weights: GRUWeights) -> tf
     return candidate + update * (state - candidate)
 
 
-class LSTM(keras.layers.Layer):
-    """Long short-term memory, with one bias; gates in the order input, forget, cell, output."""
+def lstm_gates(recurrent_kernel: tf.Tensor, state: LSTMState, inputs) -> LSTMState:
+    """Returns an LSTM's next state. `inputs[0]` is the inputs times the kernel plus the bias."""
+    gates = inputs[0] + tf.linalg.matmul(state.output, recurrent_kernel)
+    enter, forget, candidate, leave = tf.split(gates, 4, -1)
+    cell = tf.sigmoid(forget) * state.cell + tf.sigmoid(enter) * tf.tanh(candidate)
+    return LSTMState(tf.sigmoid(leave) * tf.tanh(cell), cell)
 
-    def __init__(self, input_size: int, size: int, *, name: str):
+
+class _Recurrent(keras.layers.Layer):
+    """The weights of a recurrent layer, with the names and shapes of Keras' cells."""
+
+    gates: int
+    biases: int
+
+    def __init__(self, input_size: int, size: int, *, unroll: Callable = over_time, name: str):
+        """Builds all weights.
+
+        Args:
+          input_size: I.
+          size: H.
+          unroll: Function that runs a tick over time as `over_time` does.
+          name: Keras name.
+        """
         super().__init__(name=name, dtype="float32")
-        self.size = size
-        self.kernel, self.recurrent_kernel, self.bias = _weights(
-            self, input_size, size, gates=4, bias_shape=(4 * size,)
+        self.size, self.unroll = size, unroll
+        columns = self.gates * size
+        self.kernel, self.recurrent_kernel, self.bias = (
+            self.add_weight(shape, uniform(size), name=weight)
+            for weight, shape in (
+                ("kernel", (input_size, columns)),
+                ("recurrent_kernel", (size, columns)),
+                ("bias", (self.biases, columns) if self.biases > 1 else (columns,)),
+            )
         )
         self.built = True
 
+
+class LSTM(_Recurrent):
+    """Long short-term memory with one bias. Gates are in the order input, forget, cell, output."""
+
+    gates, biases = 4, 1
+
     def zero_state(self, batch: int) -> LSTMState:
-        """Returns the state [B, H] before anything was seen."""
+        """Returns the initial state, zeros [B, H]."""
         return LSTMState(tf.zeros((batch, self.size)), tf.zeros((batch, self.size)))
 
-    def step(self, x: tf.Tensor, state: LSTMState) -> LSTMState:
-        """Returns the next state for inputs [B, I]."""
+    def step(self, x: tf.Tensor, state: LSTMState) -> tuple[tf.Tensor, LSTMState]:
+        """Returns the output [B, H] for inputs [B, I], and the next state."""
         projected = tf.linalg.matmul(x, self.kernel) + self.bias
-        return _lstm_gates(tf.convert_to_tensor(self.recurrent_kernel), state, [projected])
+        state = lstm_gates(tf.convert_to_tensor(self.recurrent_kernel), state, [projected])
+        return state.output, state
 
     def run(self, x: tf.Tensor, state: LSTMState) -> tuple[tf.Tensor, LSTMState]:
-        """Returns the outputs [N, B, H] for inputs [N, B, I], N from 1, and the last state."""
-        projected = _rows(x, self.kernel) + self.bias
+        """Returns the outputs [N, B, H] for inputs [N, B, I], N >= 1, and the last state."""
+        projected = as_rows(x, self.kernel) + self.bias
         weights = tf.convert_to_tensor(self.recurrent_kernel)
-        outputs, cells = recurrence.run(_lstm_gates, weights, state, [projected])
+        outputs, cells = self.unroll(lstm_gates, weights, state, [projected])
         return outputs, LSTMState(outputs[-1], cells[-1])
 
 
-class GRU(keras.layers.Layer):
-    """Gated recurrent unit, with a bias for inputs and one for the state."""
+class GRU(_Recurrent):
+    """Gated recurrent unit with separate biases for the inputs and the state."""
 
-    def __init__(self, input_size: int, size: int, *, name: str):
-        super().__init__(name=name, dtype="float32")
-        self.size = size
-        self.kernel, self.recurrent_kernel, self.bias = _weights(
-            self, input_size, size, gates=3, bias_shape=(2, 3 * size)
-        )
-        self.built = True
+    gates, biases = 3, 2
 
     def tick_weights(self) -> GRUWeights:
-        """Returns the weights as `step` and a recurrence's tick take them."""
+        """Returns the weights as `gru` and the tick of a recurrence take them."""
         parts = self.kernel, self.recurrent_kernel, self.bias
         return GRUWeights(*map(tf.convert_to_tensor, parts))
-
-    def step(self, x: tf.Tensor, state: tf.Tensor, weights: GRUWeights | None = None) -> tf.Tensor:
-        """Returns the next state [B, H] for inputs [B, I]."""
-        return gru(x, state, weights or self.tick_weights())
 
     def run(
         self,
@@ -119,16 +166,16 @@ class GRU(keras.layers.Layer):
         """Runs over time.
 
         Args:
-          x: Inputs, [N, B, I], N from 1.
-          state: Before the first step that is taken, [B, H].
-          keep: By which the state is multiplied before each step, [N, B, 1]; None: by 1.
-          reverse: Takes the last step first.
+          x: Inputs, [N, B, I], N >= 1.
+          state: Initial state, [B, H].
+          keep: Factors that multiply the state before each step, [N, B, 1]; None for 1.
+          reverse: Whether to start with the last step.
 
         Returns:
           The state after each step, [N, B, H], in the order of the inputs.
         """
         weights = self.tick_weights()
-        inputs = [_rows(x, weights.kernel) + weights.bias[0]]
+        inputs = [as_rows(x, weights.kernel) + weights.bias[0]]
         if keep is not None:
             inputs.append(keep)
         if reverse:
@@ -138,31 +185,48 @@ class GRU(keras.layers.Layer):
             before = state[0] if keep is None else state[0] * now[1]
             return (gru_gates(now[0], before, weights),)
 
-        (states,) = recurrence.run(tick, weights, (state,), inputs)
+        (states,) = self.unroll(tick, weights, (state,), inputs)
         return states[::-1] if reverse else states
 
 
-def _lstm_gates(recurrent_kernel: tf.Tensor, state: LSTMState, inputs) -> LSTMState:
-    gates = inputs[0] + tf.linalg.matmul(state.output, recurrent_kernel)
-    enter, forget, candidate, leave = tf.split(gates, 4, -1)
-    cell = tf.sigmoid(forget) * state.cell + tf.sigmoid(enter) * tf.tanh(candidate)
-    return LSTMState(tf.sigmoid(leave) * tf.tanh(cell), cell)
+class Linear(keras.layers.Layer):
+    """A linear layer that reads the concatenation of its inputs."""
+
+    def __init__(self, input_size: int, size: int, initializer=None, *, name: str):
+        """Builds all weights.
+
+        Args:
+          input_size: Total length of the inputs.
+          size: Length of the outputs.
+          initializer: Keras initializer of the kernel; None for PyTorch's. The bias starts at zero.
+          name: Keras name.
+        """
+        super().__init__(name=name, dtype="float32")
+        kernel = uniform(input_size) if initializer is None else initializer
+        self.kernel = self.add_weight((input_size, size), kernel, name="kernel")
+        self.bias = self.add_weight((size,), "zeros", name="bias")
+        self.built = True
+
+    def of(self, *parts: tf.Tensor) -> tf.Tensor:
+        """Returns outputs [..., size] for parts [..., I_i]."""
+        return as_rows(tf.concat(parts, -1), self.kernel) + self.bias
 
 
-def _weights(layer, input_size: int, size: int, *, gates: int, bias_shape: tuple) -> tuple:
-    limit = 1 / math.sqrt(size)
-    shapes = {
-        "kernel": (input_size, gates * size),
-        "recurrent_kernel": (size, gates * size),
-        "bias": bias_shape,
-    }
-    return tuple(
-        layer.add_weight(shape, keras.initializers.RandomUniform(-limit, limit), name=name)
-        for name, shape in shapes.items()
-    )
+def uniform(fan_in: int) -> keras.initializers.Initializer:
+    """Returns PyTorch's default initializer, U(-1 / sqrt(fan in), 1 / sqrt(fan in))."""
+    limit = 1 / math.sqrt(fan_in)
+    return keras.initializers.RandomUniform(-limit, limit)
 
 
-def _rows(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Returns x [N, B, I] times a kernel [I, O], as one product."""
+def as_rows(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Returns x [..., I] times a kernel [I, O], [..., O].
+
+    It is one product of two matrices: with more axes the gradient would be many small products.
+    """
     product = tf.linalg.matmul(tf.reshape(x, (-1, x.shape[-1])), kernel)
     return tf.reshape(product, (*x.shape[:-1], kernel.shape[-1]))
+
+
+def swap(x: tf.Tensor) -> tf.Tensor:
+    """Swaps the first two axes, batch and time."""
+    return tf.transpose(x, (1, 0, *range(2, x.shape.rank)))

@@ -1,64 +1,54 @@
-"""Variational Temporal Abstraction (Kim, Ahn & Bengio 2019): two levels, and learnt boundaries.
+"""Variational Temporal Abstraction (Kim, Ahn & Bengio 2019): two levels with learned boundaries.
 
-A clip falls into segments. m_t says whether frame t is a read, which begins one, or a copy. Of the
-upper level, the abstraction (z), and the lower one, the observation (s), both Gaussian, each with
-a deterministic belief (c, h):
+A clip is divided into segments. m_t says whether frame t is a read, which starts a segment, or a
+copy. The upper level is the abstraction (z), the lower one the observation (s). Both are Gaussian,
+each with a deterministic belief (c, h):
 
     c_t = GRU(z_{t-1}, c_{t-1}) at a read, else c_{t-1}     z_t ~ p(z | c_t) at a read, else z_{t-1}
     a_t = W [c_t, z_t]
     h_t = a_t at a read, else GRU([s_{t-1}, a_t], h_{t-1})  s_t ~ p(s | h_t)
     f_t = W [h_t, s_t]           p(x_t | f_t)               p(m_{t+1} | f_t)
 
-so the lower level forgets at every boundary. The posterior sees the whole clip: m from convolutions
-over time, z from all frames before t and those from t to the end of the segment, s from those of
+so every boundary resets the lower level. The posterior sees the whole clip: m from convolutions
+over time; z from all frames before t and those from t to the end of the segment; s from those of
 the segment up to t, and a_t. The ELBO is
 
     sum_t E[ln p(x_t | f_t) - read_t KL(q(z_t) || p(z_t)) - KL(q(s_t) || p(s_t))
             - ln q(m_{t+1}) / p(m_{t+1})]
 
-over the middle frames of a clip: a few at either end feed the encoders alone. Symbols: B batch, T
-frames, N middle ones, H belief size, S state size, F feature size. All that is not given as
+over the middle frames of a clip; a few frames at either end are read by the encoders only. Symbols:
+B batch, T frames, N middle frames, H belief size, S state size, F feature size. Everything except
 [B, ...] is time-major.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from cwvae.baselines import boundaries, normalization
-from cwvae.baselines.recurrent import GRU, GRUWeights, gru
-from cwvae.baselines.vta_networks import (
-    Belief,
-    BoundaryDetector,
-    FrameDecoder,
-    FrameEncoder,
-    Linear,
-)
+from cwvae.baselines.recurrent import GRU, GRUWeights, Linear, gru, over_time, swap
+from cwvae.baselines.vta_networks import Belief, BoundaryDetector, FrameDecoder, FrameEncoder
 from cwvae.distributions import DiagGaussian, Noise
-from cwvae.fast import recurrence
-from cwvae.video_model import (
-    CHUNK,
-    Elbo,
-    Rollout,
-    VideoModel,
-    as_frames,
-    as_seed,
-)
+from cwvae.video_model import CHUNK, Elbo, Rollout, VideoModel, as_frames, as_seed
 
-# Numbers of the noises.
+tfd = tfp.distributions
+
+# Numbers of the kinds of noise.
 _ABSTRACTION, _OBSERVATION, _BOUNDARY = range(3)
 
 
 class State(NamedTuple):
-    """What a prediction carries from frame to frame.
+    """The state that a prediction carries from frame to frame.
 
     Attributes:
-      abs_belief: c of the frame to come, [B, H].
+      abs_belief: c of the next frame, [B, H].
       abs_state: z, [B, S].
       obs_belief: h, [B, H].
       obs_state: s, [B, S].
-      boundary: m of the frame to come, one-hot (read, copy), [B, 2].
+      boundary: m of the next frame, one-hot (read, copy), [B, 2].
     """
 
     abs_belief: tf.Tensor
@@ -69,18 +59,18 @@ class State(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """What the posterior makes of a clip's middle frames.
+    """The posterior of a clip's middle frames, and the prior along its samples.
 
     Attributes:
-      abs_posterior: Of z, [N, B, S].
-      abs_prior: [N, B, S].
-      obs_posterior: Of s, [N, B, S].
-      obs_prior: [N, B, S].
+      abs_posterior: q(z), [N, B, S].
+      abs_prior: p(z), [N, B, S].
+      obs_posterior: q(s), [N, B, S].
+      obs_prior: p(s), [N, B, S].
       features: f, [N, B, F].
-      reads: Which frames are reads, 0 or 1, [N, B].
-      next_posterior: Logits of the following frame's boundary, [N, B, 2].
-      next_prior: [N, B, 2].
-      next_log_sample: Logarithm of the following frame's relaxed boundary, [N, B, 2]; None where
+      reads: 1 where a frame is a read, else 0, [N, B].
+      next_posterior: Logits of q for the following frame's boundary, [N, B, 2].
+      next_prior: Logits of p for the following frame's boundary, [N, B, 2].
+      next_log_sample: Logarithm of the following frame's relaxed boundary, [N, B, 2]; None if
         boundaries are not sampled.
     """
 
@@ -114,21 +104,25 @@ class VTA(VideoModel):
         max_segment_length: int = 8,
         temperature_steps: float = 100,
         precision: str = "float32",
+        unroll: Callable = over_time,
     ):
         """Builds all weights.
 
         Args:
-          frame_size: Height and width, 32, 64 or 128.
-          channels: 1 or 3.
+          frame_size: Height and width of frames, 32, 64 or 128.
+          channels: Channels of frames, 1 or 3.
           belief_size: H.
           state_size: S.
-          feature_size: F, and the width of all convolutions.
-          decoder_stddev: Of the pixels' distribution, in units of [0, 1].
-          init_size: Frames at either end of a clip that only feed the encoders, from 1.
-          max_segments: In training, a clip with more segments has the prior expect no other.
-          max_segment_length: In training, the prior expects a segment to end after so many frames.
-          temperature_steps: Of the boundaries' temperature; see `boundaries.temperature`.
-          precision: "float32" or "mixed_bfloat16", of the networks of frames.
+          feature_size: F, also the number of filters of all convolutions.
+          decoder_stddev: Standard deviation of p(x | f), in units of [0, 1].
+          init_size: Number of frames, at least 1, at either end of a clip that only the encoders
+            read.
+          max_segments: Number of segments above which, in training, the prior expects no other.
+          max_segment_length: Number of frames after which, in training, the prior expects a segment
+            to end.
+          temperature_steps: Decay of the boundaries' temperature; see `boundaries.temperature`.
+          precision: "float32" or "mixed_bfloat16", for the networks of frames.
+          unroll: Function that runs a tick over time as `recurrent.over_time` does.
         """
         super().__init__(name="vta")
         if init_size < 1:
@@ -136,31 +130,32 @@ class VTA(VideoModel):
         self.belief_size, self.state_size = belief_size, state_size
         self.decoder_stddev, self.init_size = decoder_stddev, init_size
         self.max_segments, self.max_segment_length = max_segments, max_segment_length
-        self.temperature_steps = temperature_steps
+        self.temperature_steps, self.unroll = temperature_steps, unroll
         convolutional = dict(
             frame_size=frame_size, channels=channels, feature_size=feature_size, precision=precision
         )
+        cell = functools.partial(GRU, size=belief_size, unroll=unroll)
         self.encoder = FrameEncoder(**convolutional)
         self.decoder = FrameDecoder(**convolutional)
         self.boundary_posterior = BoundaryDetector(feature_size, name="boundary_posterior")
         self.boundary_prior = Linear(feature_size, 2, name="boundary_prior")
-        self.abs_forward = GRU(feature_size, belief_size, name="abs_forward")
-        self.abs_backward = GRU(feature_size, belief_size, name="abs_backward")
-        self.obs_forward = GRU(feature_size, belief_size, name="obs_forward")
-        self.abs_update = GRU(state_size, belief_size, name="abs_update")
-        self.obs_update = GRU(state_size + belief_size, belief_size, name="obs_update")
+        self.abs_forward = cell(feature_size, name="abs_forward")
+        self.abs_backward = cell(feature_size, name="abs_backward")
+        self.obs_forward = cell(feature_size, name="obs_forward")
+        self.abs_update = cell(state_size, name="abs_update")
+        self.obs_update = cell(state_size + belief_size, name="obs_update")
         self.abs_posterior = Belief(2 * belief_size, state_size, name="abs_posterior")
         self.abs_prior = Belief(belief_size, state_size, name="abs_prior")
         self.obs_posterior = Belief(2 * belief_size, state_size, name="obs_posterior")
         self.obs_prior = Belief(belief_size, state_size, name="obs_prior")
-        # The lower level's belief begins as the abstraction's feature: they are of one length.
+        # At a read the lower level's belief is this feature, so it has the length of a belief.
         self.abs_feature = Linear(belief_size + state_size, belief_size, name="abs_feature")
         self.obs_feature = Linear(belief_size + state_size, feature_size, name="obs_feature")
         self.built = True
 
     @property
     def shortest(self) -> int:
-        """The fewest frames of a clip that `elbo` and `reconstruct` take."""
+        """The minimum number of frames of a clip for `elbo` and `reconstruct`."""
         return 2 * self.init_size + 1
 
     def infer(
@@ -170,32 +165,33 @@ class VTA(VideoModel):
         temperature: tf.Tensor | None = None,
         statistics: dict | None = None,
     ) -> Inference:
-        """Runs the posterior over float frames [B, T, H, W, C].
+        """Runs the posterior.
 
         Args:
-          video: Of `shortest` frames at least.
-          noise: Of the latents.
-          temperature: Of the boundaries; None to take the likeliest instead of samples.
-          statistics: Of `normalization.BatchNorm`.
+          video: Float frames [B, T, H, W, C], T >= `shortest`.
+          noise: Noise of the latents.
+          temperature: Temperature of the boundaries; None for the most likely boundaries instead of
+            samples.
+          statistics: Statistics of batch normalization; see `normalization`.
         """
         batch, length = video.shape[:2]
         first, stop = self.init_size, length - self.init_size
         features = self.encoder.features(video, statistics)
-        logits = _swap(self.boundary_posterior.logits(features, statistics))
+        logits = swap(self.boundary_posterior.logits(features, statistics))
         log_samples = None
         if temperature is None:
             chosen = boundaries.most_likely(logits)
         else:
             uniform = noise.uniform(_BOUNDARY, length, batch, 2)
             chosen, log_samples = boundaries.straight_through(logits, uniform, temperature)
-        # From the first middle frame to the frame after the last: both ends are forced reads.
-        read = boundaries.one_hot(tf.fill((1, batch), boundaries.READ), chosen)
+        # From the first middle frame to the frame after the last. These two are forced reads.
+        read = boundaries.reads(1, batch)
         chosen = tf.concat([read, chosen[first + 1 : stop], read], 0)
 
         def sample(number: int, belief: DiagGaussian) -> tf.Tensor:
             return belief.sample(noise.normal(number, *belief.mean.shape))
 
-        forward, backward, low = self._passes(_swap(features), chosen[:-1])
+        forward, backward, low = self._passes(swap(features), chosen[:-1])
         abs_posterior = self.abs_posterior.of(forward, backward)
         abs_states = sample(_ABSTRACTION, abs_posterior)
         abs_beliefs, abs_states = self._abstractions(forward[0], abs_states, chosen)
@@ -221,29 +217,26 @@ class VTA(VideoModel):
         """Runs the posterior's passes over features [T, B, F] for the boundaries [N, B, 2].
 
         Returns:
-          For each middle frame, [N, B, H]: all frames before it, forward; those from it to the
-          end of its segment, backward; those of its segment up to it, forward.
+          Summaries for each middle frame, [N, B, H]: of all frames before it; of the frames from it
+          to the end of its segment; of the frames of its segment up to it.
         """
         first, stop = self.init_size, features.shape[0] - self.init_size
         middle, copies = features[first:stop], chosen[..., 1:]
         zeros = tf.zeros((features.shape[1], self.belief_size))
         forward = self.abs_forward.run(features[: stop - 1], zeros)[first - 1 :]
-        # The frames at either end are reads, which cut these two off: they begin with the middle.
-        # A read closes the segment before it, so backward it is the frame after it that resets.
+        # The reads at both ends cut off the outer frames, so these two passes skip those frames.
+        # A read closes the segment before it, so the backward pass resets after the read.
         keep = tf.concat([copies[1:], tf.ones_like(copies[:1])], 0)
         backward = self.abs_backward.run(middle, zeros, keep, reverse=True)
         return forward, backward, self.obs_forward.run(middle, zeros, copies)
 
     def _abstractions(self, belief, samples, chosen) -> tuple[tf.Tensor, tf.Tensor]:
-        """Runs the upper level.
+        """Runs the upper level and returns c [N, B, H] and z [N, B, S].
 
         Args:
           belief: c of the first middle frame, [B, H].
-          samples: Of z, should a frame be a read, [N, B, S].
+          samples: z of each frame if it is a read, [N, B, S].
           chosen: Boundaries of the middle frames and the one after them, [N + 1, B, 2].
-
-        Returns:
-          c [N, B, H] and z [N, B, S].
         """
 
         def tick(weights: GRUWeights, previous: tuple, now) -> tuple:
@@ -254,48 +247,39 @@ class VTA(VideoModel):
 
         inputs = [samples, chosen[:-1], chosen[1:]]
         weights = self.abs_update.tick_weights()
-        later, states = recurrence.run(tick, weights, (belief, tf.zeros_like(samples[0])), inputs)
+        later, states = self.unroll(tick, weights, (belief, tf.zeros_like(samples[0])), inputs)
         return tf.concat([belief[None], later[:-1]], 0), states
 
     def _observations(self, abs_features, states, chosen) -> tf.Tensor:
-        """Runs the lower level.
-
-        Args:
-          abs_features: a, [N, B, H].
-          states: s, [N, B, S].
-          chosen: Boundaries, [N, B, 2].
-
-        Returns:
-          h [N, B, H].
-        """
+        """Returns h [N, B, H] of the lower level for a [N, B, H], s [N, B, S], m [N, B, 2]."""
 
         def tick(weights: GRUWeights, previous: tuple, now) -> tuple:
-            return (_observation(*now, previous[0], weights),)
+            return (_observation(*now, *previous, weights),)
 
         before = tf.concat([tf.zeros_like(states[:1]), states[:-1]], 0)
         weights, start = self.obs_update.tick_weights(), tf.zeros_like(abs_features[0])
-        return recurrence.run(tick, weights, (start,), [chosen, abs_features, before])[0]
+        return self.unroll(tick, weights, (start,), [chosen, abs_features, before])[0]
 
     def decode(self, features: tf.Tensor, statistics: dict | None = None) -> tf.Tensor:
         """Returns the means of p(x_t | f_t), [B, N, H, W, C], for f [N, B, F]."""
-        return self.decoder.frames(_swap(features), statistics)
+        return self.decoder.frames(swap(features), statistics)
 
     def elbo(self, video, seed, rows: tuple | None = None, step=None) -> Elbo:
-        """Returns the terms of the ELBO of a clip's middle frames, T - 2 init_size of them.
+        """Returns the terms of the ELBO of a clip's T - 2 init_size middle frames.
 
-        The boundaries' term is in training a sample of ln q / p of the relaxed boundary, which may
-        be negative; outside training boundaries are the likeliest ones, and it is the KL of the
-        categorical variables, without the limits of segments. As it concerns the frame after each,
-        it goes from the second middle frame to the one after the last.
+        In training the boundaries' term is a sample of ln q / p of the relaxed boundary, which may
+        be negative. Otherwise boundaries are the most likely ones, and the term is the KL of the
+        categorical variables, without the limits of segments. It concerns the boundary of the
+        following frame: from the second middle frame to the one after the last.
 
         Args:
-          video: [B, T, H, W, C], T from `shortest`.
-          seed: Of the latents.
-          rows: As for `VideoModel.elbo`.
-          step: As for `VideoModel.elbo`.
+          video: [B, T, H, W, C], T >= `shortest`.
+          seed: Seed of the latents.
+          rows: See `VideoModel.elbo`.
+          step: See `VideoModel.elbo`.
 
         Raises:
-          ValueError: Frames of another size than the model's, or too few.
+          ValueError: The frames do not have the model's size, or there are too few.
         """
         video = self._clip(video)
         noise = Noise(as_seed(seed), *(rows or ()))
@@ -313,20 +297,22 @@ class VTA(VideoModel):
         )
         return Elbo(
             -frames.log_prob(middle, event_rank=3),
-            tuple(map(_swap, kl)),
+            tuple(map(swap, kl)),
             _diagnostics(inferred, kl[0], temperature),
-            () if statistics is None else normalization.targets(self, statistics),
+            normalization.targets(self, statistics),
         )
 
     def _boundary_kl(self, inferred: Inference, temperature: tf.Tensor | None) -> tf.Tensor:
         """Returns ln q / p of each following frame's boundary, or its KL, [N, B]."""
+        q, p = inferred.next_posterior, inferred.next_prior
         if temperature is None:
-            return boundaries.categorical_kl(inferred.next_posterior, inferred.next_prior)
-        limits = self.max_segments, self.max_segment_length
-        prior = boundaries.limited(inferred.next_prior, inferred.reads, *limits)
-        sample = inferred.next_log_sample
-        q = boundaries.concrete_log_density(inferred.next_posterior, sample, temperature)
-        return q - boundaries.concrete_log_density(prior, sample, temperature)
+            return tfd.OneHotCategorical(q).kl_divergence(tfd.OneHotCategorical(p))
+        p = boundaries.limited(p, inferred.reads, self.max_segments, self.max_segment_length)
+        log_q, log_p = (
+            tfd.ExpRelaxedOneHotCategorical(temperature, logits).log_prob(inferred.next_log_sample)
+            for logits in (q, p)
+        )
+        return log_q - log_p
 
     @tf.function(autograph=False)
     def _reconstruct(self, video, seed):
@@ -335,14 +321,14 @@ class VTA(VideoModel):
     def reconstruct(self, video, seed) -> tf.Tensor:
         """Returns the decoder's means under the posterior, [B, T, H, W, C].
 
-        The `init_size` frames at either end, of which there is no model, are returned as they are.
+        The model does not explain the `init_size` frames at either end. They are returned as given.
 
         Args:
-          video: [B, T, H, W, C], T from `shortest`.
-          seed: Of the latents.
+          video: [B, T, H, W, C], T >= `shortest`.
+          seed: Seed of the latents.
 
         Raises:
-          ValueError: Frames of another size than the model's, or too few.
+          ValueError: The frames do not have the model's size, or there are too few.
         """
         video, ends = self._clip(video), self.init_size
         middle = self._reconstruct(video, as_seed(seed))
@@ -350,7 +336,7 @@ class VTA(VideoModel):
 
     @tf.function(autograph=False)
     def _boundaries(self, video):
-        # The detector has learnt from frames with others around them: the ends are repeated.
+        # In training the detector sees frames on both sides, so the outer features are repeated.
         features, ends = self.encoder.features(video, None), self.init_size
         before, after = (tf.repeat(end, ends, 1) for end in (features[:, :1], features[:, -1:]))
         around = tf.concat([before, features, after], 1)
@@ -359,33 +345,33 @@ class VTA(VideoModel):
         return tf.concat([tf.ones_like(reads[:, :1]), reads[:, 1:]], 1)
 
     def boundaries(self, video, seed) -> tf.Tensor:
-        """Returns where the posterior most likely begins segments, bool [B, T].
+        """Returns where the posterior most likely starts segments, bool [B, T].
 
-        The first frame begins one; no other is forced to. The video is taken to stand still before
-        it begins and after it ends.
+        The first frame always starts one; no other frame is forced to. The detector sees the first
+        and the last frame repeated before and after the video.
 
         Args:
-          video: [B, T, H, W, C], T from 1.
+          video: [B, T, H, W, C], T >= 1.
           seed: Not used.
         """
         return self._boundaries(self._frames(video))
 
     @tf.function(autograph=False)
     def observe(self, context: tf.Tensor, batch_statistics: bool = False) -> State:
-        """Returns the state in which float frames [B, T, H, W, C] leave the model: a read comes."""
-        features = _swap(self.encoder.features(context, normalization.of(batch=batch_statistics)))
+        """Returns the state after float frames [B, T, H, W, C]. The next frame is a read."""
+        features = swap(self.encoder.features(context, {} if batch_statistics else None))
         batch = context.shape[0]
         belief, state = tf.zeros((batch, self.belief_size)), tf.zeros((batch, self.state_size))
-        read = boundaries.one_hot(tf.fill((batch,), boundaries.READ), tf.zeros((2,)))
-        return State(self.abs_forward.run(features, belief)[-1], state, belief, state, read)
+        last = self.abs_forward.run(features, belief)[-1]
+        return State(last, state, belief, state, boundaries.reads(batch))
 
     def imagine(self, state: State, frames: int, seed: tf.Tensor) -> tuple[State, tf.Tensor]:
-        """Follows the priors, with the likeliest boundaries.
+        """Follows the priors with the most likely boundaries.
 
         Args:
-          state: Before the first frame.
-          frames: How many, N.
-          seed: Of the latents. What is drawn for a frame does not depend on how many follow.
+          state: State before the first frame.
+          frames: Number of frames, N.
+          seed: Seed of the latents. A frame's noise does not depend on the number of frames.
 
         Returns:
           The state after each frame, each part [N, B, ...], and f [N, B, F].
@@ -419,33 +405,30 @@ class VTA(VideoModel):
         states, features = self.imagine(state, frames, seed)
         chosen = tf.concat([state.boundary[None], states.boundary[:-1]], 0)
         last = State(*(part[-1] for part in states))
-        means = self.decode(features, normalization.of(batch=batch_statistics))
-        return means, _swap(chosen[..., boundaries.READ] > 0), last
+        means = self.decode(features, {} if batch_statistics else None)
+        return means, swap(chosen[..., boundaries.READ] > 0), last
 
     def predict_chunks(
         self, context, horizon: int, seed, batch_statistics: bool = False
     ) -> Iterator[Rollout]:
-        """Yields what `predict` returns: the context's belief, then the priors; a read comes first.
+        """Yields the prediction in chunks of at most 64 frames. The first frame is a read.
 
         Args:
-          context: The frames seen, [B, T, H, W, C] with T from 1.
-          horizon: Frames to predict, from 1.
-          seed: Of the latents.
-          batch_statistics: Normalize by the clips at hand, all frames of the context together and
-            all of a stretch: then a clip's prediction depends on the others.
-
-        Yields:
-          Stretches of 64 frames, the last one shorter, of `horizon` in all.
+          context: Frames to predict from, [B, T, H, W, C], T >= 1.
+          horizon: Number of frames to predict, at least 1.
+          seed: Seed of the latents.
+          batch_statistics: Whether to normalize by the statistics of the given clips: those of the
+            whole context, then those of each chunk. A clip's prediction then depends on the others.
 
         Raises:
-          ValueError: Frames of another size than the model's, no frame to predict, or a single
-            clip to take statistics of.
+          ValueError: The frames do not have the model's size, the horizon is below 1, or
+            batch statistics are requested for a single clip.
         """
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1, not {horizon}.")
         context, seed = self._frames(context), as_seed(seed)
         if batch_statistics and context.shape[0] < 2:
-            raise ValueError("batch_statistics are those of 2 clips or more.")
+            raise ValueError("batch_statistics: one clip is too few. Give at least 2 clips.")
         state = self.observe(context, batch_statistics)
         for number, done in enumerate(range(0, horizon, CHUNK)):
             count, drawn = min(CHUNK, horizon - done), tf.random.fold_in(seed, number)
@@ -453,32 +436,32 @@ class VTA(VideoModel):
             yield Rollout(frames, reads)
 
     def _frames(self, video) -> tf.Tensor:
-        """Returns float frames, checked to be of the model's size."""
+        """Returns float frames after checking their size."""
         return as_frames(video, self.encoder.frame_shape)
 
     def _clip(self, video) -> tf.Tensor:
-        """Returns float frames, checked to be enough."""
+        """Returns float frames after checking their size and number."""
         video = self._frames(video)
         if video.shape[1] < self.shortest:
             raise ValueError(
-                f"a clip of {video.shape[1]} frames is too short for init_size = {self.init_size}: "
-                f"{self.shortest} frames are the fewest."
+                f"a clip of {video.shape[1]} frames is too short for init_size = {self.init_size}. "
+                f"Give at least {self.shortest} frames."
             )
         return video
 
 
 def _either(boundary: tf.Tensor, at_read: tf.Tensor, at_copy: tf.Tensor) -> tf.Tensor:
-    """Returns the first [B, ...] where a boundary [B, 2] is a read, the second where a copy."""
+    """Returns `at_read` [B, ...] where a boundary [B, 2] is a read, `at_copy` where a copy."""
     return boundary[:, :1] * at_read + boundary[:, 1:] * at_copy
 
 
 def _next_abstraction(boundary, state, belief, weights: GRUWeights) -> tf.Tensor:
-    """Returns c of a frame with this boundary after a frame with this z and c."""
+    """Returns c of a frame with this boundary, given z and c of the frame before."""
     return _either(boundary, gru(state, belief, weights), belief)
 
 
 def _observation(boundary, abs_feature, state, belief, weights: GRUWeights) -> tf.Tensor:
-    """Returns h of a frame with this boundary and a, after a frame with this s and h."""
+    """Returns h of a frame with this boundary and a, given s and h of the frame before."""
     held = gru(tf.concat([state, abs_feature], -1), belief, weights)
     return _either(boundary, abs_feature, held)
 
@@ -497,11 +480,6 @@ def _diagnostics(inferred: Inference, abs_kl: tf.Tensor, temperature) -> dict[st
         ("abstraction", inferred.abs_prior, inferred.abs_posterior),
         ("observation", inferred.obs_prior, inferred.obs_posterior),
     ):
-        diagnostics[f"prior_entropy/{name}"] = _swap(prior.entropy())
-        diagnostics[f"posterior_entropy/{name}"] = _swap(posterior.entropy())
+        diagnostics[f"prior_entropy/{name}"] = swap(prior.entropy())
+        diagnostics[f"posterior_entropy/{name}"] = swap(posterior.entropy())
     return diagnostics
-
-
-def _swap(x: tf.Tensor) -> tf.Tensor:
-    """Swaps batch and time."""
-    return tf.transpose(x, (1, 0, *range(2, x.shape.rank)))

@@ -28,7 +28,7 @@ def trainer(settings, logdir, videos=False):
 
 @pytest.fixture(scope="module", params=MODELS)
 def run(request, tmp_path_factory):
-    """A run of six steps: its settings, trainer and folder."""
+    """The settings, trainer and folder of a run of six steps."""
     settings = tiny.settings(model=request.param)
     logdir = tmp_path_factory.mktemp(request.param)
     trained = trainer(settings, logdir, videos=True)
@@ -37,14 +37,14 @@ def run(request, tmp_path_factory):
     return settings, trained, logdir
 
 
-def test_each_logs_its_own_terms(run):
+def test_each_model_logs_its_terms(run):
     settings, trained, logdir = run
     lines = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
     names = trained.model.kl_names
     assert len(names) == settings.model.kl_terms
     first = lines[0]
     kl = sum(first[f"kl/{name}_sum"] for name in names)
-    frames = {"svg": 6, "vta": 5}[settings.model.name]  # Of seven: those that have a loss.
+    frames = {"svg": 6, "vta": 5}[settings.model.name]  # The frames with a loss, of seven.
     np.testing.assert_allclose(first["loss"], first["nll"] + kl / frames, rtol=1e-5)
     for name in names:
         per_step = first[f"kl/{name}_per_step"]
@@ -52,7 +52,7 @@ def test_each_logs_its_own_terms(run):
         assert np.isfinite(lines[-1][f"test/kl/{name}_sum"])
 
 
-def test_resuming_equals_never_having_stopped(run, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(run, tmp_path):
     settings, whole, logdir = run
     model = settings.model.name
     assert trainer(tiny.settings("training.steps=3", model=model), tmp_path).run()
@@ -80,7 +80,7 @@ def test_an_export_predicts_the_same(run, tmp_path):
     assert np.abs(want - trained.model.predict(context, 9, seed=2)).max() > 0
 
 
-def test_it_is_evaluated(run):
+def test_evaluation(run):
     settings, trained, logdir = run
     data = tiny.Squares(20), tiny.Squares(40)
     results = evaluator.evaluate(settings, trained.model, 6, *data, logdir)
@@ -116,7 +116,7 @@ def test_rssm_and_notmpabs_have_the_weights_of_the_paper(overrides, count):
     assert f"{count:,}" in (pathlib.Path(__file__).parents[3] / "README.md").read_text()
 
 
-def test_batch_statistics_are_an_option_of_evaluation():
+def test_evaluation_with_batch_statistics():
     overrides = ["evaluation.batch_statistics=true", "evaluation.num_videos=2"]
     settings = tiny.settings(*overrides, model="svg")
     model = factory.build(settings, 0)
@@ -135,7 +135,7 @@ def test_batch_statistics_are_an_option_of_evaluation():
     assert asked == [{"batch_statistics": True}]
 
 
-def test_boundaries_are_drawn_with_batch_statistics_too(tmp_path):
+def test_pictures_of_boundaries_with_batch_statistics(tmp_path):
     settings = tiny.settings(
         "evaluation.batch_statistics=true", "evaluation.num_videos=2", model="vta"
     )
@@ -144,7 +144,7 @@ def test_boundaries_are_drawn_with_batch_statistics_too(tmp_path):
     assert (tmp_path / "boundaries.png").exists()
 
 
-def test_the_published_weight_of_the_kl_stands_for_a_standard_deviation():
+def test_the_published_weight_of_the_kl_sets_the_standard_deviation():
     overrides = ["model.decoder_stddev=null", "model.mse_beta=1e-4"]
     settings = tiny.settings(*overrides, model="svg")
     model = factory.build(settings, 0)
@@ -153,7 +153,7 @@ def test_the_published_weight_of_the_kl_stands_for_a_standard_deviation():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
-def test_in_bfloat16_it_trains_and_keeps_its_weights_in_float32(model, tmp_path):
+def test_training_in_bfloat16_keeps_weights_in_float32(model, tmp_path):
     trained = trainer(tiny.settings("training.precision=bfloat16", model=model), tmp_path)
     assert trained.run()
     assert {weight.dtype for weight in trained.model.weights} == {"float32"}

@@ -1,4 +1,6 @@
-"""VTA's boundary variables against TFP, closed forms and hand-written sequences."""
+"""VTA's boundary variables against closed forms and hand-written sequences."""
+
+import math
 
 import numpy as np
 import pytest
@@ -17,6 +19,10 @@ def logits_and_noise(size=2, shape=(5, 3), seed=0):
     return logits, rng.uniform(1e-3, 1, (*shape, size)).astype(np.float32)
 
 
+def log_density(logits, log_sample, temperature):
+    return tfd.ExpRelaxedOneHotCategorical(temperature, logits).log_prob(log_sample)
+
+
 def test_temperature_falls_from_one_to_a_tenth():
     def temperature(step, *decay_steps):
         return float(boundaries.temperature(tf.constant(step, tf.int64), *decay_steps))
@@ -30,7 +36,7 @@ def test_temperature_falls_from_one_to_a_tenth():
 
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
-def test_a_sample_is_one_hot_and_its_relaxation_the_gumbel_softmax(size, temperature):
+def test_samples_are_one_hot_and_relaxed_by_a_gumbel_softmax(size, temperature):
     logits, noise = logits_and_noise(size)
     sample, log_sample = boundaries.straight_through(logits, noise, tf.constant(temperature))
     scores = np.exp((logits - np.log(-np.log(noise))) / temperature)
@@ -39,7 +45,7 @@ def test_a_sample_is_one_hot_and_its_relaxation_the_gumbel_softmax(size, tempera
     np.testing.assert_array_equal(sample, np.eye(size)[relaxed.argmax(-1)])  # exactly 0 and 1
 
 
-def test_the_gradient_of_a_sample_is_that_of_its_relaxation():
+def test_a_sample_has_the_gradient_of_its_relaxation():
     logits, noise = logits_and_noise()
     weights = np.random.default_rng(1).normal(size=logits.shape).astype(np.float32)
     logits, temperature = tf.constant(logits), tf.constant(0.7)
@@ -54,8 +60,8 @@ def test_the_gradient_of_a_sample_is_that_of_its_relaxation():
     np.testing.assert_allclose(tape.gradient(hard, logits), want, rtol=1e-4, atol=1e-6)
 
 
-def test_samples_have_the_probabilities_of_their_logits():
-    # The concrete variable's largest class has the categorical's distribution at any temperature.
+def test_samples_follow_the_categorical_distribution():
+    # The largest class of a concrete variable is categorical at any temperature.
     logits = np.log(np.array([0.15, 0.85], np.float32))
     noise = np.random.default_rng(0).uniform(1e-7, 1, (20000, 2)).astype(np.float32)
     sample, _ = boundaries.straight_through(
@@ -71,7 +77,7 @@ def test_extreme_logits_and_noise_stay_finite():
     with tf.GradientTape() as tape:
         tape.watch(logits)
         sample, log_sample = boundaries.straight_through(logits, noise, temperature)
-        density = boundaries.concrete_log_density(logits, log_sample, temperature)
+        density = log_density(logits, log_sample, temperature)
         total = tf.reduce_sum(sample[:, 0]) + tf.reduce_sum(density)
     assert np.isfinite(density).all()
     assert np.isfinite(tape.gradient(total, logits)).all()
@@ -79,53 +85,42 @@ def test_extreme_logits_and_noise_stay_finite():
 
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("temperature", [1.0, 0.37, 0.1])
-def test_the_concrete_density_is_tfps(size, temperature):
+def test_the_density_of_samples_in_closed_form(size, temperature):
     logits, noise = logits_and_noise(size)
     other, _ = logits_and_noise(size, seed=1)
     _, log_sample = boundaries.straight_through(logits, noise, tf.constant(temperature))
-
-    def density(logits):
-        return boundaries.concrete_log_density(logits, log_sample, tf.constant(temperature))
-
     for parameters in (logits, other):
-        distribution = tfd.ExpRelaxedOneHotCategorical(temperature, parameters)
-        want = distribution.log_prob(log_sample)
-        np.testing.assert_allclose(density(parameters), want, rtol=1e-4, atol=1e-4)
-    # Of the variable itself, where it is not too close to a corner for float32.
+        # The density of the logarithm of a concrete variable (Maddison, Mnih & Teh 2017).
+        scores = parameters.astype(np.float64) - temperature * log_sample.numpy()
+        want = math.lgamma(size) + (size - 1) * math.log(temperature)
+        want = want + scores.sum(-1) - size * np.log(np.exp(scores).sum(-1))
+        got = log_density(parameters, log_sample, temperature)
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    # The density of the variable itself, where it is not too close to a corner for float32.
     relaxed = tf.exp(log_sample)
     inside = np.min(relaxed, -1) > 1e-3
     assert inside.any()
     want = tfd.RelaxedOneHotCategorical(temperature, logits).log_prob(relaxed)[inside]
-    got = (density(logits) - tf.reduce_sum(log_sample, -1))[inside]
-    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
+    got = log_density(logits, log_sample, temperature) - tf.reduce_sum(log_sample, -1)
+    np.testing.assert_allclose(got[inside], want, rtol=1e-3, atol=1e-3)
 
 
-def test_the_concrete_density_integrates_to_one():
+def test_the_density_integrates_to_one():
     # Over u = log(x / (1 - x)), with dx / x = (1 - x) du.
     u = np.linspace(-40, 40, 8001)
     log_sample = np.stack([-np.logaddexp(0, -u), -np.logaddexp(0, u)], -1)
     for temperature in (1.0, 0.4):
-        density = boundaries.concrete_log_density(
-            tf.constant(np.broadcast_to([0.3, -1.1], log_sample.shape)),
-            tf.constant(log_sample),
-            tf.constant(temperature, tf.float64),
+        density = log_density(
+            np.broadcast_to([0.3, -1.1], log_sample.shape), log_sample, np.float64(temperature)
         )
-        # TFP's base measure for logarithms: as if all K of them were free, hence the sum.
+        # TFP's base measure treats all K logarithms as free, hence the sum.
         of_variable = np.exp(density - log_sample.sum(-1))
         x = np.exp(log_sample)
         assert np.trapezoid(of_variable * x[:, 0] * x[:, 1], u) == pytest.approx(1, rel=1e-4)
 
 
-def test_categorical_kl_is_tfps():
-    q, _ = logits_and_noise(seed=1)
-    p, _ = logits_and_noise(seed=2)
-    want = tfd.kl_divergence(tfd.Categorical(q), tfd.Categorical(p))
-    np.testing.assert_allclose(boundaries.categorical_kl(q, p), want, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(boundaries.categorical_kl(q, q + 3), np.zeros((5, 3)), atol=1e-6)
-
-
 def limited(reads, max_segments, max_segment_length):
-    """Returns "r" where the limits want a read after a frame, "c" for a copy, "." for no limit."""
+    """Returns one sign per frame: "r" if it limits the next frame to a read, "c" copy, "." none."""
     reads = np.array([int(read) for read in reads], np.float32)[:, None]
     logits = np.random.default_rng(0).normal(size=(len(reads), 1, 2)).astype(np.float32)
     after = boundaries.limited(logits, reads, max_segments, max_segment_length).numpy()[:, 0]
@@ -143,14 +138,14 @@ def limited(reads, max_segments, max_segment_length):
 @pytest.mark.parametrize(
     ("reads", "max_segments", "max_length", "want"),
     [
-        ("1000000", 9, 3, "..rrrrr"),  # the third frame of the segment, and all after it
-        ("1001010", 9, 3, "..r...."),  # a read begins a new count
+        ("1000000", 9, 3, "..rrrrr"),  # from the third frame of the segment on
+        ("1001010", 9, 3, "..r...."),  # a read restarts the count
         ("1001000", 9, 3, "..r..rr"),
-        ("0000", 9, 3, "..rr"),  # the first frame begins a segment, whatever is said of it
-        ("1010100", 2, 9, "....ccc"),  # the third segment is one more than two
+        ("0000", 9, 3, "..rr"),  # the first frame always starts a segment
+        ("1010100", 2, 9, "....ccc"),  # three segments are more than two
         ("1010100", 3, 9, "......."),
         ("1111", 1, 9, ".ccc"),
-        ("1010000", 1, 2, ".rccccc"),  # too many wins over too long
+        ("1010000", 1, 2, ".rccccc"),  # "too many" takes precedence over "too long"
         ("111", 9, 1, "rrr"),
         ("1", 1, 1, "r"),
     ],
@@ -159,7 +154,7 @@ def test_segment_limits_by_hand(reads, max_segments, max_length, want):
     assert limited(reads, max_segments, max_length) == want
 
 
-def test_limits_count_each_clip_for_itself_and_stop_gradients():
+def test_limits_count_each_clip_separately_and_stop_gradients():
     logits = tf.constant(logits_and_noise(shape=(4, 2))[0])
     reads = np.array([[1, 1], [0, 1], [0, 0], [0, 1]], np.float32)
     with tf.GradientTape() as tape:

@@ -1,4 +1,4 @@
-"""Batch normalization by the batch, by moving statistics, and how these move."""
+"""Batch normalization by the batch's statistics and by the moving ones."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_both_ways_by_hand(shape, compiled):
     unbiased = rows.var(0, ddof=1)
     np.testing.assert_allclose(statistics[layer.moving_variance.path], unbiased, rtol=1e-4)
     assert [*map(tuple, map(np.shape, targets(layer, statistics)))] == [(3,), (3,)]
-    np.testing.assert_array_equal(layer.moving_mean.numpy(), mean)  # Nothing was assigned.
+    np.testing.assert_array_equal(layer.moving_mean.numpy(), mean)  # Not updated.
 
 
 def test_bfloat16_stays_bfloat16():
@@ -47,14 +47,14 @@ def test_bfloat16_stays_bfloat16():
         np.testing.assert_allclose(tf.cast(rough, tf.float32), exact, rtol=0.02, atol=0.03)
 
 
-def test_the_gradient_knows_that_the_statistics_depend_on_the_batch():
+def test_gradients_flow_through_the_batch_statistics():
     x, layer = tf.constant(RNG.normal(size=(8, 3)), tf.float32), norm(3)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        total = tf.reduce_sum(layer.normalize(x, {}))  # 8 beta, whatever x is.
+        total = tf.reduce_sum(layer.normalize(x, {}))  # 8 beta for any x
     np.testing.assert_allclose(tape.gradient(total, x), np.zeros((8, 3)), atol=1e-5)
 
 
-def test_scales_are_drawn_where_asked_to():
+def test_initial_scales_have_the_requested_spread():
     drawn = BatchNorm(4000, gamma_stddev=0.02, name="norm").gamma.numpy()
     np.testing.assert_allclose([drawn.mean(), drawn.std()], [1, 0.02], rtol=0.05)

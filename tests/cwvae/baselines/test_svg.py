@@ -1,4 +1,4 @@
-"""SVG-LP: its counts, its recurrent nets in NumPy, its losses, its predictions, its learning."""
+"""SVG-LP: parameter counts, recurrent nets in NumPy, losses, predictions, learning."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ def fresh(**options):
 
 
 def build(**options):
-    """A model whose weights are so large that everything depends on everything."""
+    """Returns a model with weights so large that every output depends on every input."""
     model, rng = fresh(**options), np.random.default_rng(0)
     for weight in model.weights:
         name, shape = weight.path.split("/")[-1], weight.shape
@@ -44,7 +44,7 @@ def build(**options):
 
 @pytest.fixture(scope="module")
 def model():
-    """One for all tests that leave it as it is: predictions are traced once."""
+    """A model for all tests that do not change it, so that predictions are traced once."""
     return build()
 
 
@@ -57,7 +57,8 @@ def clips(length=7, batch=2, channels=1, size=32, seed=0):
 
 
 def weights_of_convolutions(network, channels):
-    """Of encoder and decoder at 64x64 with g = 128, each as (kernel area, inputs, outputs)."""
+    """Counts those of encoder and decoder at 64x64 with g = 128."""
+    # Each as (kernel area, inputs, outputs).
     if network == "dcgan":
         normalized = [(16, channels, 64), (16, 64, 128), (16, 128, 256), (16, 256, 512)]
         normalized += [(16, 512, 128), (16, 128, 512)]
@@ -97,7 +98,7 @@ def test_parameter_counts(network, channels, published):
         decoder_stddev=1.0,
         context=2,
     )
-    lstm = 2 * 256 * 4 * 256 + 4 * 256  # PyTorch has another 4 * 256 biases.
+    lstm = 2 * 256 * 4 * 256 + 4 * 256  # PyTorch has 4 * 256 more biases.
     belief = (128 + 1) * 256 + lstm + (256 + 1) * 20
     predictor = (128 + 10 + 1) * 256 + 2 * lstm + (256 + 1) * 128
     by_hand = weights_of_convolutions(network, channels) + 2 * belief + predictor
@@ -128,14 +129,14 @@ def test_vgg_predicts_and_reconstructs():
     assert model.reconstruct(video, 0).shape == video.shape
 
 
-def test_what_does_not_fit_is_refused_in_a_sentence(model):
-    with pytest.raises(ValueError, match="2 frames or more"):
+def test_wrong_input_raises_clear_errors(model):
+    with pytest.raises(ValueError, match="at least 2 frames"):
         model.elbo(clips(1), 0)
     with pytest.raises(ValueError, match=r"frames of \(32, 32, 1\), not \(64, 64, 1\)"):
         model.elbo(clips(size=64), 0)
     with pytest.raises(ValueError, match="horizon must be at least 1, not 0"):
         model.predict(clips(), 0, 0)
-    with pytest.raises(ValueError, match="2 clips or more"):
+    with pytest.raises(ValueError, match="at least 2 clips"):
         model.predict(clips(batch=1), 1, 0, batch_statistics=True)
     with pytest.raises(ValueError, match="context must be at least 1, not 0"):
         build(context=0)
@@ -149,7 +150,7 @@ def sigmoid(x):
 
 
 def recurrent_net(net, inputs):
-    """A linear layer, LSTMs from the zero state, a linear layer, frame by frame."""
+    """Runs a linear layer, LSTMs from the zero state and a linear layer, frame by frame."""
     kernel, bias = (weight.numpy() for weight in net.enter.weights)
     x = [frame @ kernel + bias for frame in inputs]
     for layer in net.lstms:
@@ -192,7 +193,7 @@ def test_the_recurrent_nets_against_numpy(compiled):
 
 
 @pytest.mark.parametrize("context", [1, 3, 6, 20])
-def test_a_frame_is_decoded_with_the_skips_of_the_one_before_up_to_the_context(context):
+def test_skips_come_from_the_previous_frame_up_to_the_last_context_frame(context):
     model, frames = build(context=context), tf.constant(clips(7).transpose(1, 0, 2, 3, 4))
     means, passed = model.explain(frames, Noise(tf.constant([0, 0], tf.int64)))
     for t in range(1, 7):
@@ -238,7 +239,7 @@ def test_the_published_loss_has_proportional_gradients():
         weights, tape.gradient(ours, weights), tape.gradient(published, weights), strict=True
     ):
         scale = np.abs(other).max()
-        assert scale > 0, weight.path  # And so gradients reach every weight.
+        assert scale > 0, weight.path  # So gradients reach every weight.
         np.testing.assert_allclose(
             6 * beta * one, other, atol=1e-3 * scale, rtol=1e-3, err_msg=weight.path
         )
@@ -252,10 +253,10 @@ def test_every_weight_has_a_gradient_in_training(model):
     assert all(gradient is not None for gradient in gradients)
 
 
-def test_the_terms_of_a_frame_depend_on_no_later_one(model):
+def test_the_terms_of_a_frame_do_not_depend_on_later_frames(model):
     video = clips()
     elbo = model.elbo(video, 0)
-    for first in (1, 4, 6):  # The terms are those of the frames from 1 on.
+    for first in (1, 4, 6):  # The terms start with frame 1.
         changed = video.copy()
         changed[:, first:] = 1 - changed[:, first:]
         other = model.elbo(changed, 0)
@@ -264,18 +265,18 @@ def test_the_terms_of_a_frame_depend_on_no_later_one(model):
             assert np.all(one[:, first - 1 :] != two[:, first - 1 :])
 
 
-def test_a_batch_in_parts_draws_the_latents_that_it_draws_in_one_piece(model):
+def test_a_batch_in_parts_draws_the_same_latents_as_in_one_piece(model):
     video = clips(batch=4)
     whole = model.elbo(video, 3)
     parts = [model.elbo(video[first : first + 2], 3, (first, 4)) for first in (0, 2)]
     np.testing.assert_allclose(whole.nll, np.concatenate([p.nll for p in parts]), rtol=1e-5)
     kl = np.concatenate([part.kl[0] for part in parts])
     np.testing.assert_allclose(whole.kl[0], kl, rtol=1e-3, atol=1e-6)
-    other = model.elbo(video[2:], 3)  # Without its place in the batch it draws others.
+    other = model.elbo(video[2:], 3)  # Without its place in the batch it draws different ones.
     assert np.abs(other.nll - whole.nll[2:]).max() > 1e-4
 
 
-def test_training_normalizes_by_the_batch_and_says_by_what():
+def test_training_normalizes_by_the_batch_and_reports_its_statistics():
     model, video = build(), clips(9, batch=4)
     by_batch = model.elbo(video, 0, step=tf.constant(0))
     before = model.elbo(video, 0)
@@ -302,7 +303,7 @@ def test_bfloat16_agrees_with_float32_and_returns_float32():
 
 
 def without_spread(model):
-    """Makes all latents their means."""
+    """Makes the posterior and the prior nearly deterministic."""
     for net in (model.posterior, model.prior):
         kernel, bias = net.leave.weights
         kernel.assign(kernel * np.repeat([1, 0], 5))
@@ -311,7 +312,7 @@ def without_spread(model):
 
 
 @pytest.mark.parametrize("context", [1, 4])
-def test_a_prediction_is_what_a_pass_over_itself_says(context):
+def test_a_prediction_equals_a_teacher_forced_pass_over_it(context):
     model, video = without_spread(build(context=context)), clips(context)
     prediction = model.predict(video, 5, 0)
     itself = tf.concat([video, prediction], 1)
@@ -336,9 +337,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_another_video(model)
     assert np.abs(one - other).max(axis=(0, 2, 3, 4)).min() > 1e-3
 
 
-def test_a_prediction_is_the_same_in_any_stretches_and_begins_with_the_shorter_ones(
-    model, monkeypatch
-):
+def test_a_prediction_does_not_depend_on_chunks_or_horizon(model, monkeypatch):
     video = clips(4)
     prediction = model.predict(video, 5, 0)
     assert prediction.shape[1] == 5
@@ -346,13 +345,13 @@ def test_a_prediction_is_the_same_in_any_stretches_and_begins_with_the_shorter_o
     chunks = list(model.predict_chunks(video, 5, 0))
     assert [chunk.frames.shape[1] for chunk in chunks] == [3, 2]
     assert all(chunk.boundaries is None for chunk in chunks)
-    in_stretches = tf.concat([chunk.frames for chunk in chunks], 1)
-    np.testing.assert_array_equal(in_stretches, prediction)
+    in_chunks = tf.concat([chunk.frames for chunk in chunks], 1)
+    np.testing.assert_array_equal(in_chunks, prediction)
     for horizon in (2, 3):
         np.testing.assert_array_equal(model.predict(video, horizon, 0), prediction[:, :horizon])
 
 
-def test_a_prediction_reads_the_context_alone_and_all_of_it(model):
+def test_a_prediction_depends_on_all_of_the_context_and_nothing_else(model):
     video = clips(7)
     for context in (1, 4):
         prediction = model.predict(video[:, :context], 5, 0)
@@ -365,7 +364,7 @@ def test_a_prediction_reads_the_context_alone_and_all_of_it(model):
             assert np.abs(model.predict(changed, 5, 0) - prediction).max() > 1e-4
 
 
-def test_clips_are_predicted_apart_unless_their_statistics_are_asked_for(model):
+def test_predictions_of_clips_depend_on_each_other_with_batch_statistics_only(model):
     video = clips(4)
     changed = np.stack([video[0], 1 - video[1]])
     for together in (False, True):
@@ -376,8 +375,8 @@ def test_clips_are_predicted_apart_unless_their_statistics_are_asked_for(model):
         assert not np.array_equal(one[1], other[1])
 
 
-def test_statistics_of_the_clips_at_hand():
-    # Of one frame seen together, of one predicted by itself.
+def test_a_prediction_with_batch_statistics():
+    # Statistics of the context frame, then those of the predicted frame.
     model, video = without_spread(build()), clips(1, batch=3)
     got = model.predict(video, 1, 0, batch_statistics=True)
     features, skips = model.encoder.encode(tf.constant(video.swapaxes(0, 1)), {})
@@ -425,18 +424,18 @@ def test_learning_overfits_four_clips():
             x = min(max(start + speed * t, 0), 24)
             video[clip, t, 10:18, x : x + 8] = 1.0
     model = fresh(feature_size=16, hidden_size=32, decoder_stddev=0.3)
-    # What the normalization alone costs: the loss of a perfect prediction.
+    # The loss of a perfect prediction: the normalization constant.
     best = 32 * 32 * (np.log(0.3) + 0.5 * np.log(2 * np.pi))
     losses = np.array(train(model, [video] * 300)) - best
-    assert losses[0] > 1000  # nats per frame; it was 1451, and 5.9 at the end.
+    assert losses[0] > 1000  # nats per frame; measured: 1451 at the start, 5.9 at the end
     assert np.mean(losses[-10:]) < 20
-    assert float(training_loss(model.elbo(video, 0), (1.0,))) - best < 20  # 6.1
-    # The last frame of the context, kept, scores 11.1 dB; predictions scored 24.9.
+    assert float(training_loss(model.elbo(video, 0), (1.0,))) - best < 20  # measured: 6.1
+    # Repeating the last context frame scores 11.1 dB. Predictions scored 24.9.
     assert psnr(model.predict(video[:, :3], 9, 0), video[:, 3:]) > 20
 
 
 def scenes(count, seed):
-    """Frames of four rectangles, anywhere, on a wave, [count, 32, 32, 1]."""
+    """Returns frames of four rectangles at random places on a wave, [count, 32, 32, 1]."""
     rng, frames = np.random.default_rng(seed), np.zeros((count, 32, 32, 1), np.float32)
     y, x = np.mgrid[:32, :32] / 32
     for frame in frames[..., 0]:
@@ -459,11 +458,11 @@ def test_static_scenes_are_copied_through_the_skips():
     for steps, learning_rate in ((300, 5e-3), (100, 5e-4)):
         batches = [static(known[rng.integers(0, 200, 16)], 6) for _ in range(steps)]
         train(model, batches, learning_rate)
-    # Scenes that it has not seen, from 2 frames; the mean of the known ones scores 15.2 dB.
+    # Unseen scenes, from 2 frames. The mean of the training scenes scores 15.2 dB.
     unknown = scenes(20, seed=2)
     truth = static(unknown, 40)
     prediction = model.predict(truth[:, :2], 40, 0)
-    assert psnr(prediction, truth) > 32  # dB; it was 36.0, at both ends.
+    assert psnr(prediction, truth) > 32  # dB; measured: 36.0 for all frames and for the last
     assert psnr(prediction[:, -1:], truth[:, -1:]) > 32
     by_clips = model.predict(truth[:, :2], 40, 0, batch_statistics=True)
-    assert psnr(by_clips, truth) > 32  # 35.6
+    assert psnr(by_clips, truth) > 32  # measured: 35.6

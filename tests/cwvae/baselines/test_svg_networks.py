@@ -20,7 +20,7 @@ def pair(network="dcgan", size=32, channels=1, multiplier=0.125, **options):
     options |= dict(network=network, frame_size=size, channels=channels, feature_size=5)
     rng = np.random.default_rng(1)
     made = [kind(channel_multiplier=multiplier, **options) for kind in (Encoder, Decoder)]
-    # Not the small kernels and the identity that they are at first.
+    # Larger than the initial kernels and scales.
     for weight in (weight for each in made for weight in each.weights):
         name, shape = weight.path.split("/")[-1], weight.shape
         if name.endswith("kernel"):
@@ -34,7 +34,7 @@ def pair(network="dcgan", size=32, channels=1, multiplier=0.125, **options):
 
 
 def convolution(x, kernel, stride):
-    """Padding of 1."""
+    """Convolves with a padding of 1."""
     x = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
     size = kernel.shape[0]
     count = (x.shape[1] - size) // stride + 1
@@ -47,7 +47,7 @@ def convolution(x, kernel, stride):
 
 
 def transposed(x, kernel):
-    """Stride 2, padding of 1: what lies in it is cut off."""
+    """Convolves transposed, with stride 2, and cuts off a padding of 1."""
     count = x.shape[1]
     y = np.zeros((len(x), 2 * count + 2, 2 * count + 2, kernel.shape[2]))
     for i in range(count):
@@ -65,7 +65,7 @@ def test_linear_maps_against_numpy():
         (svg_networks._convolve(x, kernel3), convolution(x, kernel3, 1)),
         (svg_networks._halve(x, kernel4), convolution(x, kernel4, 2)),
         (svg_networks._double(x, back4), transposed(x, back4)),
-        (svg_networks._convolve_repeated(x, kernel3), convolution(repeated, kernel3, 1)),
+        (svg_networks._upsample_convolve(x, kernel3), convolution(repeated, kernel3, 1)),
     ]
     for got, want in cases:
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
@@ -116,7 +116,7 @@ def test_maps_of_every_stage(network, size, skips):
 
 
 @pytest.mark.parametrize("network", ["dcgan", "vgg"])
-def test_kernels_of_x_and_skip_are_the_parts_of_one_over_both(network):
+def test_two_kernels_equal_one_kernel_over_x_and_skip(network):
     encoder, decoder = pair(network)
     features, skips = encoder.encode(array(3, 2, 32, 32, 1))
     x = decoder._head.run(tf.reshape(features, (6, 1, 1, 5)), None)
@@ -138,19 +138,19 @@ def test_kernels_of_x_and_skip_are_the_parts_of_one_over_both(network):
     assert np.std(got) > 1e-3
 
 
-def test_later_frames_read_the_skips_of_the_last_one_there_is():
+def test_later_frames_read_the_last_skips():
     encoder, decoder = pair()
     features, skips = encoder.encode(array(7, 2, 32, 32, 1))
     got = decoder.decode(features, decoder.shares([skip[:3] for skip in skips]))
-    passed_on = [tf.gather(skip, [0, 1, 2, 2, 2, 2, 2]) for skip in skips]
-    np.testing.assert_allclose(got, decoder.decode(features, decoder.shares(passed_on)), atol=1e-6)
+    extended = [tf.gather(skip, [0, 1, 2, 2, 2, 2, 2]) for skip in skips]
+    np.testing.assert_allclose(got, decoder.decode(features, decoder.shares(extended)), atol=1e-6)
     other = decoder.decode(features, decoder.shares(skips))
     np.testing.assert_allclose(got[:3], other[:3], atol=1e-6)
     assert np.abs(got[3:] - other[3:]).max(axis=(1, 2, 3, 4)).min() > 1e-4
 
 
 @pytest.mark.parametrize("network", ["dcgan", "vgg"])
-def test_moving_statistics_that_are_the_batchs_do_what_the_batchs_do(network):
+def test_moving_statistics_equal_to_the_batchs_give_the_same_result(network):
     made, video = pair(network), array(25, 4, 32, 32, 1)
     encoder, decoder = made
 
@@ -165,7 +165,7 @@ def test_moving_statistics_that_are_the_batchs_do_what_the_batchs_do(network):
     for weight in weights:
         weight.assign(statistics[weight.path])
     for want, got, other in zip(by_batch, run(None), before, strict=True):
-        # Moving variances are unbiased ones: half a percent off for the 100 features.
+        # Moving variances are unbiased, half a percent larger for the 100 features.
         np.testing.assert_allclose(got, want, atol=0.02)
         assert np.abs(other - want).max() > 0.05
 
@@ -200,14 +200,14 @@ def test_initial_weights_are_the_released_ones():
             assert np.all(value == 0)
 
 
-def test_what_does_not_fit_is_refused_in_a_sentence():
-    with pytest.raises(ValueError, match="there are dcgan, vgg"):
+def test_wrong_input_raises_clear_errors():
+    with pytest.raises(ValueError, match=r"unknown\. Choose dcgan or vgg"):
         pair("resnet")
     with pytest.raises(ValueError, match=r"48: the networks fit \[32, 64, 128\]"):
         pair(size=48)
 
 
-def test_a_recurrent_net_a_step_at_a_time_is_the_one_over_time():
+def test_a_recurrent_net_step_by_step_equals_its_run_over_time():
     net, x = RecurrentNet(3, 7, 5, layers=2, name="net"), array(4, 2, 3)
     outputs, states = net.run(x, net.zero_state(2))
     now = net.zero_state(2)

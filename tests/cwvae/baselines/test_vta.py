@@ -1,13 +1,13 @@
-"""VTA: its rules against the published walk in NumPy, and the properties of a model."""
+"""VTA against the published algorithm in NumPy, and properties of its predictions."""
 
 import collections
+import math
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from cwvae.baselines import boundaries
 from cwvae.baselines.vta import VTA
@@ -15,7 +15,6 @@ from cwvae.distributions import Noise
 from cwvae.training.optimizer import Adam
 from cwvae.video_model import training_loss
 
-tfd = tfp.distributions
 # Odd and distinct sizes, so that swapped axes fail.
 SIZES = dict(frame_size=32, channels=1, belief_size=7, state_size=3, feature_size=5, init_size=2)
 STEP = tf.constant(0, tf.int64)
@@ -32,7 +31,7 @@ def clips(length=13, batch=2, size=32, channels=1, seed=0):
 
 
 def sharpen(model, factor=6.0):
-    """Makes beliefs and boundaries depend on their inputs strongly."""
+    """Makes beliefs and boundaries depend strongly on their inputs."""
     for weight in model.trainable_weights:
         if "norm" not in weight.path:
             weight.assign(weight * factor)
@@ -58,7 +57,7 @@ def test_frame_sizes(size, channels):
     assert len(model.encoder.convolutions) == len(model.decoder.convolutions) == layers
 
 
-def test_wrong_input_is_refused_in_a_sentence():
+def test_wrong_input_raises_clear_errors():
     model = build()
     with pytest.raises(ValueError, match=r"48.*32, 64, 128"):
         build(frame_size=48)
@@ -66,7 +65,9 @@ def test_wrong_input_is_refused_in_a_sentence():
         build(init_size=0)
     assert model.shortest == 5
     for method in (model.elbo, model.reconstruct):
-        with pytest.raises(ValueError, match=r"4 frames is too short for init_size = 2: 5 frames"):
+        with pytest.raises(
+            ValueError, match=r"4 frames is too short for init_size = 2. Give at least 5"
+        ):
             method(clips(4), 0)
     with pytest.raises(ValueError, match=r"frames of \(32, 32, 1\), not \(64, 64, 1\)"):
         model.predict(clips(2, size=64), 3, 0)
@@ -91,7 +92,7 @@ def test_shapes_of_the_elbo():
             assert np.isfinite(term).all()
 
 
-# --- the published walk, frame by frame, in NumPy ------------------------------------------------
+# --- the published algorithm, frame by frame, in NumPy -------------------------------------------
 
 
 def sigmoid(x):
@@ -116,7 +117,7 @@ def belief(layer, *parts):
 
 
 def plain_passes(model, features, m):
-    """The posterior's passes over all frames, m [T, B, 2]; at t: states after frame t was seen."""
+    """Runs the posterior's passes, m [T, B, 2]. Entry t of a result is after reading frame t."""
     length, batch, _ = features.shape
     fwd, bwd, low = ([None] * length for _ in range(3))
     abs_fwd = abs_bwd = obs_fwd = np.zeros((batch, model.belief_size))
@@ -142,7 +143,7 @@ def forced(model, m):
 
 
 def plain_infer(model, features, m, abs_noise, obs_noise):
-    """The posterior: features [T, B, F], m [T, B, 2] before reads are forced, noise [N, B, S]."""
+    """Runs the posterior: features [T, B, F], m [T, B, 2] before forced reads, noise [N, B, S]."""
     m = forced(model, m)
     fwd, bwd, low = plain_passes(model, features, m)
     c, z, h, s = zero_states(model, m.shape[1])
@@ -169,7 +170,7 @@ def plain_infer(model, features, m, abs_noise, obs_noise):
 
 
 def plain_imagine(model, abs_belief, abs_noise, obs_noise):
-    """The prior from the context's belief: noise [N, B, S]; what is drawn, and every state."""
+    """Runs the prior from the context's belief, noise [N, B, S], and returns all states."""
     _, z, h, s = zero_states(model, len(abs_belief))
     out = collections.defaultdict(list)
     c, read = abs_belief, np.ones((len(abs_belief), 1))
@@ -192,7 +193,7 @@ def plain_imagine(model, abs_belief, abs_noise, obs_noise):
 
 
 class Drawn(NamedTuple):
-    """Noise that is given, [N, B, S]."""
+    """Given noise, [N, B, S]."""
 
     abstraction: np.ndarray
     observation: np.ndarray
@@ -203,7 +204,7 @@ class Drawn(NamedTuple):
 
 
 class Means:
-    """No noise at all."""
+    """Zero noise."""
 
     def normal(self, number, *shape):
         return tf.zeros(shape)
@@ -211,8 +212,8 @@ class Means:
 
 MEANS = Means()
 
-# For 13 frames, of which the middle 9 are marked: r read, c copy. What stands at the ends is to be
-# overruled, as is the first of the middle.
+# Boundaries of 13 frames, the middle 9 set apart: r read, c copy. The model must override those at
+# the ends and the first of the middle.
 SEQUENCES = (
     "cc ccrcccrcr rr",
     "rr rcccccccc cc",
@@ -222,7 +223,7 @@ SEQUENCES = (
 
 
 def set_boundaries(monkeypatch, model, sequences=SEQUENCES):
-    """Makes the detector say so with near certainty, and returns m [T, B, 2]."""
+    """Makes the detector return these boundaries, nearly certain, and returns m [T, B, 2]."""
     signs = np.array([list(sequence.replace(" ", "")) for sequence in sequences])
     m = np.stack([signs == "r", signs == "c"], -1).astype(np.float32)
     logits = tf.constant(60 * m - 30)
@@ -231,7 +232,7 @@ def set_boundaries(monkeypatch, model, sequences=SEQUENCES):
 
 
 @pytest.mark.parametrize("sampled", [False, True])
-def test_the_posterior_is_the_published_walk(monkeypatch, sampled):
+def test_the_posterior_equals_the_published_algorithm(monkeypatch, sampled):
     model, video = sharpen(build(), 2.0), tf.constant(clips(13, batch=len(SEQUENCES)))
     m = set_boundaries(monkeypatch, model)
     noise = Noise(tf.constant([3, 0], tf.int64))
@@ -253,12 +254,12 @@ def test_the_posterior_is_the_published_walk(monkeypatch, sampled):
         ],
     )
     np.testing.assert_array_equal(got.next_posterior, 60 * m[3:12] - 30)  # not forced
-    # The same noise makes no two kinds of latent.
+    # The kinds of latents draw different noise.
     assert np.abs(drawn[0] - drawn[1]).min() > 0
 
 
-def test_the_posteriors_passes_are_cut_off_at_reads(monkeypatch):
-    # Row t of a batch has other features in frame t than the last row, which is as it was.
+def test_reads_cut_off_the_passes_of_the_posterior(monkeypatch):
+    # Row t of the batch differs from the last row in the features of frame t.
     model, length = sharpen(build(), 2.0), 13
     set_boundaries(monkeypatch, model, ["rr rccrcccrc rr"] * (length + 1))
     features = np.repeat(np.random.default_rng(0).normal(size=(1, length, 5)), length + 1, 0)
@@ -269,13 +270,13 @@ def test_the_posteriors_passes_are_cut_off_at_reads(monkeypatch):
     # Segments of the middle frames 0..8: [0, 3), [3, 7), [7, 9).
     middle, ends = np.arange(9)[:, None], np.repeat([3, 7, 9], [3, 4, 2])[:, None]
     frame = np.arange(length) - model.init_size
-    # z sees what lies before it, and what follows up to the segment's end; so does s, through z.
+    # z reads all frames before it and those up to the end of its segment; so does s, through z.
     want = (frame < middle) | (frame < ends)
     for posterior in inference.abs_posterior, inference.obs_posterior:
         mean = posterior.mean.numpy()
         effect = np.abs(mean[:, :-1] - mean[:, -1:]).max(-1)
         assert effect[want].min() > 1e-3
-        assert effect[~want].max() < 1e-5  # Rows of a product are not all rounded alike.
+        assert effect[~want].max() < 1e-5  # Rows of a product are rounded differently.
 
 
 def test_both_ends_are_forced_reads(monkeypatch):
@@ -283,7 +284,7 @@ def test_both_ends_are_forced_reads(monkeypatch):
     set_boundaries(monkeypatch, model, ["cc ccccc cc"] * 2)
     reads = model.infer(video, MEANS).reads.numpy()
     np.testing.assert_array_equal(reads, [[1, 1]] + [[0, 0]] * 4)
-    # The last frames close the last segment: the backward pass does not see them.
+    # The last frames close the last segment, so the backward pass does not read them.
     later = video.numpy().copy()
     later[:, -2:] = 1 - later[:, -2:]
     for one, other in zip(
@@ -300,7 +301,7 @@ def test_states_are_held_reset_and_updated(monkeypatch):
     reads, beliefs = inference.reads.numpy() > 0, inference.abs_prior.mean.numpy()
     moved = np.abs(np.diff(beliefs, axis=0)).max(-1) > 0
     np.testing.assert_array_equal(moved, reads[1:])
-    # At a read the lower level's belief is made of the abstraction, whatever its state was.
+    # At a read the lower level's belief depends on the abstraction only, not on its old state.
     other = model.infer(video, Drawn(abs_noise, -obs_noise)).obs_prior.mean
     same = np.all(other == inference.obs_prior.mean, -1)
     np.testing.assert_array_equal(same, reads)
@@ -309,7 +310,7 @@ def test_states_are_held_reset_and_updated(monkeypatch):
 # --- the terms of the ELBO -----------------------------------------------------------------------
 
 
-def test_the_abstractions_kl_counts_at_reads_alone(monkeypatch):
+def test_the_kl_of_the_abstraction_counts_at_reads_only(monkeypatch):
     model, video = build(), tf.constant(clips(13, batch=len(SEQUENCES)))
     set_boundaries(monkeypatch, model)
     elbo = model.elbo(video, 0)
@@ -326,7 +327,7 @@ def test_the_abstractions_kl_counts_at_reads_alone(monkeypatch):
     np.testing.assert_allclose(per_read, np.sum(elbo.kl[0], 1) / reads, rtol=1e-5)
 
 
-def test_no_gradient_goes_through_the_reads_that_weigh_the_kl():
+def test_the_reads_that_weight_the_kl_have_no_gradient():
     model, video = build(), tf.constant(clips(7))
     with tf.GradientTape() as tape:
         inference = model.infer(
@@ -337,8 +338,8 @@ def test_no_gradient_goes_through_the_reads_that_weigh_the_kl():
     assert all(gradient is None for gradient in tape.gradient(reads, weights))
 
 
-def test_the_boundaries_term_is_tfps_ratio_in_training_and_the_kl_outside():
-    # Segments of one frame at most two times: limits that act.
+def test_the_boundary_term_is_a_log_ratio_in_training_and_the_kl_otherwise():
+    # At most two segments of one frame, so that the limits apply.
     options = dict(max_segments=3, max_segment_length=2, temperature_steps=0.5)
     model, video = build(**options), tf.constant(clips(13))
     step = tf.constant(100, tf.int64)
@@ -352,23 +353,49 @@ def test_the_boundaries_term_is_tfps_ratio_in_training_and_the_kl_outside():
     )
     prior = boundaries.limited(inference.next_prior, inference.reads, 3, 2)
     assert np.any(prior != inference.next_prior)
-    densities = [
-        tfd.ExpRelaxedOneHotCategorical(temperature, logits).log_prob(inference.next_log_sample)
-        for logits in (inference.next_posterior, prior)
-    ]
-    want = tf.transpose(densities[0] - densities[1])
-    np.testing.assert_allclose(elbo.kl[2], want, rtol=1e-3, atol=1e-3)
+
+    def log_density(logits):
+        scores = logits.numpy() - temperature * inference.next_log_sample.numpy()
+        return (
+            math.log(temperature) + scores.sum(-1) - 2 * np.logaddexp(*np.moveaxis(scores, -1, 0))
+        )
+
+    want = log_density(inference.next_posterior) - log_density(prior)
+    np.testing.assert_allclose(elbo.kl[2], want.T, rtol=1e-3, atol=1e-3)
 
     inference = model.infer(video, Noise(tf.constant([7, 0], tf.int64)))
-    want = tfd.Categorical(inference.next_posterior).kl_divergence(
-        tfd.Categorical(inference.next_prior)
+    log_q, log_p = (
+        logits - np.logaddexp(logits[..., :1], logits[..., 1:])
+        for logits in (inference.next_posterior.numpy(), inference.next_prior.numpy())
     )
+    want = np.sum(np.exp(log_q) * (log_q - log_p), -1)
     elbo = model.elbo(video, 7)
-    np.testing.assert_allclose(elbo.kl[2], tf.transpose(want), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(elbo.kl[2], want.T, rtol=1e-4, atol=1e-6)
     assert "boundary/temperature" not in elbo.diagnostics
 
 
-def test_the_likelihood_is_of_the_middle_frames_in_units_of_0_to_1():
+@pytest.mark.parametrize("temperature", [None, 0.5])
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_boundary_term_compiles(temperature, jit):
+    model, video = build(max_segments=3, max_segment_length=2), tf.constant(clips(13))
+    if temperature is not None:
+        temperature = tf.constant(temperature)
+    inference = model.infer(video, Noise(tf.constant([7, 0], tf.int64)), temperature)
+    logits = inference.next_posterior, inference.next_prior
+
+    def term_and_gradients(*logits):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            replaced = inference._replace(next_posterior=logits[0], next_prior=logits[1])
+            term = model._boundary_kl(replaced, temperature)
+        return term, *tape.gradient(term, logits)
+
+    compiled = tf.function(term_and_gradients, jit_compile=jit)
+    for got, want in zip(compiled(*logits), term_and_gradients(*logits), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_the_likelihood_of_the_middle_frames_in_units_of_0_to_1():
     model, video = build(decoder_stddev=0.3), clips(7)
     inference = model.infer(tf.constant(video), Noise(tf.constant([5, 0], tf.int64)))
     mean = model.decode(inference.features).numpy()
@@ -399,7 +426,7 @@ def test_gradients_reach_every_variable():
         loss = training_loss(elbo, (1.0, 1.0, 1.0))
         likelihood = tf.reduce_sum(elbo.nll)
     gradients = tape.gradient(loss, model.trainable_weights), tape.gradient(likelihood, detector)
-    # The likelihood alone reaches the boundaries' posterior too, through the samples.
+    # The likelihood alone also reaches the boundaries' posterior, through the samples.
     for weights, found in zip((model.trainable_weights, detector), gradients, strict=True):
         for weight, gradient in zip(weights, found, strict=True):
             assert gradient is not None, weight.path
@@ -413,7 +440,7 @@ def test_uint8_frames_are_scaled():
     np.testing.assert_allclose(model.elbo(video, 0).nll, scaled.nll, rtol=1e-6)
 
 
-def test_a_batch_in_parts_draws_the_latents_that_it_draws_in_one_piece():
+def test_a_batch_in_parts_draws_the_same_latents_as_in_one_piece():
     model, video = build(), tf.constant(clips(6, batch=5))
     whole = model.elbo(video, 3)
     parts = [model.elbo(video[i : i + 2], 3, (i, 5)) for i in (0, 2, 4)]
@@ -441,10 +468,10 @@ def test_bfloat16_networks_agree_with_float32_and_return_float32():
     assert all(np.isfinite(part).all() for part in (trained.nll, *trained.kl))
 
 
-# --- seeing and predicting -----------------------------------------------------------------------
+# --- reconstruction and prediction ----------------------------------------------------------------
 
 
-def test_reconstruction_is_of_the_middle_frames():
+def test_reconstruction_covers_the_middle_frames():
     model, video = build(), clips(7)
     got = model.reconstruct(video, 0)
     np.testing.assert_array_equal(got[:, :2], video[:, :2])
@@ -456,14 +483,14 @@ def test_reconstruction_is_of_the_middle_frames():
     assert np.abs(got - model.reconstruct(video, 1)).max() > 0
 
 
-def test_boundaries_of_a_video_are_the_posteriors_without_the_forced_ones():
+def test_boundaries_of_a_video_are_those_of_the_posterior_without_forced_reads():
     model = build()
     for length in (1, 13):
         video = clips(length, batch=4)
         around = np.concatenate([video[:, [0, 0]], video, video[:, [-1, -1]]], 1)
         features = model.encoder.features(tf.constant(around), None)
         logits = model.boundary_posterior.logits(features, None)[:, 2:-2].numpy()
-        # As many of one as of the other.
+        # About as many reads as copies.
         bias = model.boundary_posterior.convolutions[-1].bias
         shift = np.float32(-np.median(logits[..., 0] - logits[..., 1]))
         bias.assign(bias + tf.stack([shift, 0.0]))
@@ -479,13 +506,13 @@ def test_boundaries_of_a_video_are_the_posteriors_without_the_forced_ones():
 
 @pytest.fixture(scope="module")
 def restless():
-    """A model whose predictions have segments of several lengths. Not to be changed."""
+    """A model that predicts segments of several lengths. Tests must not change it."""
     model = sharpen(build(), 3.0)
     model.boundary_prior.kernel.assign(model.boundary_prior.kernel * 3)
     return model
 
 
-def test_a_prediction_is_the_published_walk_through_the_priors(restless):
+def test_a_prediction_equals_the_published_algorithm(restless):
     context, horizon = tf.constant(clips(4, batch=3)), 70
     rollouts = list(restless.predict_chunks(context, horizon, 5))
     assert [rollout.frames.shape[1] for rollout in rollouts] == [64, 6]
@@ -507,7 +534,7 @@ def test_a_prediction_is_the_published_walk_through_the_priors(restless):
     np.testing.assert_allclose(got, frames, atol=1e-3)
 
 
-def test_boundaries_are_flagged_where_the_state_jumps(restless):
+def test_boundaries_are_reported_where_the_state_jumps(restless):
     start = restless.observe(tf.constant(clips(4, batch=3)))
     states, _ = restless.imagine(start, 40, tf.constant([5, 0], tf.int64))
     reads = np.concatenate([start.boundary[None], states.boundary[:-1]])[..., boundaries.READ] > 0
@@ -517,7 +544,7 @@ def test_boundaries_are_flagged_where_the_state_jumps(restless):
     assert 0.05 < np.mean(jumps) < 0.95
 
 
-def test_predictions_with_no_boundaries_and_with_nothing_else():
+def test_predictions_without_boundaries_and_with_boundaries_only():
     model = build()
     for bias, want in (([9.0, 0.0], True), ([0.0, 9.0], False)):
         model.boundary_prior.bias.assign(bias)
@@ -526,19 +553,19 @@ def test_predictions_with_no_boundaries_and_with_nothing_else():
         assert np.all(rollout.boundaries[:, 1:] == want)
 
 
-def test_a_prediction_reads_the_context_alone_and_all_of_it(restless):
+def test_a_prediction_depends_on_all_of_the_context_and_nothing_else(restless):
     context = clips(4, batch=3)
     prediction = restless.predict(context, 6, 0)
     for frame in range(4):
         changed = context.copy()
         changed[:, frame] = 1 - changed[:, frame]
         assert np.abs(restless.predict(changed, 6, 0) - prediction).max() > 0
-    # Frames to come do not matter, neither those of the video nor those still to be predicted.
+    # Later frames do not matter, neither those of the video nor the number of predicted ones.
     longer = np.concatenate([context, clips(6, batch=3, seed=1)], 1)
     np.testing.assert_array_equal(restless.predict(longer[:, :4], 70, 0)[:, :6], prediction)
 
 
-def test_a_prediction_may_be_normalized_by_the_clips_at_hand(restless):
+def test_a_prediction_with_batch_statistics(restless):
     context = tf.constant(clips(4, batch=3))
     state = restless.observe(context, True)
     features = restless.encoder.features(context, {}).numpy().transpose(1, 0, 2)
@@ -547,11 +574,11 @@ def test_a_prediction_may_be_normalized_by_the_clips_at_hand(restless):
     got = restless.predict(context, 6, 0, batch_statistics=True)
     _, features = restless.imagine(state, 6, tf.random.fold_in(tf.constant([0, 0], tf.int64), 0))
     np.testing.assert_allclose(got, restless.decode(features, {}), atol=1e-4)
-    with pytest.raises(ValueError, match="2 clips or more"):
+    with pytest.raises(ValueError, match="at least 2 clips"):
         restless.predict(context[:1], 6, 0, batch_statistics=True)
 
 
-def test_same_seed_same_bits_other_seed_other_samples(restless):
+def test_the_same_seed_gives_the_same_bits_and_another_seed_other_samples(restless):
     video = clips(4, batch=3)
     for of_seed in (
         lambda seed: restless.predict(video, 70, seed),
@@ -566,7 +593,7 @@ def test_same_seed_same_bits_other_seed_other_samples(restless):
 
 
 def train(model, batch, steps, learning_rate):
-    """Trains on batch(n), and returns each step's loss less what the best prediction would cost."""
+    """Trains on batch(n) and returns each step's loss minus the loss of a perfect prediction."""
     optimizer = Adam(model.trainable_variables, learning_rate, 1e-8)
     pixels = np.prod(model.encoder.frame_shape)
     best = pixels * (np.log(model.decoder_stddev) + 0.5 * np.log(2 * np.pi))
@@ -588,7 +615,7 @@ def train(model, batch, steps, learning_rate):
 
 
 def moving_squares():
-    """Four clips of a bright square: two places to start from, two directions."""
+    """Returns four clips of a bright square: two starting places, two directions."""
     video = np.zeros((4, 14, 32, 32, 1), np.float32)
     for clip, (start, speed) in enumerate([(2, 1), (22, -1), (2, 2), (24, -2)]):
         for t in range(14):
@@ -617,10 +644,10 @@ def test_learning_overfits_four_clips():
 
 
 def cut_clips(rng, count, length=26):
-    """Clips of 4x4 random patches, others from each cut on; cuts are every 8 frames, at any phase.
+    """Makes clips of 4x4 random patches that change at cuts, every 8 frames at a random phase.
 
     Returns:
-      The clips, and where they are cut, bool [B, T].
+      The clips, and where the cuts are, bool [B, T].
     """
     phase = rng.integers(8, size=(count, 1))
     segment = (np.arange(length) + phase) // 8
@@ -632,7 +659,7 @@ def cut_clips(rng, count, length=26):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_boundaries_fall_on_cuts(seed):
-    # The limits of segments give nothing away: five of up to 20 frames, in 20 frames.
+    # The limits do not reveal the cuts: five segments of up to 20 frames, in 20 frames.
     keras.utils.set_random_seed(seed)
     model = VTA(
         frame_size=32,
