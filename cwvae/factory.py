@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from cwvae.baselines import svg, vta
 from cwvae.config import Config, per_level
-from cwvae.fast import recurrence
 from cwvae.model import CWVAE
 from cwvae.video_model import VideoModel
 
@@ -93,7 +92,6 @@ def _svg(config: Config) -> svg.SVG:
         context=options.context,
         channel_multiplier=options.channel_multiplier,
         precision=_PRECISIONS[config.training.precision],
-        unroll=recurrence.run,
     )
 
 
@@ -111,7 +109,6 @@ def _vta(config: Config) -> vta.VTA:
         max_segment_length=options.max_segment_length,
         temperature_steps=options.temperature_steps,
         precision=_PRECISIONS[config.training.precision],
-        unroll=recurrence.run,
     )
 
 

@@ -6,7 +6,7 @@ code of the models that use them. Symbols: N steps, B batch, I input size, H sta
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -14,10 +14,10 @@ import tensorflow as tf
 
 
 def over_time(
-    tick: Callable[[Any, tuple, Sequence[tf.Tensor]], tuple],
+    tick: Callable[[Any, tuple, Any], tuple],
     weights: Any,
     state: tuple,
-    inputs: Sequence[tf.Tensor],
+    inputs: Any,
 ) -> tuple[tf.Tensor, ...]:
     """Runs a tick over time.
 
@@ -26,7 +26,7 @@ def over_time(
         the first of which are the parts of the next state.
       weights: Nest of tensors that `tick` reads.
       state: Tuple or named tuple of tensors [B, ...], the state before the first tick.
-      inputs: Tensors [N, B, ...], N >= 1.
+      inputs: Nest of tensors [N, B, ...], N >= 1.
 
     Returns:
       The outputs of all ticks, each [N, B, ...].
@@ -35,7 +35,8 @@ def over_time(
     def step(before, now):
         return tuple(tick(weights, tf.nest.pack_sequence_as(state, before[: len(state)]), now))
 
-    others = tick(weights, state, [part[0] for part in inputs])[len(state) :]
+    first = tf.nest.map_structure(lambda part: part[0], inputs)
+    others = tick(weights, state, first)[len(state) :]
     return tf.scan(step, inputs, (*state, *map(tf.zeros_like, others)))
 
 
@@ -100,17 +101,16 @@ class _Recurrent(keras.layers.Layer):
     gates: int
     biases: int
 
-    def __init__(self, input_size: int, size: int, *, unroll: Callable = over_time, name: str):
+    def __init__(self, input_size: int, size: int, *, name: str):
         """Builds all weights.
 
         Args:
           input_size: I.
           size: H.
-          unroll: Function that runs a tick over time as `over_time` does.
           name: Keras name.
         """
         super().__init__(name=name, dtype="float32")
-        self.size, self.unroll = size, unroll
+        self.size = size
         columns = self.gates * size
         self.kernel, self.recurrent_kernel, self.bias = (
             self.add_weight(shape, uniform(size), name=weight)
@@ -142,7 +142,7 @@ class LSTM(_Recurrent):
         """Returns the outputs [N, B, H] for inputs [N, B, I], N >= 1, and the last state."""
         projected = as_rows(x, self.kernel) + self.bias
         weights = tf.convert_to_tensor(self.recurrent_kernel)
-        outputs, cells = self.unroll(lstm_gates, weights, state, [projected])
+        outputs, cells = over_time(lstm_gates, weights, state, [projected])
         return outputs, LSTMState(outputs[-1], cells[-1])
 
 
@@ -185,7 +185,7 @@ class GRU(_Recurrent):
             before = state[0] if keep is None else state[0] * now[1]
             return (gru_gates(now[0], before, weights),)
 
-        (states,) = self.unroll(tick, weights, (state,), inputs)
+        (states,) = over_time(tick, weights, (state,), inputs)
         return states[::-1] if reverse else states
 
 

@@ -28,15 +28,14 @@ In code t counts from 0. Symbols: B batch, T frames, g features, z latents. Inte
 time-major.
 """
 
-import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from cwvae.baselines import normalization
-from cwvae.baselines.recurrent import over_time, swap
+from cwvae.baselines.recurrent import swap
 from cwvae.baselines.svg_networks import Decoder, Encoder, RecurrentNet, stretch
 from cwvae.distributions import DiagGaussian, Noise
 from cwvae.video_model import CHUNK, Elbo, Rollout, VideoModel, as_frames, as_seed
@@ -101,7 +100,6 @@ class SVG(VideoModel):
         context: int,
         channel_multiplier: float = 1.0,
         precision: str = "float32",
-        unroll: Callable = over_time,
     ):
         """Builds all weights.
 
@@ -119,7 +117,6 @@ class SVG(VideoModel):
             many frames. Predictions use the last frame of the context they are given.
           channel_multiplier: Factor on the filters of all convolutions.
           precision: "float32" or "mixed_bfloat16", for the convolutions.
-          unroll: Function that runs a tick over time as `recurrent.over_time` does.
         """
         super().__init__(name="svg")
         if context < 1:
@@ -134,11 +131,11 @@ class SVG(VideoModel):
             channel_multiplier=channel_multiplier,
             precision=precision,
         )
-        g, z, net = feature_size, stochastic_size, functools.partial(RecurrentNet, unroll=unroll)
+        g, z = feature_size, stochastic_size
         self.encoder = Encoder(**convolutional)
-        self.posterior = net(g, hidden_size, 2 * z, layers=1, name="posterior")
-        self.prior = net(g, hidden_size, 2 * z, layers=1, name="prior")
-        self.predictor = net(g + z, hidden_size, g, layers=2, name="predictor")
+        self.posterior = RecurrentNet(g, hidden_size, 2 * z, layers=1, name="posterior")
+        self.prior = RecurrentNet(g, hidden_size, 2 * z, layers=1, name="prior")
+        self.predictor = RecurrentNet(g + z, hidden_size, g, layers=2, name="predictor")
         self.decoder = Decoder(**convolutional)
         self.built = True
 

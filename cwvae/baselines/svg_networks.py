@@ -23,7 +23,7 @@ import keras
 import tensorflow as tf
 
 from cwvae.baselines.normalization import BatchNorm
-from cwvae.baselines.recurrent import LSTM, Linear, LSTMState, as_rows, over_time
+from cwvae.baselines.recurrent import LSTM, Linear, LSTMState, as_rows
 from cwvae.frame_sizes import halvings
 
 # By stage, starting at the frames.
@@ -324,7 +324,6 @@ class RecurrentNet(keras.layers.Layer):
         outputs: int,
         *,
         layers: int,
-        unroll: Callable = over_time,
         name: str,
     ):
         """Builds all weights.
@@ -334,13 +333,12 @@ class RecurrentNet(keras.layers.Layer):
           size: H.
           outputs: Length of the outputs.
           layers: Number of LSTMs.
-          unroll: Function that runs a tick over time as `recurrent.over_time` does.
           name: Keras name.
         """
         super().__init__(name=name, dtype="float32")
         with keras.name_scope(name):
             self.enter = Linear(inputs, size, _kernel_initializer(), name="enter")
-            self.lstms = [LSTM(size, size, unroll=unroll, name=f"lstm{i}") for i in range(layers)]
+            self.lstms = [LSTM(size, size, name=f"lstm{i}") for i in range(layers)]
             self.leave = Linear(size, outputs, _kernel_initializer(), name="leave")
         self.built = True
 

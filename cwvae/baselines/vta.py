@@ -22,7 +22,7 @@ B batch, T frames, N middle frames, H belief size, S state size, F feature size.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -104,7 +104,6 @@ class VTA(VideoModel):
         max_segment_length: int = 8,
         temperature_steps: float = 100,
         precision: str = "float32",
-        unroll: Callable = over_time,
     ):
         """Builds all weights.
 
@@ -122,7 +121,6 @@ class VTA(VideoModel):
             to end.
           temperature_steps: Decay of the boundaries' temperature; see `boundaries.temperature`.
           precision: "float32" or "mixed_bfloat16", for the networks of frames.
-          unroll: Function that runs a tick over time as `recurrent.over_time` does.
         """
         super().__init__(name="vta")
         if init_size < 1:
@@ -130,11 +128,11 @@ class VTA(VideoModel):
         self.belief_size, self.state_size = belief_size, state_size
         self.decoder_stddev, self.init_size = decoder_stddev, init_size
         self.max_segments, self.max_segment_length = max_segments, max_segment_length
-        self.temperature_steps, self.unroll = temperature_steps, unroll
+        self.temperature_steps = temperature_steps
         convolutional = dict(
             frame_size=frame_size, channels=channels, feature_size=feature_size, precision=precision
         )
-        cell = functools.partial(GRU, size=belief_size, unroll=unroll)
+        cell = functools.partial(GRU, size=belief_size)
         self.encoder = FrameEncoder(**convolutional)
         self.decoder = FrameDecoder(**convolutional)
         self.boundary_posterior = BoundaryDetector(feature_size, name="boundary_posterior")
@@ -247,7 +245,7 @@ class VTA(VideoModel):
 
         inputs = [samples, chosen[:-1], chosen[1:]]
         weights = self.abs_update.tick_weights()
-        later, states = self.unroll(tick, weights, (belief, tf.zeros_like(samples[0])), inputs)
+        later, states = over_time(tick, weights, (belief, tf.zeros_like(samples[0])), inputs)
         return tf.concat([belief[None], later[:-1]], 0), states
 
     def _observations(self, abs_features, states, chosen) -> tf.Tensor:
@@ -258,7 +256,7 @@ class VTA(VideoModel):
 
         before = tf.concat([tf.zeros_like(states[:1]), states[:-1]], 0)
         weights, start = self.obs_update.tick_weights(), tf.zeros_like(abs_features[0])
-        return self.unroll(tick, weights, (start,), [chosen, abs_features, before])[0]
+        return over_time(tick, weights, (start,), [chosen, abs_features, before])[0]
 
     def decode(self, features: tf.Tensor, statistics: dict | None = None) -> tf.Tensor:
         """Returns the means of p(x_t | f_t), [B, N, H, W, C], for f [N, B, F]."""

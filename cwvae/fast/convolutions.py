@@ -1,15 +1,19 @@
-"""Convolutions with a bias and a leaky ReLU, each one operation with a gradient of its own.
+"""Convolutions with a bias and a leaky ReLU, each one operation with its own gradient.
 
-What they compute is plain; how is for speed and memory:
+    convolve(x, kernel, bias, stride) == leaky_relu(conv2d(x, kernel, stride, "VALID") + bias)
+    transposed(x, kernel, bias) == leaky_relu(conv2d_transpose(x, kernel, stride 2) + bias)
 
-- A gradient is made from the layer's output alone (a leaky ReLU keeps the sign), so that nothing
-  between the layers is kept, and TensorFlow runs product, bias and activation as one kernel.
-- Large maps of few channels are slow on every machine. Between the frames and the layer next to
-  them, maps are therefore held as blocks: [N, H, W, C] as [N, H/2, W/2, 4 C], frames in blocks of
-  4x4. A convolution of stride 2 between two such layouts is one of stride 1 with a kernel of 2x2.
-- Where a map is as small as 2x2, a convolution is a matrix product of its windows.
+and likewise for the others, which are for certain sizes and layouts. They are faster and take less
+memory because of three things:
 
-Padding is always none ("VALID"). Symbols: N frames, H, W height and width, I and O channels in and
+- The gradient needs only the layer's output, since a leaky ReLU keeps the sign. So nothing between
+  the layers is kept, and TensorFlow runs product, bias and activation as one kernel.
+- Large maps with few channels are slow on every machine. Next to the frames, maps are therefore
+  held as blocks: [N, H, W, C] as [N, H/2, W/2, 4 C], and frames in blocks of 4x4. A convolution of
+  stride 2 between two such layouts is one of stride 1 with a kernel of 2x2.
+- On maps as small as 2x2, a convolution is a matrix product of its windows.
+
+There is no padding. `tests/cwvae/fast/test_convolutions.py` compares outputs and gradients. Symbols: N frames, H, W height and width, I and O channels in and
 out. Kernels are [h, w, I, O], those of transposed convolutions [h, w, O, I].
 """
 
@@ -20,12 +24,12 @@ import tensorflow as tf
 from cwvae.networks import leaky_relu
 
 _SLOPE = 0.2  # Of `leaky_relu`.
-# Below this height and width oneDNN makes the gradients of bfloat16 kernels at a crawl.
+# Below this height and width oneDNN is slow at the gradients of bfloat16 kernels.
 _SMALL = 8
 
 
 def to_blocks(maps: tf.Tensor, size: int) -> tf.Tensor:
-    """Returns [N, H/s, W/s, s s C] for [N, H, W, C]: `tf.nn.space_to_depth`, many times as fast."""
+    """Returns [N, H/s, W/s, s s C] for [N, H, W, C]: `tf.nn.space_to_depth`, but many times faster."""
     _, height, width, channels = maps.shape
     x = tf.reshape(maps, (-1, size, width // size, size * channels))
     x = tf.transpose(x, (0, 2, 1, 3))
@@ -79,7 +83,7 @@ def dense(
 
 
 def convolve(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, stride: int) -> tf.Tensor:
-    """A convolution: [N, (H - h) / stride + 1, ..., O] for x [N, H, W, I]."""
+    """Returns a convolution, [N, (H - h) / stride + 1, ..., O] for x [N, H, W, I]."""
 
     @tf.custom_gradient
     def run(x, kernel, bias):
@@ -100,7 +104,7 @@ def convolve(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, stride: int) -> t
 
 
 def convolve_6_to_2(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """A convolution of stride 2: [N, 2, 2, O] for x [N, 6, 6, I] and a kernel [4, 4, I, O]."""
+    """Returns a convolution of stride 2, [N, 2, 2, O] for [N, 6, 6, I] and [4, 4, I, O]."""
     inputs, outputs = kernel.shape[2:]
 
     @tf.custom_gradient
@@ -122,7 +126,7 @@ def convolve_6_to_2(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tens
 
 
 def transposed(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """A transposed convolution of stride 2: [N, 2 H + h - 2, 2 W + w - 2, O] for x [N, H, W, I]."""
+    """Returns a transposed convolution of stride 2, [N, 2 H + h - 2, 2 W + w - 2, O]."""
     batch, height, width, _ = x.shape
     size, _, outputs, _ = kernel.shape
     shape = (batch, 2 * height + size - 2, 2 * width + size - 2, outputs)
@@ -142,7 +146,7 @@ def transposed(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
 
 
 def transposed_to_pairs(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """A transposed convolution of stride 2 whose output stays in blocks of 2x2.
+    """Returns a transposed convolution of stride 2, in blocks of 2x2.
 
     Args:
       x: [N, H, W, I].
@@ -150,7 +154,7 @@ def transposed_to_pairs(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.
       bias: [O].
 
     Returns:
-      [N, H + M - 1, W + M - 1, 4 O]; `from_blocks` makes the map itself of it.
+      [N, H + M - 1, W + M - 1, 4 O]; `from_blocks` turns it into the map.
     """
     size, _, outputs, inputs = kernel.shape
     half = size // 2
@@ -167,7 +171,7 @@ def transposed_to_pairs(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.
         y = leaky_relu(y)
 
         def gradient(upstream):
-            # Of the map itself: a quarter less arithmetic than with the padded one.
+            # The unpadded map takes a quarter less arithmetic than the padded one.
             dz = from_blocks(_before_activation(upstream, y), 2)
             return (*_transposed_gradients(x, kernel, dz), _bias_gradient(dz))
 
@@ -177,7 +181,7 @@ def transposed_to_pairs(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.
 
 
 def pairs_to_quads(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """A transposed convolution of stride 2 from blocks of 2x2 to blocks of 4x4; no activation.
+    """Returns a transposed convolution of stride 2 without activation, in blocks of 4x4.
 
     Args:
       x: [N, H, W, 4 I], a map in blocks of 2x2.
@@ -204,11 +208,11 @@ def kernel_over_pairs(kernel: tf.Tensor) -> tf.Tensor:
 def kernel_over_blocks(kernel: tf.Tensor) -> tf.Tensor:
     """Returns a kernel of stride 2 between blocks of 4x4 and blocks of 2x2.
 
-    Pixel q of a pair, of either axis, reads (or a transposed convolution writes) the pixels 2 q,
-    2 q + 1, ... of the two quads from its own on: the kernel, shifted by 2 q among 8 places.
+    Along either axis, pixel q of a pair reads (or, transposed, writes) the pixels 2 q, 2 q + 1, ...
+    of its own quad and the next: the kernel, shifted by 2 q within 8 places.
 
     Args:
-      kernel: [h, w, A, B], h and w up to 6; A channels belong to the map in blocks of 4x4.
+      kernel: [h, w, A, B], h and w up to 6, where A channels belong to the map in blocks of 4x4.
 
     Returns:
       [2, 2, 16 A, 4 B].
@@ -224,20 +228,20 @@ def kernel_over_blocks(kernel: tf.Tensor) -> tf.Tensor:
 
 
 def _before_activation(upstream: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """The gradient with respect to what the leaky ReLU took, from its output."""
+    """Returns the gradient with respect to the leaky ReLU's input, from its output."""
     if upstream.dtype == tf.bfloat16:
         return _leaky_gradient(upstream, y)
     return tf.raw_ops.LeakyReluGrad(gradients=upstream, features=y, alpha=_SLOPE)
 
 
 def _biased_leaky_relu(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """Adds a bias and activates, where no product takes that in."""
+    """Returns leaky_relu(x + bias), where no product can include it."""
     if x.dtype == tf.bfloat16:
         return _compiled_leaky_relu(x, bias)
     return leaky_relu(x + bias)
 
 
-# In bfloat16 TensorFlow's own elementwise kernels take twice as long as what XLA makes of them.
+# In bfloat16 TensorFlow's elementwise kernels take twice as long as compiled ones.
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -253,13 +257,13 @@ def _leaky_gradient(upstream: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 
 def _windows(x: tf.Tensor, height: int, width: int) -> list[tf.Tensor]:
-    """The four parts of what a kernel of 4x4 and stride 2 reads, each [N, height, width, 4 I]."""
+    """Returns the four parts that a kernel of 4x4 reads, each [N, height, width, 4 I]."""
     pairs = to_blocks(x, 2)
     return [pairs[:, i : i + height, j : j + width] for i in (0, 1) for j in (0, 1)]
 
 
 def _kernel_gradient_by_products(x: tf.Tensor, dz: tf.Tensor) -> tf.Tensor:
-    """The gradient with respect to a kernel of 4x4 and stride 2, as four matrix products."""
+    """Returns the gradient of a kernel of 4x4 and stride 2, as four matrix products."""
     _, height, width, outputs = dz.shape
     rows = tf.reshape(dz, (-1, outputs))
     taps = [
@@ -271,7 +275,7 @@ def _kernel_gradient_by_products(x: tf.Tensor, dz: tf.Tensor) -> tf.Tensor:
 
 
 def _input_gradient(x: tf.Tensor, kernel: tf.Tensor, dz: tf.Tensor, stride: int) -> tf.Tensor:
-    """The gradient of a convolution with respect to x."""
+    """Returns the gradient of a convolution with respect to x."""
     return tf.raw_ops.Conv2DBackpropInput(
         input_sizes=tf.shape(x),
         filter=kernel,
@@ -282,7 +286,7 @@ def _input_gradient(x: tf.Tensor, kernel: tf.Tensor, dz: tf.Tensor, stride: int)
 
 
 def _kernel_gradient(x: tf.Tensor, kernel: tf.Tensor, dz: tf.Tensor, stride: int) -> tf.Tensor:
-    """The gradient of a convolution with respect to its kernel."""
+    """Returns the gradient of a convolution with respect to its kernel."""
     return tf.raw_ops.Conv2DBackpropFilter(
         input=x,
         filter_sizes=kernel.shape,
@@ -293,12 +297,12 @@ def _kernel_gradient(x: tf.Tensor, kernel: tf.Tensor, dz: tf.Tensor, stride: int
 
 
 def _transposed_gradients(x, kernel, dz) -> tuple[tf.Tensor, tf.Tensor]:
-    """The gradients of a transposed convolution of stride 2 with respect to x and kernel."""
-    # It is the gradient of a convolution: what that reads is dz here, what it makes is x.
+    """Returns the gradients of a transposed convolution of stride 2, for x and kernel."""
+    # It is the gradient of a convolution that maps dz to x.
     return tf.nn.conv2d(dz, kernel, 2, "VALID"), _kernel_gradient(dz, kernel, x, 2)
 
 
 def _bias_gradient(dz: tf.Tensor) -> tf.Tensor:
-    """Sums over all axes but the last: as a product with ones, which is the fastest way."""
+    """Returns the sum over all axes but the last, as a product with ones: the fastest way."""
     rows = tf.reshape(dz, (-1, dz.shape[-1]))
     return tf.linalg.matmul(tf.ones((1, tf.shape(rows)[0]), dz.dtype), rows)[0]

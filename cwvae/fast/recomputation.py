@@ -1,8 +1,10 @@
 """Gradient checkpointing (Chen et al. 2016) over the frames of a batch.
 
-Encoder and decoder treat frames one by one, and what their convolutions keep for the gradient is
-nearly all the memory that training takes. Here frames go through them some at a time, and the
-backward pass computes each such piece anew: the memory is that of one piece.
+    run(function, weights, frames, size) == function(weights, frames)
+
+The encoder and decoder treat frames independently, and nearly all memory of training is what their
+convolutions keep for the gradient. Here frames pass through them in pieces, and the backward pass
+recomputes each piece, so that memory is needed for one piece.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +22,7 @@ def run(
 
     Args:
       function: Maps weights and frames [P, ...] to [P, ...], frame by frame, for any P.
-      weights: All that it depends on and gradients shall reach.
+      weights: The weights that gradients reach.
       frames: [N, ...].
       size: Frames in a piece, P.
     """
@@ -28,7 +30,7 @@ def run(
     pieces = -(-count // size)
 
     def cut(x: tf.Tensor) -> tf.Tensor:
-        """Returns [pieces, P, ...], the last piece filled up with zeros."""
+        """Returns [pieces, P, ...], the last piece padded with zeros."""
         padded = tf.pad(x, [[0, pieces * size - count], *[[0, 0]] * (len(x.shape) - 1)])
         return tf.reshape(padded, (pieces, size, *x.shape[1:]))
 

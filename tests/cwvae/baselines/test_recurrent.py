@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from cwvae.baselines import recurrent
-from cwvae.baselines.recurrent import GRU, LSTM, LSTMState
+from cwvae.baselines.recurrent import GRU, LSTM, LSTMState, over_time
 
 N, B, IN, H = 5, 3, 4, 6
 RNG = np.random.default_rng(0)
@@ -85,3 +85,25 @@ def test_initial_weights_are_pytorchs(layer):
     weights = np.concatenate([weight.numpy().ravel() for weight in layer(30, 25, name="x").weights])
     assert np.abs(weights).max() <= 0.2
     np.testing.assert_allclose(weights.std(), 0.2 / np.sqrt(3), rtol=0.05)
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_over_time_equals_a_python_loop(length):
+    kernel, x = (
+        tf.constant(RNG.normal(size=shape), tf.float32) for shape in ((H, H), (length, B, H))
+    )
+    state = LSTMState(*map(tf.constant, STATE))
+
+    def tick(weights, state, inputs):
+        output = tf.tanh(state.output @ weights + inputs[0])
+        # The third output is not a part of the state.
+        return output, state.cell + output, output - state.cell
+
+    want, now = [], state
+    for step in x:
+        outputs = tick(kernel, now, [step])
+        want.append(outputs)
+        now = LSTMState(*outputs[:2])
+    got = over_time(tick, kernel, state, [x])
+    for one, other in zip(got, zip(*want, strict=True), strict=True):
+        np.testing.assert_allclose(one, tf.stack(other), rtol=1e-4, atol=1e-5)
