@@ -13,8 +13,10 @@ memory because of three things:
   stride 2 between two such layouts is one of stride 1 with a kernel of 2x2.
 - On maps as small as 2x2, a convolution is a matrix product of its windows.
 
-There is no padding. `tests/cwvae/fast/test_convolutions.py` compares outputs and gradients. Symbols: N frames, H, W height and width, I and O channels in and
-out. Kernels are [h, w, I, O], those of transposed convolutions [h, w, O, I].
+Convolutions are not padded. `tests/cwvae/fast/test_convolutions.py` compares outputs and gradients.
+
+Symbols: N frames, H, W height and width, I and O channels in and out. Kernels are [h, w, I, O],
+those of transposed convolutions [h, w, O, I].
 """
 
 from collections.abc import Callable
@@ -29,7 +31,7 @@ _SMALL = 8
 
 
 def to_blocks(maps: tf.Tensor, size: int) -> tf.Tensor:
-    """Returns [N, H/s, W/s, s s C] for [N, H, W, C]: `tf.nn.space_to_depth`, but many times faster."""
+    """Returns [N, H/s, W/s, s s C] for [N, H, W, C]; `tf.nn.space_to_depth` is much slower."""
     _, height, width, channels = maps.shape
     x = tf.reshape(maps, (-1, size, width // size, size * channels))
     x = tf.transpose(x, (0, 2, 1, 3))
@@ -209,7 +211,7 @@ def kernel_over_blocks(kernel: tf.Tensor) -> tf.Tensor:
     """Returns a kernel of stride 2 between blocks of 4x4 and blocks of 2x2.
 
     Along either axis, pixel q of a pair reads (or, transposed, writes) the pixels 2 q, 2 q + 1, ...
-    of its own quad and the next: the kernel, shifted by 2 q within 8 places.
+    of its quad and the next: the kernel, shifted by 2 q within 8 places.
 
     Args:
       kernel: [h, w, A, B], h and w up to 6, where A channels belong to the map in blocks of 4x4.
