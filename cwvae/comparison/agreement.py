@@ -14,13 +14,12 @@ import math
 from collections.abc import Sequence
 
 from cwvae.comparison.runs import Run, eval_command
+from cwvae.config import DataConfig, properties
 from cwvae.errors import UserError
 from cwvae.evaluation.results import COPY
 
-# Settings of the data that leave the test videos as they are: where files lie, how they are read,
-# and what concerns training alone. That the files themselves differ is seen by the baselines.
-_NO_PIXELS = {"name", "data_dir", "archives_dir", "videos_dir", "store", "windows"}
-_NO_PIXELS |= {"train_length", "train_videos", "digits_dir"}
+# The scores of the baselines show whether the files themselves differ.
+_SCORED = {key for key, its in properties(DataConfig).items() if its.changes_test_videos}
 
 _COUNTS = ("context", "horizon", "num_videos", "num_samples")
 
@@ -67,7 +66,7 @@ def scored_settings(run: Run) -> dict:
     # All levels named, as in TTT, is what null means.
     settings["evaluation.observe_levels"] = levels if levels and "F" in levels else None
     for key, value in results["settings"]["data"].items():
-        if key not in _NO_PIXELS:
+        if key in _SCORED:
             settings[f"data.{key}"] = value
     if results["settings"]["data"].get("digits_dir"):
         settings["data.digits"] = "mnist"  # A folder with MNIST's files is taken instead.
