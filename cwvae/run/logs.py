@@ -20,7 +20,7 @@ import tqdm
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from cwvae import visualize
-from cwvae.run.checkpoints import sync
+from cwvae.run.files import sync
 
 # What frames a record in an event file: its length, and checksums of the length and the record.
 _FRAME_BYTES = 8 + 4 + 4
