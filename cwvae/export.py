@@ -48,7 +48,7 @@ def export(
       The step.
 
     Raises:
-      UserError: There is no run or no whole checkpoint, or the folder cannot be used.
+      UserError: The run or a whole checkpoint is missing, or the folder cannot be used.
     """
     config = configuration.load_run(logdir)
     checkpoints.find(logdir, step)

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import io
 import json
+import operator
 import os
 import pathlib
 import re
@@ -85,19 +86,19 @@ def load_comparison(path: str | pathlib.Path) -> dict[str, Config]:
     content = _read(path)
     if not isinstance(content, dict) or set(content) - {"shared", "runs"}:
         raise UserError(
-            f"{path}: a comparison holds the sections `shared` and `runs`, and no others."
+            f"{path}: a comparison holds two sections, `shared` and `runs`. Remove the others."
         )
     runs = content.get("runs")
     if not isinstance(runs, dict) or not runs:
-        raise UserError(f"{path}: the section 'runs' must hold a name and settings for each run.")
+        raise UserError(f"{path}: the section 'runs' must hold, for each run, a name and settings.")
     shared = [*_settings_of_sections(f"{path}", content.get("shared"))]
     configs = {}
     for label, sections in runs.items():
         # No dot: a folder of results must not have the name of one of the files next to it.
         if not isinstance(label, str) or not re.fullmatch(r"\w[\w +-]*", label):
             raise UserError(
-                f"{path}: the run {label!r} cannot have this name, which its folder gets too. Use"
-                " letters, digits, spaces and - + _ only. Quote a name that YAML reads as a number."
+                f"{path}: a run called {label!r} cannot have a folder of that name. Use only"
+                " letters, digits, spaces and - + _ (in quotes if YAML would read a number)."
             )
         own = [*_settings_of_sections(f"{path}", sections)]
         configs[label] = _resolve([*shared, *own], "training", f"{path}, run {label}: ")
@@ -215,16 +216,10 @@ def load_run(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Confi
 
 def with_absolute_paths(config: Config) -> Config:
     """Returns a configuration whose data folders do not depend on the working directory."""
-    given = {
-        key: getattr(config.data, key)
-        for key, its in properties(DataConfig).items()
-        if its.is_folder
-    }
-    absolute = {
-        key: os.path.abspath(pathlib.Path(value).expanduser())
-        for key, value in given.items()
-        if value is not None
-    }
+    absolute = {}
+    for key, its in properties(DataConfig).items():
+        if its.is_folder and (value := getattr(config.data, key)) is not None:
+            absolute[key] = os.path.abspath(pathlib.Path(value).expanduser())
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **absolute))
 
 
@@ -265,10 +260,10 @@ def _read(path: pathlib.Path) -> Any:
     if not path.is_file():
         folder = BASE.parent
         paths = sorted(p for p in (*folder.glob("*.yml"), *folder.glob("baselines/*")) if p != BASE)
-        files = {p: f"configs/{p.relative_to(folder)}" for p in paths}
-        near = difflib.get_close_matches(path.stem, [p.stem for p in files], n=1)
-        hint = "".join(f" Did you mean {name}?" for p, name in files.items() if [p.stem] == near)
-        names = ", ".join(name for p, name in files.items() if p.parent == folder)
+        known = {p: f"configs/{p.relative_to(folder)}" for p in paths}
+        near = difflib.get_close_matches(path.stem, [p.stem for p in known], n=1)
+        hint = "".join(f" Did you mean {name}?" for p, name in known.items() if [p.stem] == near)
+        names = ", ".join(name for p, name in known.items() if p.parent == folder)
         raise UserError(
             f"{path}: no such configuration file.{hint} There are: {names}, and the files in"
             " configs/baselines/."
@@ -366,12 +361,13 @@ def _checked(section: type, name: str, key: str, values: Mapping[tuple, _Setting
 
 
 def _check_range(number: float, limits: Properties, origin: str) -> None:
-    if limits.minimum is not None and not number >= limits.minimum:
-        raise UserError(f"{origin} must be at least {limits.minimum}, not {number}.")
-    if limits.above is not None and not number > limits.above:
-        raise UserError(f"{origin} must be above {limits.above}, not {number}.")
-    if limits.maximum is not None and not number <= limits.maximum:
-        raise UserError(f"{origin} must be at most {limits.maximum}, not {number}.")
+    for limit, fits, words in (
+        (limits.minimum, operator.ge, "at least"),
+        (limits.above, operator.gt, "above"),
+        (limits.maximum, operator.le, "at most"),
+    ):
+        if limit is not None and not fits(number, limit):
+            raise UserError(f"{origin} must be {words} {limit}, not {number}.")
 
 
 _MISFIT = object()

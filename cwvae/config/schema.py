@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 @dataclasses.dataclass(frozen=True)
 class Properties:
-    """What the program needs to know about a setting besides its type.
+    """Facts about a setting, besides its type, that other modules ask for.
 
     Attributes:
       minimum: Smallest value allowed; it holds for each number of a list, as the other limits do.

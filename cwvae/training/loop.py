@@ -303,11 +303,10 @@ class Trainer:
         """Checks that a step fits into memory, and prints an estimate of the run."""
         arguments = (tf.constant(self.step, tf.int64), tf.constant(1), tf.constant(0.0))
         graph = self._train_steps.get_concrete_function(batches, *arguments).graph
-        cost, words = memory.check(graph, self.config, self.model, self.strategy)
+        left = self.config.training.steps - self.step
+        estimate = memory.check(graph, self.config, self.model, self.strategy, left)
         if self._chief:
-            left = self.config.training.steps - self.step
-            message = memory.describe(cost, words, self.config, self.model, left)
-            tqdm.tqdm.write(message, file=sys.stderr)
+            tqdm.tqdm.write(estimate, file=sys.stderr)
 
 
 def _check_split(options: TrainingConfig, replicas: int) -> None:

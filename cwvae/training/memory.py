@@ -64,26 +64,24 @@ class Machine(NamedTuple):
     bandwidth: float
 
 
-def check(graph: tf.Graph, config: Config, model: VideoModel, strategy) -> tuple[Cost, str]:
-    """Checks that a training step fits into memory.
+def check(graph: tf.Graph, config: Config, model: VideoModel, strategy, left: int) -> str:
+    """Checks that a training step fits into memory, and returns an estimate of the run in words.
 
     Args:
       graph: The graph of the step, for all devices of this process.
       config: The configuration of the run.
       model: The model.
       strategy: A strategy of `cwvae.training.strategies`.
-
-    Returns:
-      The cost on one device, and the needed and free memory in words.
+      left: Number of steps to run.
 
     Raises:
       UserError: It does not fit. The message suggests settings that would.
     """
+    options = config.training
     # GPUs have separate memory and run in parallel; the logical devices of a CPU share it.
     devices = strategies.local_replicas(strategy) if tf.config.list_logical_devices("GPU") else 1
     step = Cost(*(part / devices for part in cost(graph)))
-    limit = config.training.memory
-    free = limit * 2**30 if limit else available_memory()
+    free = options.memory * 2**30 if options.memory else available_memory()
     needed = _process_memory(step.memory)
     if needed > free:
         advice = _advice(step.memory, free, config, model, strategy.num_replicas_in_sync)
@@ -92,26 +90,13 @@ def check(graph: tf.Graph, config: Config, model: VideoModel, strategy) -> tuple
             f" {free / 2**30:.3g} GiB are available. {advice} training.memory overrides the limit"
             " (in GiB)."
         )
-    return step, f"{needed / 2**30:.2g} GiB of the {free / 2**30:.3g} GiB free"
-
-
-def describe(step: Cost, memory: str, config: Config, model: VideoModel, left: int) -> str:
-    """Returns the estimate of a training run in words, after measuring the device.
-
-    Args:
-      step: The cost of a step on one device.
-      memory: The needed and free memory in words.
-      config: The configuration of the run.
-      model: The model.
-      left: Number of steps to run.
-    """
-    options = config.training
     machine = measure(tf.bfloat16 if options.precision == "bfloat16" else tf.float32)
     seconds = step.operations / machine.operations + step.traffic / machine.bandwidth
     return (
         f"{model.count_trainable():,} weights. A step of {options.batch_size} clips of"
-        f" {options.seq_len} frames will take about {memory} and {seconds:.2g} s: {left:,} steps"
-        f" about {tqdm.tqdm.format_interval(left * seconds)}."
+        f" {options.seq_len} frames will take about {needed / 2**30:.2g} GiB of the"
+        f" {free / 2**30:.3g} GiB free and {seconds:.2g} s: {left:,} steps about"
+        f" {tqdm.tqdm.format_interval(left * seconds)}."
     )
 
 

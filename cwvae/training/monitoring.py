@@ -1,4 +1,4 @@
-"""What training logs: means over steps, its speed, and how the model does on held-out clips."""
+"""Values that training logs: means over steps, speed, losses and videos of held-out clips."""
 
 import contextlib
 import time

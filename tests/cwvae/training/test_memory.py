@@ -81,18 +81,18 @@ def test_the_machine_is_measured():
 
 
 def test_pieces_and_recomputation_need_less_memory():
-    def memory(tmp, *overrides):
+    def needed(*overrides):
         settings = tiny.settings("training.batch_size=8", *overrides)
         model = factory.build(settings, 0)
         data = tiny.Squares()
-        trainer = loop.Trainer(settings, model, data, data, tmp)
+        trainer = loop.Trainer(settings, model, data, data, "/nonexistent")
         arguments = tf.constant(0, tf.int64), tf.constant(1), tf.constant(0.0)
         steps = trainer._train_steps.get_concrete_function(trainer._batches(), *arguments)
         return memory.cost(steps.graph).memory
 
-    whole = memory("/nonexistent")
-    assert memory("/nonexistent", "training.accumulate=4") < 0.5 * whole
-    assert memory("/nonexistent", "training.gradient_checkpointing=7") < 0.75 * whole
+    whole = needed()
+    assert needed("training.accumulate=4") < 0.5 * whole
+    assert needed("training.gradient_checkpointing=7") < 0.75 * whole
 
 
 def test_a_step_that_does_not_fit_is_refused_with_settings_that_would(tmp_path, capsys):
