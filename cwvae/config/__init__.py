@@ -86,7 +86,8 @@ def load_comparison(path: str | pathlib.Path) -> dict[str, Config]:
     content = _read(path)
     if not isinstance(content, dict) or set(content) - {"shared", "runs"}:
         raise UserError(
-            f"{path}: a comparison holds two sections, `shared` and `runs`. Remove the others."
+            f"{path}: a comparison holds two sections, `shared` and `runs`. Example:"
+            " configs/comparison_quick.yml"
         )
     runs = content.get("runs")
     if not isinstance(runs, dict) or not runs:
