@@ -1,10 +1,10 @@
 """Trains a model.
 
     python train.py --config configs/quickstart.yml [--logdir DIR] [--set section.key=value ...]
-    python train.py --logdir DIR        goes on with a run
+    python train.py --logdir DIR        resumes a run
     python train.py --config FILE --init-from RUN       starts from another run's weights
 
-Without --logdir the run goes to logs/<name of the configuration>.
+The default of --logdir is logs/<name of the configuration>.
 """
 
 import argparse
@@ -27,36 +27,37 @@ from cwvae.training import strategies
 
 
 def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
-    """Trains the model of a configuration, from the newest checkpoint in `logdir` on.
+    """Trains the model of a configuration, from the newest checkpoint in `logdir`.
 
     Returns:
-      The signal that ended it (Ctrl-C is SIGINT), after it saved; None where training is complete.
+      The signal that stopped training after it saved (Ctrl-C is SIGINT); None if it is complete.
 
     Raises:
-      UserError: A folder or data set that cannot be used; a training that broke.
+      UserError: The folder or data set cannot be used, or training failed.
     """
     strategies.check(config.training.strategy)
     (number, count), chief = strategies.workers(), strategies.is_chief()
-    # Before the data, which may take hours to prepare.
+    # Preparing the data may take hours, so this comes first.
     run_folder.check(config, logdir)
     if config.training.init_from and not checkpoints.steps(logdir):
         export.check_source(config.training.init_from, config)
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
-    left_out = run_folder.check_lengths(config, *data)
+    skipped = run_folder.check_lengths(config, *data)
     with run_folder.locked(logdir) if chief else contextlib.nullcontext():
         source = None if checkpoints.steps(logdir) else config.training.init_from
         if chief:
             run_folder.prepare(config, logdir, data[0].fingerprint)
-            run_folder.tell_left_out(left_out, config, logdir)
+            run_folder.report_skipped(skipped, config, logdir)
         if count > 1:
-            print(f"Worker {number} of TF_CONFIG's {count}: waiting for all.", file=sys.stderr)
-        # TensorFlow starts here, once all that a user may have got wrong has been looked at.
+            message = f"Worker {number} of the {count} in TF_CONFIG: waiting for the others."
+            print(message, file=sys.stderr)
+        # TensorFlow is slow to start, so the user's mistakes are reported first.
         with quiet_tensorflow():
             from cwvae import factory
             from cwvae.training import loop
 
             strategy = strategies.build(config.training.strategy)
-        with strategies.telling_of_lost_workers():
+        with strategies.reporting_lost_workers():
             strategies.check_same(strategy, json.dumps(configuration.as_plain(config)))
             with strategy.scope():
                 model = factory.build(config, config.training.seed)
@@ -70,19 +71,19 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", help="an experiment's YAML file, as in configs/")
+    parser.add_argument("--config", help="a YAML file, such as those in configs/")
     parser.add_argument("--logdir", help="the run's folder")
     parser.add_argument(
         "--init-from",
         metavar="PATH",
-        help="start from the weights of a run, an export or a checkpoint",
+        help="a run, an export or a checkpoint whose weights to start from",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="may be repeated"
     )
     arguments = parser.parse_args()
     if not arguments.config and not arguments.logdir:
-        parser.error("give --config for a new run, or --logdir to go on with one")
+        parser.error("give --config for a new run, or --logdir to resume one")
     return arguments
 
 
@@ -94,17 +95,17 @@ def main() -> int:
         path = arguments.config or configuration.run_path(logdir)
         changes = list(arguments.set)
         if arguments.init_from:
-            # Absolute, so that the run's folder may be gone on with from anywhere.
+            # Absolute, so that the run can be resumed from another working directory.
             source = str(pathlib.Path(arguments.init_from).resolve())
             changes.append(f"training.init_from={json.dumps(source)}")
         config = configuration.with_absolute_paths(configuration.load(path, changes))
         stopped_by = train(config, logdir)
     folder = shlex.quote(str(logdir))
     if stopped_by:
-        print(f"Stopped and saved. To go on: python train.py --logdir {folder}")
+        print(f"Stopped and saved. To resume: python train.py --logdir {folder}")
         return 128 + stopped_by
     print(f"Trained. To evaluate: python eval.py --logdir {folder}")
-    print(f"To look: tensorboard --logdir {folder}")
+    print(f"To see the curves: tensorboard --logdir {folder}")
     return 0
 
 

@@ -1,9 +1,9 @@
-"""How a training step's time and memory grow with the length T, with the levels L, and with k.
+"""Measures how the time and memory of a training step grow with T, the levels L, and k.
 
     python benchmarks/scaling.py [--precision bfloat16] [--batch 8]
 
-Prints Markdown tables: each row is benchmarks/train_step.py in a process of its own. Above them,
-what the machine does in a large matrix product and in moving memory.
+Prints the speed of the machine in a large matrix product and in moving memory, then Markdown
+tables. Each row is one process of benchmarks/train_step.py. T is the number of frames of a clip.
 """
 
 import argparse
@@ -22,7 +22,7 @@ SWEEPS = {
 
 
 def step(options: argparse.Namespace, **changes) -> dict:
-    """Returns what benchmarks/train_step.py measures."""
+    """Returns the result of benchmarks/train_step.py with some options changed."""
     settings = {"precision": options.precision, "batch": options.batch, "repeats": 3} | changes
     words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
     command = [sys.executable, str(ROOT / "benchmarks" / "train_step.py"), *words]

@@ -2,8 +2,8 @@
 
     python benchmarks/startup.py [--precision bfloat16] [--batch 8]
 
-Prints one JSON line, in seconds: `command`, of train.py itself in a process of its own, and the
-parts of it, timed in another.
+Prints one JSON line, in seconds: `command` for train.py itself in a separate process, and its parts
+in this one.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def command(options: list[str]) -> float:
 
 
 def parts(options: list[str]) -> dict[str, float]:
-    """Returns the seconds of each part, timed in this process."""
+    """Returns the seconds of each part of the start, measured in this process."""
     times, start = {}, time.perf_counter()
 
     def done(part: str) -> None:
@@ -69,7 +69,7 @@ def parts(options: list[str]) -> dict[str, float]:
         arguments = tf.constant(0, tf.int64), tf.constant(1), tf.constant(0.0)
         trainer._train_steps.get_concrete_function(batches, *arguments)
         done("tracing")
-        trainer._check_and_tell(batches)
+        trainer._check_memory(batches)
         done("estimate")
         trainer._train_steps(batches, *arguments)["loss"].numpy()
         done("first step")

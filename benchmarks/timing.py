@@ -1,7 +1,7 @@
-"""What the benchmarks share: timing a call, and another script in turn.
+"""Shared code of the benchmarks: times calls, and compares two scripts.
 
-Machines are shared and noisy: what is quoted is the ratio of two things timed in turn, each in a
-process of its own, and of each the fastest.
+Machines are shared and noisy. So the scripts take turns, each in a separate process, and the ratio
+of their fastest times counts.
 """
 
 import argparse
@@ -18,7 +18,7 @@ _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Returns the time of the fastest of several calls, after two that are not timed."""
+    """Returns the time of the fastest of several calls, after two untimed ones."""
     function(), function()
     times = []
     for _ in range(repeats):
@@ -29,7 +29,7 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
 
 
 def peak_memory() -> float:
-    """Returns the most memory that this process has held, in MiB."""
+    """Returns the peak memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT / 2**20
 
 
@@ -43,7 +43,7 @@ def device_name() -> str:
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """Returns a parser of the arguments that the scripts share, and `main` takes."""
+    """Returns a parser with the arguments that all scripts take, for `main`."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -51,23 +51,23 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--length", type=int, default=100, help="frames per clip in training")
     parser.add_argument("--repeats", type=int, default=4)
-    parser.add_argument("--yardstick", help="another script, run in turn")
-    parser.add_argument("--rounds", type=int, default=3, help="of taking turns")
+    parser.add_argument("--yardstick", help="another script to compare with")
+    parser.add_argument("--rounds", type=int, default=3, help="number of turns")
     return parser
 
 
 def main(
     script: str, parser: argparse.ArgumentParser, measure: Callable, key: str, own: list[str]
 ) -> None:
-    """Prints a JSON line of `measure(options)`, or of that and a yardstick in turn.
+    """Prints a JSON line with the result of `measure(options)`, compared with a yardstick if given.
 
     Args:
       script: The calling script's file.
-      parser: Its arguments, from `arguments`.
-      measure: Maps them to a result.
-      key: Of the result: frames per second, which are compared with the yardstick's
+      parser: A parser from `arguments`.
+      measure: Function from the parsed arguments to a result.
+      key: Key of the result with the frames per second to compare with the yardstick's
         `train_frames_per_second`.
-      own: The names of arguments that the yardstick does not take.
+      own: Names of arguments that the yardstick does not take.
     """
     options = parser.parse_args()
     if not options.yardstick:

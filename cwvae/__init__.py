@@ -10,27 +10,27 @@ if typing.TYPE_CHECKING:
 
 
 def load(logdir: str | pathlib.Path, step: int | None = None) -> VideoModel:
-    """Returns the trained model of a run, or of an export of one.
+    """Returns the trained model of a run or an export.
 
     Args:
-      logdir: The run's folder, or the export's.
-      step: Which checkpoint of the run; None for the newest that is whole.
+      logdir: The folder of the run or the export.
+      step: The step of a checkpoint of the run; None for the newest whole one.
 
     Raises:
-      cwvae.errors.UserError: No run in the folder, or no checkpoint that fits it.
+      cwvae.errors.UserError: The folder holds no run, or no checkpoint that fits it.
     """
-    # Imported here, so that a configuration can be read without starting TensorFlow.
+    # Imported here, so that reading a configuration does not start TensorFlow.
     from cwvae import config, errors, export, factory
     from cwvae.run import checkpoints
 
     settings = config.load_run(logdir)
     if export.is_export(logdir):
         if step is not None:
-            raise errors.UserError(f"{logdir}: an export, of one step: load it without a step.")
+            raise errors.UserError(f"{logdir}: an export holds one step. Load it without `step`.")
         model = factory.build(settings)
         export.load_weights(model, logdir)
         return model
-    checkpoints.find(logdir, step)  # Refused before the model is built.
+    checkpoints.find(logdir, step)  # Reports a missing one before the model is built.
     model = factory.build(settings)
     checkpoints.restore_step(logdir, step, model)
     return model

@@ -1,4 +1,4 @@
-"""The one exception that users see: a mistake they can mend, told in one message."""
+"""`UserError`, the exception that users see: a mistake that they can fix, in one message."""
 
 import contextlib
 import difflib
@@ -8,27 +8,27 @@ from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
-    """Something a user can mend. The message says what is wrong, where, and what to do."""
+    """A mistake that a user can fix. The message says where, what is wrong, and what to do."""
 
     exit_code = 2
 
 
 class MissingWeights(UserError):
-    """Weights that a measure needs are nowhere. The message says why, and how to get them."""
+    """Raised if weights that a metric needs are missing. The message says how to get them."""
 
 
 class TrainingStopped(UserError):
-    """Training that could not go on, although what the user gave was valid."""
+    """Raised if training cannot continue, although the user's settings are valid."""
 
     exit_code = 1
 
 
 def unknown_name(kind: str, name: object, options: Iterable[str]) -> str:
-    """Returns the sentence for a name that does not exist, with the nearest one that does.
+    """Returns a message about a name that does not exist, with the closest one that does.
 
     Args:
-      kind: What the name stands for, as in "data set".
-      name: What the user wrote.
+      kind: The kind of thing that the name stands for, such as "data set".
+      name: The name that the user wrote.
       options: The valid names.
     """
     options = list(options)
@@ -39,16 +39,16 @@ def unknown_name(kind: str, name: object, options: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Ends a script with one message and an exit code where the block fails for a known reason.
+    """Ends a script with one message and an exit code if the block fails for a known reason.
 
-    That is a `UserError`, a file that cannot be read or written, or Ctrl-C.
+    The reasons are a `UserError`, a file that cannot be read or written, and Ctrl-C.
     """
     try:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # Whoever reads has read enough, as `head` has.
+    except BrokenPipeError:  # The reader of stdout, such as `head`, has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:

@@ -1,9 +1,8 @@
-"""Exports a trained model: its weights in Keras' own format, beside its configuration.
+"""Exports a trained model: its weights in Keras' own format, and its configuration.
 
     python -m cwvae.export --logdir RUN [--step N] --out DIR [--overwrite]
 
-writes DIR/model.weights.h5 and DIR/config.yml. `cwvae.load(DIR)` takes such a folder as it takes a
-run's.
+writes DIR/model.weights.h5 and DIR/config.yml. `cwvae.load(DIR)` loads an export as it loads a run.
 """
 
 from __future__ import annotations
@@ -11,13 +10,14 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import shutil
 import tempfile
 from typing import TYPE_CHECKING, Literal
 
 from cwvae import config as configuration
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
-from cwvae.run import checkpoints, renamed
+from cwvae.run import checkpoints, files, renamed
 from cwvae.startup import quiet_tensorflow
 
 if TYPE_CHECKING:
@@ -26,24 +26,8 @@ if TYPE_CHECKING:
     from cwvae.video_model import VideoModel
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.yml"
-# What a file of HDF5 takes for each array beside its numbers, at most.
+# Upper bound of what HDF5 stores for each array in addition to its numbers.
 _HDF5_BYTES = 8192
-# The settings that give a model's weights their shapes.
-_SHAPING = (
-    "model.name:",
-    "model.levels:",
-    "model.frame_size:",
-    "model.channels:",
-    "model.stochastic_size:",
-    "model.deterministic_size:",
-    "model.hidden_size:",
-    "model.mlp_size:",
-    "model.channel_multiplier:",
-    "model.network:",
-    "model.feature_size:",
-    "model.belief_size:",
-    "model.state_size:",
-)
 
 
 def export(
@@ -52,25 +36,25 @@ def export(
     step: int | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Writes a run's model into a folder of its own.
+    """Writes the model of a run into another folder.
 
     Args:
       logdir: The run's folder.
       out: The export's folder, made if it is missing.
-      step: Which checkpoint; None for the newest that is whole.
-      overwrite: Whether an export there may be replaced.
+      step: The step of the checkpoint; None for the newest whole one.
+      overwrite: Whether to replace an existing export.
 
     Returns:
       The step.
 
     Raises:
-      UserError: No run, no checkpoint of it that is whole, or a folder that cannot be used.
+      UserError: The run or a whole checkpoint is missing, or the folder cannot be used.
     """
     config = configuration.load_run(logdir)
     checkpoints.find(logdir, step)
     out = pathlib.Path(out)
     _check_out(out, overwrite)
-    # TensorFlow starts here, once all that a user may have got wrong has been looked at.
+    # TensorFlow is slow to start, so the user's mistakes are reported first.
     with quiet_tensorflow():
         from cwvae import factory
 
@@ -83,44 +67,50 @@ def export(
 def _check_out(out: pathlib.Path, overwrite: bool) -> None:
     exported = (out / WEIGHTS).is_file()
     if (out / "checkpoints").exists() or ((out / CONFIG).exists() and not exported):
-        raise UserError(f"--out {out}: there is a run; give another folder.")
+        raise UserError(f"--out {out}: there is a run. Give another folder.")
     if exported and not overwrite:
         raise UserError(
-            f"--out {out}: there is an export already; give another folder, or --overwrite."
+            f"--out {out}: there is an export already. Give another folder, or --overwrite."
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise UserError(
-            f"--out {out}: cannot write there ({error.strerror}); give another folder."
+            f"--out {out}: cannot write there ({error.strerror}). Give another folder."
         ) from None
 
 
 def _write(model: VideoModel, config: Config, out: pathlib.Path) -> None:
-    weights, settings = out / f".aside.{WEIGHTS}", out / f".aside.{CONFIG}"
+    # A folder, because Keras writes only to names that end in .weights.h5.
+    aside = out / ".export.tmp"
+    shutil.rmtree(aside, ignore_errors=True)  # A killed export may have left one.
+    aside.mkdir()
     try:
-        _save_weights(model, weights)
-        with open(weights, "r+b") as file:  # HDF5 has no checksum, and no eye for what follows it.
+        _save_weights(model, aside / WEIGHTS)
+        # HDF5 has no checksum, and ignores trailing bytes.
+        with open(aside / WEIGHTS, "r+b") as file:
             checkpoints.seal(file, file.seek(0, os.SEEK_END))
-        configuration.save(config, settings)
-        checkpoints.sync(weights)
-        checkpoints.sync(settings)
-        # New weights never stand beside an old configuration, whatever happens in between.
+        files.sync(aside / WEIGHTS)
+        configuration.save(config, aside / CONFIG)
+        # New weights must never stand next to an old configuration, not even after a crash.
         (out / CONFIG).unlink(missing_ok=True)
-        os.replace(weights, out / WEIGHTS)
-        os.replace(settings, out / CONFIG)
-        checkpoints.sync(out)
+        os.replace(aside / WEIGHTS, out / WEIGHTS)
+        os.replace(aside / CONFIG, out / CONFIG)
+        files.sync(out)
+    except OSError as error:
+        if error.filename:  # The message names the file that the user knows.
+            error.filename, error.filename2 = str(out / pathlib.Path(error.filename).name), None
+        raise
     finally:
-        weights.unlink(missing_ok=True)
-        settings.unlink(missing_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _save_weights(model: VideoModel, path: pathlib.Path) -> None:
-    """Keras' save_weights, where there is room: on a full disk HDF5 ends the process.
+    """Calls Keras' `save_weights` if there is room. On a full disk HDF5 would end the process.
 
     Raises:
-      UserError: There is no room.
+      UserError: There is not enough room.
     """
     size = sum(weight.numpy().nbytes + _HDF5_BYTES for weight in model.weights)
     try:
@@ -128,21 +118,22 @@ def _save_weights(model: VideoModel, path: pathlib.Path) -> None:
             os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
         raise UserError(
-            f"{path.parent}: no room for {size / 1e6:.1f} MB of weights ({error.strerror})."
+            f"{path.parent.parent}: no room for {size / 1e6:.1f} MB of weights ({error.strerror})."
+            " Make room."
         ) from None
     model.save_weights(path)
 
 
 def is_export(folder: str | pathlib.Path) -> bool:
-    """Returns whether a folder is one that `export` has written."""
+    """Returns whether `export` wrote a folder."""
     return (pathlib.Path(folder) / WEIGHTS).is_file()
 
 
 def source_kind(source: str | pathlib.Path) -> Literal["run", "weights", "checkpoint"]:
-    """Returns what `load_weights` would find, without starting TensorFlow or reading it.
+    """Returns the kind of a source of weights, without starting TensorFlow or reading the source.
 
     Raises:
-      UserError: Nothing that it takes.
+      UserError: `load_weights` does not take it.
     """
     source = pathlib.Path(source)
     if is_export(source) or (source.name.endswith(".weights.h5") and source.is_file()):
@@ -158,37 +149,34 @@ def source_kind(source: str | pathlib.Path) -> Literal["run", "weights", "checkp
 
 
 def check_source(source: str | pathlib.Path, config: Config) -> None:
-    """Sees, without starting TensorFlow, that there are weights of a model like a configuration's.
+    """Checks that a source has weights that fit a configuration, without starting TensorFlow.
 
-    What does not fit although the configuration beside it does, `load_weights` refuses.
+    This looks at the source's own configuration. `load_weights` still rejects weights that
+    contradict it.
 
     Raises:
-      UserError: Nothing that it takes, or the weights of another model.
+      UserError: `load_weights` does not take the source, or its model is another one.
     """
     kind, folder = source_kind(source), pathlib.Path(source)
     if kind == "checkpoint" and folder.absolute().parent.name == "checkpoints":
         folder = folder.absolute().parent.parent
     if (folder / CONFIG).is_file():
-        changed = configuration.differences(configuration.load_run(folder), config)
-        changed = [line for line in changed if line.startswith(_SHAPING)]
+        own = configuration.load_run(folder)
+        changed = configuration.differences(own, config, lambda its: its.shapes_weights)
         if changed:
-            raise UserError(
-                f"{source}: does not fit the model: {', '.join(changed)}. Set the model section of"
-                " the configuration to what these weights were trained with."
-            )
+            raise _misfit(source, ", ".join(changed))
 
 
 def load_weights(model: VideoModel, source: str | pathlib.Path) -> None:
-    """Sets a model's weights, as to train it further on other data.
+    """Sets a model's weights, for example to train it further on other data.
 
     Args:
       model: The model.
-      source: A run's folder, whose newest whole checkpoint is taken; an export's folder; a file
-        that Keras' `save_weights` wrote; a checkpoint's file.
+      source: A run's folder, for its newest whole checkpoint; an export's folder; a file that
+        Keras' `save_weights` wrote; a checkpoint's file.
 
     Raises:
-      UserError: No such source, or one that is damaged or does not fit the model; then nothing was
-        set.
+      UserError: The source does not exist, is damaged or does not fit the model. No weight changes.
     """
     kind, source = source_kind(source), pathlib.Path(source)
     if kind == "weights":
@@ -200,7 +188,7 @@ def load_weights(model: VideoModel, source: str | pathlib.Path) -> None:
         arrays, _ = checkpoints.read(source)
     have = {name: array.shape for name, array in arrays.items() if name.startswith("model/")}
     weights = {f"model/{weight.path}": weight for weight in model.weights}
-    _refuse_misfit(source, have, {name: tuple(w.shape) for name, w in weights.items()})
+    _check_fit(source, have, {name: tuple(w.shape) for name, w in weights.items()})
     for name, weight in weights.items():
         weight.assign(arrays[name])
 
@@ -208,10 +196,10 @@ def load_weights(model: VideoModel, source: str | pathlib.Path) -> None:
 def _load_h5(model: VideoModel, path: pathlib.Path) -> None:
     """Sets a model's weights from a file of Keras' `save_weights`.
 
-    Keras itself sets those before the first that does not fit, and passes over what the model
-    lacks: the file is compared with one of the model before. Neither holds pickles.
+    Keras would set all weights up to the first misfit, and ignore arrays that the model lacks. So
+    the file is first compared with one written for the model. Neither holds pickles.
     """
-    import h5py  # It takes its time, and comes with Keras.
+    import h5py  # Slow to import.
 
     with tempfile.TemporaryDirectory() as folder:
         own = pathlib.Path(folder) / WEIGHTS
@@ -220,12 +208,12 @@ def _load_h5(model: VideoModel, path: pathlib.Path) -> None:
             want = _shapes(file)
     with open(path, "rb") as file:
         if checkpoints.is_as_sealed(file) is False:
-            raise _damaged(path, "its checksum is that of another content")
+            raise _damaged(path, "checksum mismatch")
     before = [weight.numpy() for weight in model.weights]
     try:
         with h5py.File(path) as file, tempfile.TemporaryDirectory() as folder:
             have = {renamed.in_keras_file(name): shape for name, shape in _shapes(file).items()}
-            _refuse_misfit(path, have, want)
+            _check_fit(path, have, want)
             current = pathlib.Path(folder) / WEIGHTS
             with h5py.File(current, "w") as copy:
                 for name in _shapes(file):
@@ -239,16 +227,15 @@ def _load_h5(model: VideoModel, path: pathlib.Path) -> None:
 
 def _damaged(path: pathlib.Path, reason: str) -> UserError:
     return UserError(
-        f"{path}: no whole file of Keras' weights ({reason}). Export it again, or copy it again"
-        " from where it came."
+        f"{path}: not a whole file of Keras' weights ({reason}). Export it again, or copy it again."
     )
 
 
 def _shapes(file: h5py.File) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of the arrays in a file by name; links are not followed.
+    """Returns the shapes of the arrays in a file by name. It does not follow links.
 
     Raises:
-      ValueError: One holds something else, or the numbers of another file.
+      ValueError: A data set is not float32, or refers to another file.
     """
     import h5py
 
@@ -257,19 +244,23 @@ def _shapes(file: h5py.File) -> dict[str, tuple[int, ...]]:
     def visit(name, item):
         if isinstance(item, h5py.Dataset):
             if item.dtype != "float32" or item.external or item.is_virtual:
-                raise ValueError(f"{name} holds no float32 numbers of its own")
+                raise ValueError(f"{name} does not hold float32 numbers itself")
             shapes[name] = item.shape
 
     file.visititems(visit)
     return shapes
 
 
-def _refuse_misfit(path: pathlib.Path, have: dict, want: dict) -> None:
+def _check_fit(path: pathlib.Path, have: dict, want: dict) -> None:
     if difference := checkpoints.misfit(have, want):
-        raise UserError(
-            f"{path}: does not fit the model: {difference}. Set the model section of the"
-            " configuration to what these weights were trained with."
-        )
+        raise _misfit(path, difference)
+
+
+def _misfit(source: str | pathlib.Path, difference: str) -> UserError:
+    return UserError(
+        f"{source}: does not fit the model: {difference}. Set the model section of the"
+        " configuration to the values that these weights were trained with."
+    )
 
 
 def main() -> None:
@@ -279,7 +270,7 @@ def main() -> None:
         description="Writes a trained model's weights in Keras' format, and its configuration.",
     )
     parser.add_argument("--logdir", required=True, help="the run's folder")
-    parser.add_argument("--step", type=int, help="the checkpoint; the newest by default")
+    parser.add_argument("--step", type=int, help="the checkpoint (default: the newest)")
     parser.add_argument("--out", required=True, help="the folder to write into")
     parser.add_argument("--overwrite", action="store_true", help="replace an export there")
     arguments = parser.parse_args()

@@ -1,12 +1,12 @@
-"""Brings in a checkpoint of the authors' TensorFlow 1 code.
+"""Imports a checkpoint of the authors' TensorFlow 1 code.
 
     python -m cwvae.original CHECKPOINT --config FILE --logdir DIR
 
-makes a run folder that eval.py and train.py take. CHECKPOINT is the prefix that TensorFlow 1 saved
-under (`.../model-100000`, as in `model-100000.index`) or the folder that holds it.
+makes a run folder for eval.py and train.py. CHECKPOINT is the prefix of a TensorFlow 1 checkpoint
+(`.../model-100000` for `model-100000.index`), or the folder that holds one.
 
-The original's variables carry the automatic names of Keras layers (`dense_7`, `cell_2_1`), which
-say the order in which the layers were made; that order, and the shapes, tell what each one is.
+The original's variables have the automatic names of Keras layers (`dense_7`, `cell_2_1`), which
+give the order in which the layers were made. That order identifies each variable.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 def variables_in_original_order(model: CWVAE) -> list:
     """Returns a CWVAE's weights in the order of the original's trainable variables.
 
-    The encoder's convolutions, the embedding MLPs from the level above the fastest up, the cells
-    from the slowest level down, the decoder.
+    The order is: the encoder's convolutions, the embedding MLPs from the second-fastest level up,
+    the cells from the slowest level down, the decoder.
     """
     weights = list(model.encoder.trainable_weights)
     for mlp in model.mlps:
@@ -50,24 +50,24 @@ def assign_in_original_order(
 
     Args:
       model: The CWVAE.
-      arrays: The original's trainable variables, in their order.
-      names: What to call them in an error.
+      arrays: The original's trainable variables, in the order of the original.
+      names: Their names, for errors.
 
     Raises:
-      UserError: The number of variables, or the shape of one, is not the model's.
+      UserError: The number of variables, or a shape, differs from the model's.
     """
     weights = variables_in_original_order(model)
     for i, (weight, array) in enumerate(zip(weights, arrays, strict=False)):
         if tuple(weight.shape) != tuple(array.shape):
             raise UserError(
                 f"variable {i} of the checkpoint, {names[i]!r}, has the shape {list(array.shape)},"
-                f" but the configuration makes {weight.path!r} {list(weight.shape)}: set the"
-                " model section of the configuration to what the checkpoint was trained with."
+                f" but the configuration makes {weight.path!r} {list(weight.shape)}. Set the"
+                " model section of the configuration to the values of the checkpoint."
             )
     if len(weights) != len(arrays):
         raise UserError(
-            f"the checkpoint holds {len(arrays)} weights, the configuration makes {len(weights)}:"
-            " does model.levels agree?"
+            f"the checkpoint holds {len(arrays)} weights, but the configuration makes"
+            f" {len(weights)}. Set model.levels to the value of the checkpoint."
         )
     for weight, array in zip(weights, arrays, strict=True):
         weight.assign(array)
@@ -77,13 +77,13 @@ def original_order(names: Sequence[str]) -> list[str]:
     """Sorts the names of the original's weights into the order in which its layers were made.
 
     Args:
-      names: Names of all variables in a checkpoint; optimizer slots and counters are left out.
+      names: Names of all variables in a checkpoint. Optimizer slots and counters are dropped.
     """
     parts = ("kernel", "recurrent_kernel", "bias")
     weights = {name for name in names if name.startswith(_MODULES) and name.endswith(parts)}
     layers = sorted({name.rpartition("/")[0] for name in weights}, key=_layer_order)
     for i in [i for i, layer in enumerate(layers) if "/gru_cell" in layer]:
-        # The sort puts a GRU before its cell's Dense layers; it was made after the first of them.
+        # Sorted, a GRU precedes its cell's Dense layers, but it was made after the first of them.
         layers[i : i + 2] = layers[i + 1], layers[i]
     return [f"{layer}/{part}" for layer in layers for part in parts if f"{layer}/{part}" in weights]
 
@@ -98,7 +98,9 @@ def _layer_order(layer: str) -> tuple:
     # Convolutions come first in the encoder, and after the Dense layer in the decoder.
     kinds = ("conv2d", "gru_cell", "dense", "conv2d_transpose")
     if kind not in kinds:
-        raise UserError(f"{layer!r} is no layer of the original CW-VAE.")
+        raise UserError(
+            f"{layer!r} is not a layer of the original CW-VAE. Give another checkpoint."
+        )
     return module, _number(scope.partition("/")[0])[1], kinds.index(kind), number
 
 
@@ -112,25 +114,25 @@ def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int
     """Makes a run folder from a checkpoint of the original.
 
     Args:
-      checkpoint: The prefix that it was saved under, or the folder that holds it.
-      config: Whose model the checkpoint was trained with.
-      logdir: The run's folder, in which there is no run yet.
+      checkpoint: The prefix of its files, or the folder that holds them.
+      config: A configuration with the model of the checkpoint.
+      logdir: The run's folder, which must not hold a run.
 
     Returns:
-      The step that the checkpoint was trained for; 0 if it does not say.
+      The step of the checkpoint; 0 if it does not hold one.
 
     Raises:
-      UserError: No checkpoint there, one that does not fit, or a folder that cannot be used.
+      UserError: The checkpoint is missing or does not fit, or the folder cannot be used.
     """
     logdir = pathlib.Path(logdir)
     if (logdir / "config.yml").exists():
-        raise UserError(f"--logdir {logdir}: there is a run already; give another folder.")
+        raise UserError(f"--logdir {logdir}: there is a run already. Give another folder.")
     if not isinstance(config.model, configuration.CWVAEConfig):
         raise UserError(
-            f"model.name = {config.model.name}: the original's checkpoints are of CW-VAE alone; set"
+            f"model.name = {config.model.name}: the original's checkpoints are of CW-VAE only. Set"
             " model.name to cwvae."
         )
-    # TensorFlow starts here, once all that a user may have got wrong has been looked at.
+    # TensorFlow is slow to start, so the user's mistakes are reported first.
     with quiet_tensorflow():
         from cwvae import factory
         from cwvae.run import checkpoints
@@ -140,7 +142,7 @@ def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int
     model = factory.build(config)
     assign_in_original_order(model, arrays, names)
     configuration.save_run(config, logdir)
-    # Adam begins anew: its state is not brought in.
+    # The state of Adam is not imported.
     optimizer = loop.build_optimizer(config.training, model)
     meta = {"config": configuration.as_plain(config)}
     checkpoints.save(logdir, step, model, optimizer, meta=meta)
@@ -149,7 +151,7 @@ def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int
 
 def _read(checkpoint: str) -> tuple[list[str], list[np.ndarray], int]:
     """Returns the names and values of a checkpoint's weights in their order, and its step."""
-    import tensorflow as tf  # Here, as in `bring_in`.
+    import tensorflow as tf  # Late, as in `bring_in`.
 
     path = pathlib.Path(checkpoint)
     prefix = tf.train.latest_checkpoint(checkpoint) if path.is_dir() else checkpoint
@@ -158,7 +160,7 @@ def _read(checkpoint: str) -> tuple[list[str], list[np.ndarray], int]:
         raise UserError(
             f"{checkpoint}: no TensorFlow checkpoint there. Give the prefix of its files"
             " (model-1000 for model-1000.index and model-1000.data-00000-of-00001), or the folder"
-            " that holds them and the file named `checkpoint`."
+            " that holds them and a file named `checkpoint`."
         )
     try:
         reader = tf.train.load_checkpoint(prefix)
@@ -169,11 +171,13 @@ def _read(checkpoint: str) -> tuple[list[str], list[np.ndarray], int]:
         step = int(reader.get_tensor(counters[0])) if counters else 0
     except (tf.errors.OpError, IndexError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{checkpoint}: not a whole checkpoint ({str(error).splitlines()[0]}). Its .index and"
-            " all its .data files belong together."
+            f"{checkpoint}: not a whole checkpoint ({str(error).splitlines()[0]}). Copy its .index"
+            " and all its .data files again."
         ) from None
     if not names:
-        raise UserError(f"{checkpoint}: holds none of the original CW-VAE's variables.")
+        raise UserError(
+            f"{checkpoint}: holds no variables of the original CW-VAE. Give another checkpoint."
+        )
     return names, arrays, step
 
 
@@ -181,12 +185,10 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m cwvae.original",
-        description="Brings in a checkpoint of the authors' TensorFlow 1 code as a run folder.",
+        description="Makes a run folder from a checkpoint of the authors' TensorFlow 1 code.",
     )
     parser.add_argument("checkpoint", help="the prefix of its files, or their folder")
-    parser.add_argument(
-        "--config", required=True, help="a YAML file with the sizes it was made with"
-    )
+    parser.add_argument("--config", required=True, help="a YAML file with the model's sizes")
     parser.add_argument("--logdir", required=True, help="the run's folder, to be made")
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="may be repeated"
@@ -196,7 +198,7 @@ def main() -> None:
         config = configuration.load(arguments.config, arguments.set)
         step = bring_in(arguments.checkpoint, config, arguments.logdir)
     folder = shlex.quote(arguments.logdir)
-    print(f"Brought in at step {step}. To evaluate: python eval.py --logdir {folder}")
+    print(f"Imported step {step}. To evaluate: python eval.py --logdir {folder}")
 
 
 if __name__ == "__main__":

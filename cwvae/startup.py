@@ -1,4 +1,4 @@
-"""Starting TensorFlow from a script without the notes it prints about itself."""
+"""Silences the messages that TensorFlow prints when a script starts it."""
 
 import contextlib
 import faulthandler
@@ -13,17 +13,17 @@ from cwvae.errors import UserError
 
 @contextlib.contextmanager
 def quiet_tensorflow() -> Iterator[None]:
-    """Holds back what native code writes to stderr while TensorFlow is imported in the block.
+    """Suppresses stderr, also of native code, while TensorFlow is imported in the block.
 
-    TensorFlow 2.21 tells of its build and of missing GPUs before it reads TF_CPP_MIN_LOG_LEVEL
-    (https://github.com/tensorflow/tensorflow/issues/100442). Where the block fails, it is shown,
-    but not beside a `UserError`, which says all itself.
+    TensorFlow 2.21 reports its build and missing GPUs before it reads TF_CPP_MIN_LOG_LEVEL
+    (https://github.com/tensorflow/tensorflow/issues/100442). If the block fails, the output is
+    shown, except with a `UserError`, which needs no more details.
     """
-    # Read by TensorFlow, and by whatever process it starts: no notes later on either.
+    # Silences later messages too, also of processes that this one starts.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     stderr = os.dup(2)
-    faulthandler.enable(stderr)  # A crash in native code, which ends no block, still shows where.
+    faulthandler.enable(stderr)  # Still shows the place of a crash in native code.
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
@@ -42,10 +42,10 @@ def quiet_tensorflow() -> Iterator[None]:
 
 @contextlib.contextmanager
 def many_traces() -> Iterator[None]:
-    """Holds back TensorFlow's warning of a function that is traced for many kinds of arguments.
+    """Suppresses TensorFlow's warning that a function is traced many times.
 
-    For a block in which that is meant: a prediction is traced for each choice of levels that see
-    the context, and each number of clips.
+    For blocks where this is intended: a prediction is traced for each choice of levels that see
+    the context, and for each number of clips.
     """
 
     def other(record: logging.LogRecord) -> bool:

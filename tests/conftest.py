@@ -1,4 +1,4 @@
-"""Set before TensorFlow starts, which reads them once; and what several tests need."""
+"""Settings that TensorFlow reads once when it starts, and fixtures of several test files."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder with room for one megabyte."""
+    """A folder on a file system of one megabyte."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
@@ -25,7 +25,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture
 def fill():
-    """Fills a disk with a file, but for some bytes."""
+    """A function that fills a disk with a file, except for some bytes."""
 
     def fill_disk(path, leave=0):
         with open(path, "wb", buffering=0) as file:
@@ -40,7 +40,7 @@ def fill():
 
 @pytest.fixture(scope="session")
 def no_tensorflow(tmp_path_factory):
-    """An environment in which importing TensorFlow ends the program."""
+    """An environment where importing TensorFlow ends the program."""
     folder = tmp_path_factory.mktemp("no_tensorflow")
     for name in ("tensorflow", "keras", "tensorflow_probability"):
         (folder / f"{name}.py").write_text("raise SystemExit('TensorFlow was started')\n")
@@ -50,7 +50,7 @@ def no_tensorflow(tmp_path_factory):
 
 import tensorflow as tf  # noqa: E402
 
-# Two devices, for tests of several replicas. To be set before TensorFlow does anything.
+# Two devices, for tests of several replicas. TensorFlow must not have started yet.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )

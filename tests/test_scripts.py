@@ -1,7 +1,7 @@
-"""train.py and eval.py as a user runs them: what they write, and what they say when it goes wrong.
+"""train.py and eval.py as a user runs them: their output, and their messages about mistakes.
 
-Every start of TensorFlow takes seconds, so one tiny run is trained and evaluated once, and copied.
-What must be refused before TensorFlow starts is run where TensorFlow cannot be imported.
+Starting TensorFlow takes seconds, so one tiny run is trained and evaluated once, and copied.
+Mistakes that must be refused before TensorFlow starts are tested where it cannot be imported.
 """
 
 import csv
@@ -41,7 +41,7 @@ PREDICTORS += ["random training frame"]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of two steps, and what train.py said; not to be written into."""
+    """A run of two steps, and the output of train.py. Tests must not write into it."""
     logdir = tmp_path_factory.mktemp("runs") / "tiny run"
     command = ("train.py", "--config", "configs/quickstart.yml", "--logdir", logdir, *sets())
     return logdir, succeed(*command)
@@ -49,7 +49,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def evaluated(trained, tmp_path_factory):
-    """An evaluated copy of that run, and what eval.py said; not to be written into."""
+    """An evaluated copy of that run, and the output of eval.py. Tests must not write into it."""
     logdir = tmp_path_factory.mktemp("evaluated") / "run"
     shutil.copytree(trained[0], logdir)
     return logdir, succeed("eval.py", "--logdir", logdir)
@@ -57,13 +57,13 @@ def evaluated(trained, tmp_path_factory):
 
 @pytest.fixture
 def copy(trained, tmp_path):
-    """A copy of the trained run, to be written into."""
+    """A copy of the trained run that a test may change."""
     return shutil.copytree(trained[0], tmp_path / "copy")
 
 
 @pytest.fixture
 def untrained(tmp_path):
-    """The folder of a run that has its configuration, and no checkpoint."""
+    """The folder of a run with its configuration and without a checkpoint."""
     overrides = [word for word in sets() if word != "--set"]
     logdir = tmp_path / "untrained"
     logdir.mkdir()
@@ -95,12 +95,12 @@ def test_train_refuses_a_wrong_setting(tmp_path, no_tensorflow, changes, words):
     assert not (tmp_path / "run").exists()
 
 
-# Videos of the user's own.
+# The user's own videos.
 
 
 @pytest.fixture
 def videos(tmp_path):
-    """Four training videos, one too short and one broken, and three for tests, as arguments."""
+    """Arguments for four training videos, one too short and one broken, and three test videos."""
     rng = np.random.default_rng(0)
     names = [("train", "a", 20), ("train", "b", 5), ("train", "c", 12)]
     names += [("test", "d", 11), ("test", "e", 7), ("test", "f", 8)]
@@ -123,10 +123,10 @@ def test_a_folder_of_videos_is_trained_on_and_evaluated(videos, tmp_path):
     assert "warning: 1 of 7 videos cannot be used" in result.stderr
     assert "train/broken.mp4" in result.stderr
     # Windows have 6 frames.
-    assert "1 of the training videos are left out" in result.stderr
+    assert "1 of the training videos are skipped" in result.stderr
     assert (logdir / "left_out.txt").read_text() == "train/b.npy: 5 frames\n"
 
-    # Another video, which a run that is gone on with would not have begun with.
+    # A run refuses to resume with another video.
     shutil.copy(tmp_path / "videos" / "train" / "c.npy", tmp_path / "videos" / "train" / "x.npy")
     result = run("train.py", "--logdir", logdir)
     assert result.returncode == 2
@@ -198,7 +198,7 @@ def test_train_refuses_the_folder_of_another_run(untrained, no_tensorflow):
     assert (untrained / "config.yml").read_bytes() == before
 
 
-def test_going_on_keeps_the_configuration(untrained, no_tensorflow):
+def test_resuming_keeps_the_configuration(untrained, no_tensorflow):
     (untrained / "checkpoints").mkdir()
     (untrained / "checkpoints" / "step_000000001.npz").touch()
     command = ("train.py", "--logdir", untrained, "--set", "model.hidden_size=9")
@@ -241,7 +241,7 @@ def test_eval_refuses_a_wrong_setting(untrained, no_tensorflow, override, words)
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["train.py"], "give --config for a new run, or --logdir to go on with one"),
+        (["train.py"], "give --config for a new run, or --logdir to resume one"),
         (["eval.py"], "required: --logdir"),
         (["eval.py", "--logdir", ".", "--step", "last"], "invalid int value: 'last'"),
         (["train.py", "--confg", "configs/quickstart.yml"], "unrecognized arguments: --confg"),
@@ -263,7 +263,7 @@ def test_help(no_tensorflow, script):
     assert f"python {script}" in result.stdout
 
 
-# Checkpoints that do not fit: seen once the model is built.
+# Checkpoints that do not fit, which is detected after the model is built.
 
 
 def test_eval_refuses_a_checkpoint_that_does_not_fit(copy):
@@ -272,8 +272,8 @@ def test_eval_refuses_a_checkpoint_that_does_not_fit(copy):
     assert "deterministic_size: 8\n" in text
     path.write_text(text.replace("deterministic_size: 8\n", "deterministic_size: 9\n"))
     message = refused(run("eval.py", "--logdir", copy))
-    assert "step_000000002.npz: does not fit the configuration beside it: model/" in message
-    assert "Was config.yml changed" in message
+    assert "step_000000002.npz: does not fit the run's config.yml: model/" in message
+    assert "Restore config.yml" in message
     assert not (copy / "eval").exists()
 
 
@@ -328,7 +328,7 @@ def test_train_logs_every_step_as_json_lines(trained):
     assert all(math.isfinite(value) for line in lines for value in line.values())
 
 
-def test_train_with_nothing_to_do_says_so(copy):
+def test_train_with_nothing_left_to_do(copy):
     before = metrics_of(copy)
     result = succeed("train.py", "--logdir", copy)
     assert (
@@ -338,8 +338,8 @@ def test_train_with_nothing_to_do_says_so(copy):
     assert metrics_of(copy) == before
 
 
-def test_more_steps_go_on_where_the_run_ended(copy):
-    # Also: windows of seq_len frames that the held-out clips would be too short for.
+def test_more_steps_continue_where_the_run_ended(copy):
+    # The held-out clips are shorter than seq_len frames here.
     config = (copy / "config.yml").read_text()
     (copy / "config.yml").write_text(
         config.replace("test_length: 20", "test_length: 12").replace("seq_len: 6", "seq_len: 15")
@@ -355,7 +355,7 @@ def test_more_steps_go_on_where_the_run_ended(copy):
         assert json.loads(str(arrays["meta"]))["step"] == 4
 
 
-def test_ctrl_c_saves_and_tells_how_to_go_on(tmp_path):
+def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
     logdir = tmp_path / "run"
     command = ("--config", "configs/quickstart.yml", "--logdir", logdir)
     with open(tmp_path / "out", "w") as out, open(tmp_path / "err", "w") as err:
@@ -375,7 +375,7 @@ def test_ctrl_c_saves_and_tells_how_to_go_on(tmp_path):
             process.wait()
     assert "Traceback" not in (tmp_path / "err").read_text()
     said = (tmp_path / "out").read_text()
-    match = re.fullmatch(r"Stopped and saved\. To go on: python (train\.py .*)\n", said)
+    match = re.fullmatch(r"Stopped and saved\. To resume: python (train\.py .*)\n", said)
     assert match, said
     (step,) = steps_of(logdir)
     assert 1 <= step < 1000000
@@ -400,7 +400,7 @@ def all_numbers(tree):
 
 def read_results(logdir):
     def no_json(word):
-        raise AssertionError(f"{word} is no JSON")
+        raise AssertionError(f"{word} is not JSON")
 
     return json.loads((logdir / "eval" / "metrics.json").read_text(), parse_constant=no_json)
 

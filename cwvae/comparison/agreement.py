@@ -13,13 +13,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from cwvae.comparison.runs import Run, eval_command
+from cwvae.config import DataConfig, properties
 from cwvae.errors import UserError
 from cwvae.evaluation.results import COPY
 
-# Data settings that do not change the test videos: locations, storage, and training only. If the
-# files themselves differ, the scores of the baselines show it.
-_NO_PIXELS = {"name", "data_dir", "archives_dir", "videos_dir", "windows"}
-_NO_PIXELS |= {"train_length", "train_videos", "digits_dir"}
+# The scores of the baselines show whether the files themselves differ.
+_SCORED = {key for key, its in properties(DataConfig).items() if its.changes_test_videos}
 
 _COUNTS = ("context", "horizon", "num_videos", "num_samples")
 
@@ -56,14 +55,16 @@ def check(runs: Sequence[Run], protocol: str) -> list[str]:
 
 def scored_settings(run: Run) -> dict:
     """Returns all settings that decide what is scored, by their name in eval.py's --set."""
-    results, data = run.results, run.results["settings"]["data"]
+    results = run.results
     settings = {f"evaluation.{key}": results[key] for key in _COUNTS}
     levels = results["observe_levels"]
     # Naming all levels, as in TTT, means the same as null.
     settings["evaluation.observe_levels"] = levels if levels and "F" in levels else None
-    settings |= {f"data.{key}": value for key, value in data.items() if key not in _NO_PIXELS}
-    if data.get("digits_dir"):
-        settings["data.digits"] = "mnist"  # MNIST's files in a folder of the user.
+    for key, value in results["settings"]["data"].items():
+        if key in _SCORED:
+            settings[f"data.{key}"] = value
+    if results["settings"]["data"].get("digits_dir"):
+        settings["data.digits"] = "mnist"  # A folder with MNIST's files is taken instead.
     return settings
 
 

@@ -1,37 +1,42 @@
 """The configuration of a run: its schema, its YAML layers, its validation. No TensorFlow.
 
-A configuration is `configs/base.yml`, then `configs/models/<model.name>.yml` for another model than
-CW-VAE, then one experiment's YAML, then `--set section.key=value`, each overriding the one before.
-What each key means stands beside its default there; `schema.py` holds the types and ranges,
-`constraints.py` what must fit together.
+The layers are `configs/base.yml`, `configs/models/<model.name>.yml` for models other than CW-VAE,
+one experiment's YAML file, and `--set section.key=value`. Each overrides the ones before it.
+The YAML files explain each key next to its default. `schema.py` holds the types and ranges,
+`constraints.py` the rules between settings.
 """
 
 import dataclasses
 import difflib
+import io
 import json
+import operator
 import os
 import pathlib
 import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from cwvae.config import constraints
-from cwvae.config.schema import (  # noqa: F401 - the sections are imported from here
+from cwvae.config.schema import (  # noqa: F401 - other modules import the sections from here
     MODELS,
     Config,
     CWVAEConfig,
     DataConfig,
     EvaluationConfig,
     ModelConfig,
+    Properties,
     TrainingConfig,
+    properties,
 )
 from cwvae.errors import UserError, unknown_name
+from cwvae.run import files
 
 BASE = pathlib.Path(__file__).parent.parent.parent / "configs" / "base.yml"
 
@@ -48,7 +53,7 @@ _SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
 
 
 class _Setting(NamedTuple):
-    """A value as it was given, and where."""
+    """A value as the user wrote it, and where."""
 
     section: str
     key: Any
@@ -66,41 +71,44 @@ def load(
     Args:
       path: An experiment's YAML file; None for the defaults alone.
       overrides: `section.key=value`, each value written as in YAML.
-      purpose: What it is for, which says what of it is checked. What is to be trained has to be
-        evaluated, too.
+      purpose: The use of the configuration, which decides the checks. Those of training include
+        those of evaluation.
 
     Raises:
-      UserError: A file that is missing or no YAML; a key that does not exist; a value of the
-        wrong type or out of range; values that do not fit together.
+      UserError: A file that is missing or not YAML; a key that does not exist; a value of the
+        wrong type or out of range; values that contradict each other.
     """
     given = [] if path is None else [*_settings_of_file(pathlib.Path(path))]
     return _resolve([*given, *map(_setting_of_override, overrides)], purpose)
 
 
 def load_comparison(path: str | pathlib.Path) -> dict[str, Config]:
-    """Reads the configurations of runs that are to be compared, by their labels.
+    """Reads the configurations of the runs of a comparison, by label.
 
-    The file's section `runs` holds for each label what an experiment's file would hold; its section
-    `shared`, what comes before that in all of them.
+    For each label, the file's section `runs` holds the content of an experiment's file. The
+    section `shared` comes before it in every run.
 
     Raises:
-      UserError: As for `load`; a label that is no name of a folder; no runs.
+      UserError: As for `load`; a label that cannot name a folder; no runs.
     """
     path = pathlib.Path(path)
     content = _read(path)
     if not isinstance(content, dict) or set(content) - {"shared", "runs"}:
-        raise UserError(f"{path}: a comparison holds two sections, `shared` and `runs`.")
+        raise UserError(
+            f"{path}: a comparison holds two sections, `shared` and `runs`. Example:"
+            " configs/comparison_quick.yml"
+        )
     runs = content.get("runs")
     if not isinstance(runs, dict) or not runs:
         raise UserError(f"{path}: the section 'runs' must hold, for each run, a name and settings.")
     shared = [*_settings_of_sections(f"{path}", content.get("shared"))]
     configs = {}
     for label, sections in runs.items():
-        # No dot: a folder of results shall not be called as one of the files beside it.
+        # No dot: a folder of results must not have the name of one of the files next to it.
         if not isinstance(label, str) or not re.fullmatch(r"\w[\w +-]*", label):
             raise UserError(
-                f"{path}: a run called {label!r}: its folder will be called so, too; use letters,"
-                " digits, and - + _ alone (in quotes, where YAML would take it for a number)."
+                f"{path}: a run called {label!r} cannot have a folder of that name. Use only"
+                " letters, digits, spaces and - + _ (in quotes if YAML would read a number)."
             )
         own = [*_settings_of_sections(f"{path}", sections)]
         configs[label] = _resolve([*shared, *own], "training", f"{path}, run {label}: ")
@@ -108,22 +116,22 @@ def load_comparison(path: str | pathlib.Path) -> dict[str, Config]:
 
 
 def _resolve(given: list[_Setting], purpose: str, whose: str = "") -> Config:
-    """Returns the configuration that settings on top of the defaults make.
+    """Returns the defaults with settings on top.
 
     Args:
-      given: The settings, the last ones of a key taking precedence.
+      given: The settings. The last one of a key counts.
       purpose: As for `load`.
-      whose: What stands before a message about settings that do not fit together.
+      whose: Prefix of messages about settings that contradict each other.
     """
     base = [*_settings_of_file(BASE)]
     name = next((s for s in reversed([*base, *given]) if s[:2] == ("model", "name")), None)
     if name is None:
-        raise UserError(f"{BASE}: model.name is missing; restore the file.")
-    if name.value not in [*MODELS]:  # It may be anything, a list, too.
+        raise UserError(f"{BASE}: model.name is missing. Restore the file.")
+    if name.value not in [*MODELS]:  # A list, because the value may be unhashable.
         raise UserError(f"{name.origin}: {unknown_name('model', name.value, MODELS)}")
     sections = _SECTIONS | {"model": MODELS[name.value]}
     own = BASE.parent / "models" / f"{name.value}.yml"
-    defaults = [s for s in base if s.section != "model" or s.key in _keys(sections["model"])]
+    defaults = [s for s in base if s.section != "model" or s.key in properties(sections["model"])]
     defaults += [*_settings_of_file(own)] if own.is_file() else []
     values = {}
     for setting in [*defaults, *given]:
@@ -136,7 +144,9 @@ def _resolve(given: list[_Setting], purpose: str, whose: str = "") -> Config:
             raise UserError(f"{setting.origin}: {section}.{key}: {advice}.")
     config = Config(
         **{
-            name: section(**{key: _checked(section, name, key, values) for key in _keys(section)})
+            name: section(
+                **{key: _checked(section, name, key, values) for key in properties(section)}
+            )
             for name, section in sections.items()
         }
     )
@@ -152,15 +162,14 @@ def _resolve(given: list[_Setting], purpose: str, whose: str = "") -> Config:
 
 
 def save(config: Config, path: str | pathlib.Path) -> None:
-    """Writes a resolved configuration to the disk, such that `load(path)` gives it back."""
-    with open(path, "w") as file:
-        YAML().dump(as_plain(config), file)
-        file.flush()
-        os.fsync(file.fileno())
+    """Writes a resolved configuration to a file, which `load` reads back."""
+    text = io.StringIO()
+    YAML().dump(as_plain(config), text)
+    files.write(path, text.getvalue())
 
 
 def as_plain(config: Config) -> dict[str, dict]:
-    """Returns a configuration as YAML and JSON write it: sections, keys, lists for tuples."""
+    """Returns a configuration as nested dicts for YAML and JSON, with lists for tuples."""
     return {
         section: {k: list(v) if isinstance(v, tuple) else v for k, v in keys.items()}
         for section, keys in dataclasses.asdict(config).items()
@@ -168,33 +177,33 @@ def as_plain(config: Config) -> dict[str, dict]:
 
 
 def save_run(config: Config, logdir: str | pathlib.Path) -> None:
-    """Makes a run's folder with its config.yml; one that is there stays whole, whatever happens.
+    """Makes a run's folder and its config.yml. An existing config.yml stays if this fails.
 
     Raises:
       UserError: The folder cannot be written.
     """
-    aside = pathlib.Path(logdir) / ".config.yml.tmp"
+    logdir = pathlib.Path(logdir)
     try:
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        save(config, aside)
-        os.replace(aside, aside.with_name("config.yml"))
+        logdir.mkdir(parents=True, exist_ok=True)
+        files.remove_leftovers(logdir, "config.yml")
+        save(config, logdir / "config.yml")
     except OSError as error:
         raise UserError(
-            f"--logdir {logdir}: cannot write there ({error.strerror}); give another folder."
+            f"--logdir {logdir}: cannot write there ({error.strerror}). Give another folder."
         ) from None
 
 
 def run_path(logdir: str | pathlib.Path) -> pathlib.Path:
-    """Returns the file with a run's configuration.
+    """Returns the path of a run's configuration.
 
     Raises:
-      UserError: No run in the folder.
+      UserError: The folder holds no run.
     """
     path = pathlib.Path(logdir) / "config.yml"
     if not path.is_file():
         raise UserError(
             f"{logdir}: no run here (there is no config.yml). Give the folder that train.py"
-            " printed, or make one: python train.py --config configs/quickstart.yml"
+            " printed, or train a model: python train.py --config configs/quickstart.yml"
         )
     return path
 
@@ -204,76 +213,79 @@ def load_run(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Confi
 
     Args:
       logdir: The run's folder.
-      overrides: As in `load`; of the sections `data` and `evaluation` only, since the others are
-        what the weights were trained with.
+      overrides: As in `load`, but of the sections `data` and `evaluation` only. The weights were
+        trained with the other sections.
 
     Raises:
-      UserError: No run in the folder, or an override of what cannot change any more.
+      UserError: The folder holds no run, or an override is of another section.
     """
     path, overrides = run_path(logdir), list(overrides)
     for override in overrides:
         if override.strip().startswith(("model.", "training.")):
             raise UserError(
-                f"--set {override}: a trained run keeps its model and training settings;"
-                " only data.* and evaluation.* can be set here."
+                f"--set {override}: a trained run keeps its model and training settings."
+                " Set only data.* and evaluation.* here."
             )
     return load(path, overrides, purpose="evaluation")
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """Returns a configuration whose folders of data mean the same from any working directory."""
-    folders = ("data_dir", "archives_dir", "videos_dir", "digits_dir")
-    given = {key: getattr(config.data, key) for key in folders}
-    absolute = {
-        key: str(pathlib.Path(os.path.abspath(pathlib.Path(value).expanduser())))
-        for key, value in given.items()
-        if value is not None
-    }
+    """Returns a configuration whose data folders do not depend on the working directory."""
+    absolute = {}
+    for key, its in properties(DataConfig).items():
+        if its.is_folder and (value := getattr(config.data, key)) is not None:
+            absolute[key] = os.path.abspath(pathlib.Path(value).expanduser())
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **absolute))
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """Returns `section.key: old -> new` for every key that differs."""
+def differences(
+    old: Config, new: Config, counts: Callable[[Properties], bool] = lambda _: True
+) -> list[str]:
+    """Returns `section.key: old -> new` for every setting that differs.
+
+    Args:
+      old: A configuration.
+      new: Another one.
+      counts: Whether to look at a setting, given its properties.
+    """
     lines = []
     for section in _SECTIONS:
-        before, after = (dataclasses.asdict(getattr(config, section)) for config in (old, new))
+        before, after = (getattr(config, section) for config in (old, new))
+        known = properties(before) | properties(after)
+        before, after = map(dataclasses.asdict, (before, after))
         for key in before | after:
             pair = [values.get(key, "(not a setting)") for values in (before, after)]
-            if pair[0] != pair[1]:
+            if pair[0] != pair[1] and counts(known[key]):
                 lines.append(f"{section}.{key}: {pair[0]} -> {pair[1]}")
     return lines
 
 
 def per_level(value, count: int) -> tuple:
-    """Returns one value per level, from one number or a tuple that already holds them."""
+    """Returns one value per level, given one number for all or a tuple of them."""
     return value if isinstance(value, tuple) else (value,) * count
 
 
 def level_flags(text: str) -> tuple[bool, ...]:
-    """Returns a bool per level, the fastest first, from text as `TTF`."""
+    """Returns a bool per level, the fastest first, from text such as `TTF`."""
     return tuple(letter == "T" for letter in text)
 
 
-def _keys(section) -> list[str]:
-    return [field.name for field in dataclasses.fields(section)]
-
-
 def _read(path: pathlib.Path) -> Any:
-    """Returns what a YAML file holds."""
+    """Returns the content of a YAML file."""
     if not path.is_file():
         folder = BASE.parent
         paths = sorted(p for p in (*folder.glob("*.yml"), *folder.glob("baselines/*")) if p != BASE)
-        files = {p: f"configs/{p.relative_to(folder)}" for p in paths}
-        near = difflib.get_close_matches(path.stem, [p.stem for p in files], n=1)
-        hint = "".join(f" Did you mean {name}?" for p, name in files.items() if [p.stem] == near)
-        names = ", ".join(name for p, name in files.items() if p.parent == folder)
+        known = {p: f"configs/{p.relative_to(folder)}" for p in paths}
+        near = difflib.get_close_matches(path.stem, [p.stem for p in known], n=1)
+        hint = "".join(f" Did you mean {name}?" for p, name in known.items() if [p.stem] == near)
+        names = ", ".join(name for p, name in known.items() if p.parent == folder)
         raise UserError(
-            f"{path}: no such configuration file.{hint} There are: {names}, and those in"
+            f"{path}: no such configuration file.{hint} There are: {names}, and the files in"
             " configs/baselines/."
         )
     try:
         return YAML(typ="rt").load(path.read_text())
-    except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date as 2020-13-01
+    except (YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2020-13-01
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 
@@ -281,19 +293,20 @@ def _settings_of_file(path: pathlib.Path) -> Iterator[_Setting]:
     content = _read(path)
     if isinstance(content, dict) and "runs" in content:
         raise UserError(
-            f"{path}: this describes several runs: python compare.py --train {path} --out DIR"
+            f"{path}: this file describes several runs. Train them with: python compare.py --train"
+            f" {path} --out DIR"
         )
     yield from _settings_of_sections(f"{path}", content)
 
 
 def _settings_of_sections(path: str, content: Any) -> Iterator[_Setting]:
-    """Yields the settings of some sections of a file, as its reader gives them; None has none."""
+    """Yields the settings in sections as the YAML reader returns them; none for None."""
     if content is None:
         return
     if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold the sections {', '.join(_SECTIONS)}.")
+        raise UserError(f"{path}: the file must hold the sections {', '.join(_SECTIONS)}.")
     for section, keys in content.items():
-        # What a merge (`<<`) brought in has no line of its own.
+        # Content that a merge (`<<`) brought in has no line.
         line = (content.lc.data or {}).get(section, (content.lc.line,))[0] + 1
         origin = f"{path}, line {line}"
         if section not in _SECTIONS:
@@ -310,7 +323,9 @@ def _setting_of_override(override: str) -> _Setting:
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
     if not equals or not dot:
-        raise UserError(f"{origin}: write section.key=value, as in --set training.steps=1000.")
+        raise UserError(
+            f"{origin}: this is not section.key=value. Example: --set training.steps=1000"
+        )
     if section not in _SECTIONS:
         raise UserError(f"{origin}: {unknown_name('section', section, _SECTIONS)}")
     try:
@@ -322,54 +337,59 @@ def _setting_of_override(override: str) -> _Setting:
 
 def _check_key(setting: _Setting, sections: Mapping[str, type]) -> None:
     section, key, _, origin = setting
-    if key in _keys(sections[section]):
+    if key in properties(sections[section]):
         return
-    # A key of another section, or of another model, is the likelier slip than a misspelling.
-    homes = [name for name, other in sections.items() if key in _keys(other)]
-    models = [name for name, kind in MODELS.items() if key in _keys(kind)]
+    # The key of another section or model is a likelier mistake than a typo.
+    homes = [name for name, other in sections.items() if key in properties(other)]
+    models = [name for name, kind in MODELS.items() if key in properties(kind)]
     if section == "model" and models:
         own = next(name for name, kind in MODELS.items() if kind is sections["model"])
         raise UserError(
             f"{origin}: model.{key} is a setting of model.name = {' or '.join(models)}, but here"
-            f" model.name = {own}, whose settings are: {', '.join(_keys(sections['model']))}."
+            f" model.name = {own}, whose settings are: {', '.join(properties(sections['model']))}."
         )
     hint = f" ({homes[0]}.{key} exists.)" if homes else ""
-    known = unknown_name(f"key in section {section!r}:", key, _keys(sections[section]))
+    known = unknown_name(f"key in section {section!r}:", key, properties(sections[section]))
     raise UserError(f"{origin}: {known}{hint}")
 
 
-def _checked(section, name: str, key: str, values: Mapping[tuple, _Setting]) -> Any:
-    """Returns the value of a key in its declared type and range, or raises a UserError."""
+def _checked(section: type, name: str, key: str, values: Mapping[tuple, _Setting]) -> Any:
+    """Returns the value of a key in its declared type.
+
+    Raises:
+      UserError: It is of another type, or out of range.
+    """
     if (name, key) not in values:
-        raise UserError(f"{BASE}: {name}.{key} is missing; restore the file.")
-    field = next(f for f in dataclasses.fields(section) if f.name == key)
+        raise UserError(f"{BASE}: {name}.{key} is missing. Restore the file.")
+    kind = next(field.type for field in dataclasses.fields(section) if field.name == key)
     given = values[name, key].value
     origin = f"{values[name, key].origin}: {name}.{key}"
-    value = _convert(given, field.type)
+    value = _convert(given, kind)
     if value is _MISFIT:
-        # YAML's words for what Python calls None, True and False; the rest reads alike.
+        # YAML's words for None, True and False; everything else reads the same in Python.
         shown = json.dumps(given) if given is None or isinstance(given, bool) else repr(given)
-        raise UserError(f"{origin} must be {_describe(field.type)}, not {shown}.")
+        raise UserError(f"{origin} must be {_describe(kind)}, not {shown}.")
     for number in value if isinstance(value, tuple) else (value,):
         if number is not None:
-            _check_range(number, field.metadata, origin)
+            _check_range(number, properties(section)[key], origin)
     return value
 
 
-def _check_range(number, limits, origin: str) -> None:
-    if limits.get("minimum") is not None and not number >= limits["minimum"]:
-        raise UserError(f"{origin} must be at least {limits['minimum']}, not {number}.")
-    if limits.get("above") is not None and not number > limits["above"]:
-        raise UserError(f"{origin} must be above {limits['above']}, not {number}.")
-    if limits.get("maximum") is not None and not number <= limits["maximum"]:
-        raise UserError(f"{origin} must be at most {limits['maximum']}, not {number}.")
+def _check_range(number: float, limits: Properties, origin: str) -> None:
+    for limit, fits, words in (
+        (limits.minimum, operator.ge, "at least"),
+        (limits.above, operator.gt, "above"),
+        (limits.maximum, operator.le, "at most"),
+    ):
+        if limit is not None and not fits(number, limit):
+            raise UserError(f"{origin} must be {words} {limit}, not {number}.")
 
 
 _MISFIT = object()
 
 
 def _convert(value, kind) -> Any:
-    """Returns `value` as the annotated type, or _MISFIT. Whole numbers pass as floats."""
+    """Returns a value as the annotated type, or _MISFIT. Whole numbers pass as floats."""
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
         converted = (_convert(value, option) for option in typing.get_args(kind))
@@ -391,7 +411,7 @@ def _convert(value, kind) -> Any:
         return value if isinstance(value, bool) and kind is bool else _MISFIT
     if kind is float and isinstance(value, int | float):
         return float(value) if abs(value) <= sys.float_info.max else _MISFIT
-    # int() and str() also turn the YAML reader's own number and text classes into plain ones.
+    # int() and str() also convert the YAML reader's own number and text classes.
     return kind(value) if isinstance(value, kind) and kind in (int, str) else _MISFIT
 
 

@@ -1,6 +1,6 @@
-"""What the values of a configuration must be together, beyond their own types and ranges.
+"""Rules between the settings of a configuration, beyond each setting's type and range.
 
-What depends on the data's files is left to the data sets.
+The data sets check what depends on their files.
 """
 
 import functools
@@ -10,15 +10,15 @@ from cwvae.errors import UserError
 
 FRAME_SIZES = (32, 64, 128)
 
-# Their clips are made as long as the configuration says.
+# Data sets whose clips are generated, with the lengths in the configuration.
 _GENERATED = ("moving_digits", "procedural_mazes")
 
 
 def check(config: Config) -> None:
-    """Checks what matters whatever is done.
+    """Checks the rules that hold for every use of a configuration.
 
     Raises:
-      UserError: Values that do not fit together.
+      UserError: Values that contradict each other.
     """
     _check_frames(config.model)
     _check_model(config.model)
@@ -26,31 +26,32 @@ def check(config: Config) -> None:
 
 
 def check_evaluation(config: Config) -> None:
-    """Checks what matters in evaluation, and in training, which is to be evaluated.
+    """Checks the rules for evaluation. They hold for training too, which evaluation follows.
 
     Raises:
-      UserError: Values that do not fit together.
+      UserError: Values that contradict each other.
     """
     evaluation, data = config.evaluation, config.data
     flags, levels = evaluation.observe_levels, config.model.hierarchy
     if flags is not None and not levels:
         raise UserError(
-            f"evaluation.observe_levels = {flags!r}: the model {config.model.name} has no levels of"
-            " which some may be left to their priors."
+            f"evaluation.observe_levels = {flags!r}: the model {config.model.name} has no levels to"
+            " choose from. Set it to null."
         )
     if flags is not None and (len(flags) != levels or set(flags) - set("TF")):
         raise UserError(
-            f"evaluation.observe_levels = {flags!r}: write one letter per level, the fastest first,"
-            " T where the level sees the context and F where it follows its prior; here"
-            f" model.levels = {levels}, so for example {'T' * (levels - 1)}F."
+            f"evaluation.observe_levels = {flags!r}: write one letter per level, the fastest first:"
+            " T where the level sees the context, F where it follows its prior. With"
+            f" model.levels = {levels}, for example {'T' * (levels - 1)}F."
         )
     if evaluation.batch_statistics:
         _check_batch_statistics(config)
     frames = evaluation.context + evaluation.horizon
     if frames < config.model.shortest:
         raise UserError(
-            f"evaluation.context + evaluation.horizon = {frames} frames: the model"
-            f" {config.model.name} has no loss on clips of less than {config.model.shortest}."
+            f"evaluation.context + evaluation.horizon = {frames} frames, but the model"
+            f" {config.model.name} has no loss on clips of less than {config.model.shortest}. Raise"
+            " one of them."
         )
     if data.name not in _GENERATED:
         return
@@ -59,44 +60,51 @@ def check_evaluation(config: Config) -> None:
     if evaluation.context + evaluation.horizon > data.test_length:
         raise UserError(
             f"evaluation.context + evaluation.horizon = {evaluation.context} + {evaluation.horizon}"
-            f" frames, but test clips have data.test_length = {data.test_length}."
+            f" frames, but test clips have data.test_length = {data.test_length}. Lower"
+            " evaluation.horizon, or raise data.test_length."
         )
 
 
 def check_training(config: Config) -> None:
-    """Checks what matters in training alone.
+    """Checks the rules for training only.
 
     Raises:
-      UserError: Values that do not fit together.
+      UserError: Values that contradict each other.
     """
     training, context, data = config.training, config.evaluation.context, config.data
     if training.batch_size % training.accumulate:
         raise UserError(
             f"training.accumulate = {training.accumulate} must divide training.batch_size ="
-            f" {training.batch_size}: the batch is computed in that many pieces of one size."
+            f" {training.batch_size}: the batch is computed in that many pieces of equal size."
         )
     if training.seq_len < config.model.shortest:
         raise UserError(
-            f"training.seq_len = {training.seq_len}: the model {config.model.name} has no loss on"
-            f" clips of less than {config.model.shortest} frames."
+            f"training.seq_len = {training.seq_len}, but the model {config.model.name} has no loss"
+            f" on clips of less than {config.model.shortest} frames. Raise it."
         )
     if config.model.batch_normalized and training.gradient_checkpointing:
         raise UserError(
-            "training.gradient_checkpointing computes frames some at a time, which changes a model"
-            f" with batch normalization, as {config.model.name} is: set it to null."
-            " training.accumulate saves memory, too."
+            f"training.gradient_checkpointing would change the model {config.model.name}, whose"
+            " batch normalization needs all frames at once. Set it to null; training.accumulate"
+            " also saves memory."
+        )
+    if training.kernels == "plain" and training.gradient_checkpointing:
+        raise UserError(
+            f"training.gradient_checkpointing = {training.gradient_checkpointing} needs the fast"
+            " kernels, but training.kernels = plain. Set training.kernels to auto or fast, or"
+            " training.gradient_checkpointing to null."
         )
     if context >= training.video_length:
         raise UserError(
             f"training.video_length = {training.video_length} frames must be more than"
-            f" evaluation.context = {context}, or its videos show no prediction."
+            f" evaluation.context = {context}. Otherwise the videos show no prediction."
         )
     if data.name not in _GENERATED:
         return
     if training.seq_len > data.train_length:
         raise UserError(
             f"training.seq_len = {training.seq_len} frames is longer than the training clips:"
-            f" data.train_length = {data.train_length}."
+            f" data.train_length = {data.train_length}. Lower it, or raise data.train_length."
         )
     if context >= data.train_length:
         raise UserError(_nothing_to_predict(context, "train", data.train_length))
@@ -107,33 +115,33 @@ def _check_batch_statistics(config: Config) -> None:
     if not config.model.batch_normalized:
         raise UserError(
             f"evaluation.batch_statistics: the model {config.model.name} has no batch"
-            " normalization."
+            " normalization. Set it to false."
         )
     if 1 in (evaluation.batch_size, evaluation.num_videos % evaluation.batch_size):
         raise UserError(
-            "evaluation.batch_statistics needs at least two clips at a time, but of"
-            f" evaluation.num_videos = {evaluation.num_videos}, evaluation.batch_size ="
-            f" {evaluation.batch_size} at a time, one is left alone."
+            "evaluation.batch_statistics needs at least two clips at a time, but with"
+            f" evaluation.num_videos = {evaluation.num_videos} and evaluation.batch_size ="
+            f" {evaluation.batch_size}, one is left alone. Change one of them."
         )
 
 
 def _check_frames(model: ModelConfig) -> None:
     if model.frame_size not in FRAME_SIZES:
         sizes = ", ".join(map(str, FRAME_SIZES))
-        raise UserError(f"model.frame_size = {model.frame_size}: the networks fit {sizes}.")
+        raise UserError(f"model.frame_size = {model.frame_size}: the networks take {sizes}.")
     if model.channels not in (1, 3):
-        raise UserError(f"model.channels = {model.channels}: 1 (gray) or 3 (RGB).")
+        raise UserError(f"model.channels = {model.channels}: set 1 (gray) or 3 (RGB).")
     if isinstance(model.beta, tuple) and len(model.beta) != model.kl_terms:
         per_level = " per level, the fastest first" if model.hierarchy else ""
         raise UserError(
             f"model.beta has {len(model.beta)} entries for the {model.kl_terms} KL terms of the"
-            f" model: give one{per_level or ' for each'}, or one number for all."
+            f" model. Give one{per_level or ' for each'}, or one number for all."
         )
 
 
 @functools.singledispatch
 def _check_model(model: ModelConfig) -> None:
-    """Checks what only one kind of model has."""
+    """Checks the rules for one kind of model."""
 
 
 @_check_model.register
@@ -141,8 +149,8 @@ def _(model: CWVAEConfig) -> None:
     if isinstance(model.factor, tuple) and len(model.factor) != model.levels - 1:
         raise UserError(
             f"model.factor has {len(model.factor)} entries, but with model.levels = {model.levels}"
-            f" there are {model.levels - 1} levels above the fastest, which always ticks at every"
-            " frame: give one entry for each of them, or one number for all."
+            f" there are {model.levels - 1} levels above the fastest, which ticks at every frame."
+            " Give one entry for each of them, or one number for all."
         )
     _check_filters(model.channel_multiplier, 32)
 
@@ -153,15 +161,15 @@ def _(model: SVGConfig) -> None:
     if (model.decoder_stddev is None) == (model.mse_beta is None):
         raise UserError(
             f"model.decoder_stddev = {model.decoder_stddev} and model.mse_beta = {model.mse_beta}"
-            " say the same in two ways: set one of them, and the other to null."
+            " are two ways to set the same value. Set one of them, and the other to null."
         )
 
 
 def _check_filters(multiplier: float, first: int) -> None:
     if not float(first * multiplier).is_integer():
         raise UserError(
-            f"model.channel_multiplier = {multiplier}: {first} times it, the filters of the first"
-            " convolution, must be a whole number."
+            f"model.channel_multiplier = {multiplier}: {first} times it must be a whole number, the"
+            " number of filters of the first convolution."
         )
 
 
@@ -172,7 +180,7 @@ def _check_data(config: Config) -> None:
     if data.digit_size >= config.model.frame_size:
         raise UserError(
             f"data.digit_size = {data.digit_size} leaves no room to move in frames of"
-            f" model.frame_size = {config.model.frame_size} pixels."
+            f" model.frame_size = {config.model.frame_size} pixels. Lower it."
         )
     if data.speed[0] > data.speed[1]:
         raise UserError(f"data.speed = {list(data.speed)}: write [slowest, fastest].")
@@ -181,5 +189,5 @@ def _check_data(config: Config) -> None:
 def _nothing_to_predict(context: int, split: str, length: int) -> str:
     return (
         f"evaluation.context = {context} frames leaves nothing to predict in {split} clips of"
-        f" data.{split}_length = {length} frames."
+        f" data.{split}_length = {length} frames. Lower it, or raise data.{split}_length."
     )

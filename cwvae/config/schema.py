@@ -1,127 +1,158 @@
-"""What a configuration holds: its sections, keys, types and ranges. No TensorFlow.
+"""The settings of a configuration: sections, keys, types, ranges, other properties. No TensorFlow.
 
-What each key means stands beside its default in `configs/base.yml`; of models other than CW-VAE, in
-`configs/models/`.
+`configs/base.yml` explains each key next to its default; for models other than CW-VAE, the files in
+`configs/models/` do.
 """
 
 import dataclasses
 from typing import Any, ClassVar, Literal
 
 
-def _within(minimum=None, above=None, maximum=None):
-    """A field whose numbers, in a list too, lie in a range."""
-    return dataclasses.field(metadata={"minimum": minimum, "above": above, "maximum": maximum})
+@dataclasses.dataclass(frozen=True)
+class Properties:
+    """Facts about a setting, besides its type, that other modules ask for.
+
+    Attributes:
+      minimum: Smallest value allowed; it holds for each number of a list, as the other limits do.
+      above: Largest value that is too small.
+      maximum: Largest value allowed.
+      resumable: Whether it may change when a run is resumed, because the weights do not depend on
+        it (with batch normalization they do depend on `accumulate` and `strategy`).
+      shapes_weights: Whether the shapes of the model's weights depend on it.
+      changes_test_videos: Whether the pixels of the test videos depend on it. Settings of the data
+        only.
+      is_folder: Whether it names a folder, whose path is made absolute when a run starts.
+    """
+
+    minimum: float | None = None
+    above: float | None = None
+    maximum: float | None = None
+    resumable: bool = False
+    shapes_weights: bool = False
+    changes_test_videos: bool = True
+    is_folder: bool = False
+
+
+def setting(**properties: Any) -> Any:
+    """Declares a setting with properties other than the defaults of `Properties`."""
+    return dataclasses.field(metadata={"properties": Properties(**properties)})
+
+
+def properties(section: Any) -> dict[str, Properties]:
+    """Returns the properties of a section's settings by name; takes a section or its class."""
+    fields = dataclasses.fields(section)
+    return {field.name: field.metadata.get("properties", Properties()) for field in fields}
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """What every model has, and what the rest of the project has to know of one.
+    """The settings that every model has, and what other modules need to know about a model.
 
     Attributes:
-      batch_normalized: Whether clips of a batch reach each other, by its statistics.
+      batch_normalized: Whether batch normalization couples the clips of a batch.
     """
 
-    name: str
-    frame_size: int
-    channels: int
-    beta: float | tuple[float, ...] = _within(minimum=0)
+    name: str = setting(shapes_weights=True)
+    frame_size: int = setting(shapes_weights=True)
+    channels: int = setting(shapes_weights=True)
+    beta: float | tuple[float, ...] = setting(minimum=0)
 
     batch_normalized: ClassVar[bool] = False
 
     @property
     def kl_terms(self) -> int:
-        """KL terms in the loss, each with a `beta`."""
+        """Number of KL terms in the loss, each with its `beta`."""
         return 1
 
     @property
     def hierarchy(self) -> int:
-        """Levels that may each see the context or not; 0 where there are none to tell apart."""
+        """Number of levels that `evaluation.observe_levels` selects from; 0 for a model without."""
         return 0
 
     @property
     def shortest(self) -> int:
-        """Fewest frames of a clip that have a loss."""
+        """Length in frames of the shortest clip that has a loss."""
         return 1
 
 
 @dataclasses.dataclass(frozen=True)
 class CWVAEConfig(ModelConfig):
-    """The Clockwork VAE: `configs/base.yml` explains each key."""
+    """The Clockwork VAE. `configs/base.yml` explains each key."""
 
-    levels: int = _within(minimum=1)
-    factor: int | tuple[int, ...] = _within(minimum=1)
-    stochastic_size: int = _within(minimum=1)
-    deterministic_size: int = _within(minimum=1)
-    hidden_size: int = _within(minimum=1)
-    mlp_size: int = _within(minimum=1)
-    channel_multiplier: float = _within(above=0)
-    decoder_stddev: float = _within(above=0)
-    min_stddev: float = _within(minimum=0)
+    levels: int = setting(minimum=1, shapes_weights=True)
+    factor: int | tuple[int, ...] = setting(minimum=1)
+    stochastic_size: int = setting(minimum=1, shapes_weights=True)
+    deterministic_size: int = setting(minimum=1, shapes_weights=True)
+    hidden_size: int = setting(minimum=1, shapes_weights=True)
+    mlp_size: int = setting(minimum=1, shapes_weights=True)
+    channel_multiplier: float = setting(above=0, shapes_weights=True)
+    decoder_stddev: float = setting(above=0)
+    min_stddev: float = setting(minimum=0)
     mean_only: bool
-    free_nats: float = _within(minimum=0)
-    kl_balance: float | None = _within(minimum=0, maximum=1)
+    free_nats: float = setting(minimum=0)
+    kl_balance: float | None = setting(minimum=0, maximum=1)
 
     @property
     def kl_terms(self) -> int:
-        """One for each level."""
+        """One per level."""
         return self.levels
 
     @property
     def hierarchy(self) -> int:
-        """All its levels."""
+        """All levels."""
         return self.levels
 
 
 @dataclasses.dataclass(frozen=True)
 class SVGConfig(ModelConfig):
-    """SVG-LP: `configs/models/svg.yml` explains each key."""
+    """SVG-LP. `configs/models/svg.yml` explains each key."""
 
-    network: Literal["dcgan", "vgg"]
-    channel_multiplier: float = _within(above=0)
-    feature_size: int = _within(minimum=1)
-    hidden_size: int = _within(minimum=1)
-    stochastic_size: int = _within(minimum=1)
-    context: int = _within(minimum=1)
-    decoder_stddev: float | None = _within(above=0)
-    mse_beta: float | None = _within(above=0)
-    free_nats: float = _within(minimum=0)
+    network: Literal["dcgan", "vgg"] = setting(shapes_weights=True)
+    channel_multiplier: float = setting(above=0, shapes_weights=True)
+    feature_size: int = setting(minimum=1, shapes_weights=True)
+    hidden_size: int = setting(minimum=1, shapes_weights=True)
+    stochastic_size: int = setting(minimum=1, shapes_weights=True)
+    context: int = setting(minimum=1)
+    decoder_stddev: float | None = setting(above=0)
+    mse_beta: float | None = setting(above=0)
+    free_nats: float = setting(minimum=0)
 
     batch_normalized: ClassVar[bool] = True
 
     @property
     def shortest(self) -> int:
-        """The first frame is given, not predicted."""
+        """Two: the first frame is given, not predicted."""
         return 2
 
 
 @dataclasses.dataclass(frozen=True)
 class VTAConfig(ModelConfig):
-    """VTA: `configs/models/vta.yml` explains each key."""
+    """VTA. `configs/models/vta.yml` explains each key."""
 
-    belief_size: int = _within(minimum=1)
-    state_size: int = _within(minimum=1)
-    feature_size: int = _within(minimum=1)
-    decoder_stddev: float = _within(above=0)
-    init_size: int = _within(minimum=1)
-    max_segments: int = _within(minimum=1)
-    max_segment_length: int = _within(minimum=1)
-    temperature_steps: float = _within(above=0)
+    belief_size: int = setting(minimum=1, shapes_weights=True)
+    state_size: int = setting(minimum=1, shapes_weights=True)
+    feature_size: int = setting(minimum=1, shapes_weights=True)
+    decoder_stddev: float = setting(above=0)
+    init_size: int = setting(minimum=1)
+    max_segments: int = setting(minimum=1)
+    max_segment_length: int = setting(minimum=1)
+    temperature_steps: float = setting(above=0)
 
     batch_normalized: ClassVar[bool] = True
 
     @property
     def kl_terms(self) -> int:
-        """Of abstractions, observations and boundaries."""
+        """Three: abstractions, observations and boundaries."""
         return 3
 
     @property
     def shortest(self) -> int:
-        """Frames at either end only feed the encoders."""
+        """The frames at either end only feed the encoders; one is left in the middle."""
         return 2 * self.init_size + 1
 
     @property
     def free_nats(self) -> float:
-        """None: the boundaries' term is estimated by samples, and may be negative."""
+        """Zero: the term of the boundaries is a sample estimate, which may be negative."""
         return 0.0
 
 
@@ -130,81 +161,81 @@ MODELS = {"cwvae": CWVAEConfig, "svg": SVGConfig, "vta": VTAConfig}
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """The data: `configs/base.yml` explains each key."""
+    """The data. `configs/base.yml` explains each key."""
 
-    name: str
-    seed: int = _within(minimum=0)
-    data_dir: str | None
-    archives_dir: str | None
-    windows: Literal["random", "chunks"]
-    videos_dir: str | None
-    test_fraction: float = _within(above=0, maximum=0.9)
-    fps: float | None = _within(above=0)
+    name: str = setting(changes_test_videos=False)
+    seed: int = setting(minimum=0)
+    data_dir: str | None = setting(resumable=True, changes_test_videos=False, is_folder=True)
+    archives_dir: str | None = setting(resumable=True, changes_test_videos=False, is_folder=True)
+    windows: Literal["random", "chunks"] = setting(changes_test_videos=False)
+    videos_dir: str | None = setting(changes_test_videos=False, is_folder=True)
+    test_fraction: float = setting(above=0, maximum=0.9)
+    fps: float | None = setting(above=0)
     fit: Literal["crop", "squeeze"]
     resize: Literal["area", "bilinear"]
     kth_split: Literal["svg", "mcnet"]
     kth_sequences: bool
     digits: Literal["sklearn", "mnist"]
-    digits_dir: str | None
-    num_digits: int = _within(minimum=1, maximum=4)
-    digit_size: int = _within(minimum=4)
-    speed: tuple[float, float] = _within(minimum=0)
+    digits_dir: str | None = setting(resumable=True, changes_test_videos=False, is_folder=True)
+    num_digits: int = setting(minimum=1, maximum=4)
+    digit_size: int = setting(minimum=4)
+    speed: tuple[float, float] = setting(minimum=0)
     overlap: Literal["sum", "max"]
-    train_videos: int = _within(minimum=1)
-    test_videos: int = _within(minimum=1)
-    train_length: int = _within(minimum=2)
-    test_length: int = _within(minimum=2)
+    train_videos: int = setting(minimum=1, changes_test_videos=False)
+    test_videos: int = setting(minimum=1)
+    train_length: int = setting(minimum=2, changes_test_videos=False)
+    test_length: int = setting(minimum=2, resumable=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """The training: `configs/base.yml` explains each key."""
+    """The training. `configs/base.yml` explains each key."""
 
-    seed: int = _within(minimum=0, maximum=2**31 - 1)
-    steps: int = _within(minimum=1)
-    batch_size: int = _within(minimum=1)
-    seq_len: int = _within(minimum=1)
-    learning_rate: float = _within(above=0)
-    adam_epsilon: float = _within(above=0)
+    seed: int = setting(minimum=0, maximum=2**31 - 1)
+    steps: int = setting(minimum=1, resumable=True)
+    batch_size: int = setting(minimum=1)
+    seq_len: int = setting(minimum=1)
+    learning_rate: float = setting(above=0)
+    adam_epsilon: float = setting(above=0)
     amsgrad: bool
-    clip_norm: float = _within(above=0)
+    clip_norm: float = setting(above=0)
     precision: Literal["float32", "bfloat16"]
-    accumulate: int = _within(minimum=1)
-    gradient_checkpointing: int | None = _within(minimum=1)
-    strategy: Literal["auto", "single", "mirrored", "multi_worker"]
-    kernels: Literal["auto", "plain", "fast"]
-    jit: Literal["auto"] | bool
-    steps_per_call: int = _within(minimum=1)
-    memory: float | None = _within(above=0)
-    skip_limit: int = _within(minimum=1)
+    kernels: Literal["auto", "plain", "fast"] = setting(resumable=True)
+    accumulate: int = setting(minimum=1, resumable=True)
+    gradient_checkpointing: int | None = setting(minimum=1, resumable=True)
+    strategy: Literal["auto", "single", "mirrored", "multi_worker"] = setting(resumable=True)
+    jit: Literal["auto"] | bool = setting(resumable=True)
+    steps_per_call: int = setting(minimum=1, resumable=True)
+    memory: float | None = setting(above=0, resumable=True)
+    skip_limit: int = setting(minimum=1, resumable=True)
     init_from: str | None
-    log_every: int = _within(minimum=1)
-    video_every: int = _within(minimum=1)
-    video_length: int = _within(minimum=2)
-    save_every: int = _within(minimum=1)
-    keep: int = _within(minimum=1)
-    keep_every: int | None = _within(minimum=1)
+    log_every: int = setting(minimum=1, resumable=True)
+    video_every: int = setting(minimum=1, resumable=True)
+    video_length: int = setting(minimum=2, resumable=True)
+    save_every: int = setting(minimum=1, resumable=True)
+    keep: int = setting(minimum=1, resumable=True)
+    keep_every: int | None = setting(minimum=1, resumable=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """The evaluation: `configs/base.yml` explains each key."""
+    """The evaluation. `configs/base.yml` explains each key."""
 
-    protocol: Literal["both", "standard", "cwvae2021"]
-    seed: int = _within(minimum=0, maximum=2**31 - 1)
-    context: int = _within(minimum=1)
-    horizon: int = _within(minimum=1)
-    num_videos: int = _within(minimum=1)
-    num_samples: int = _within(minimum=1)
-    batch_size: int = _within(minimum=1)
-    observe_levels: str | None
-    batch_statistics: bool
-    readout: bool
+    protocol: Literal["both", "standard", "cwvae2021"] = setting(resumable=True)
+    seed: int = setting(minimum=0, maximum=2**31 - 1, resumable=True)
+    context: int = setting(minimum=1, resumable=True)
+    horizon: int = setting(minimum=1, resumable=True)
+    num_videos: int = setting(minimum=1, resumable=True)
+    num_samples: int = setting(minimum=1, resumable=True)
+    batch_size: int = setting(minimum=1, resumable=True)
+    observe_levels: str | None = setting(resumable=True)
+    batch_statistics: bool = setting(resumable=True)
+    readout: bool = setting(resumable=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A whole run, validated."""
+    """The configuration of a run, validated."""
 
     model: ModelConfig
     data: DataConfig
@@ -212,6 +243,6 @@ class Config:
     evaluation: EvaluationConfig
 
     def data_options(self) -> dict[str, Any]:
-        """Returns the keyword arguments of `data_loaders.load`, all but the split."""
+        """Returns the keyword arguments of `data_loaders.load`, except the split."""
         frames = {"frame_size": self.model.frame_size, "channels": self.model.channels}
         return dataclasses.asdict(self.data) | frames

@@ -1,6 +1,6 @@
 """Files on disk: written whole or not at all, locked against other processes, cached.
 
-Nothing here knows what is in the files. `data_loaders` uses this module, too.
+This module does not depend on the content of the files. `data_loaders` uses it too.
 """
 
 import contextlib
@@ -56,6 +56,17 @@ def write(path: str | pathlib.Path, content: str | bytes) -> None:
     """Writes a file as `whole` does; text as UTF-8."""
     with whole(path) as aside:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def remove_leftovers(folder: str | pathlib.Path, name: str) -> None:
+    """Removes the temporary files that killed processes left. No other may be writing there.
+
+    Args:
+      folder: The folder that was written to.
+      name: Start of the names of the files.
+    """
+    for path in pathlib.Path(folder).glob(f".{name}*.tmp"):
+        path.unlink()
 
 
 def sync(path: str | pathlib.Path) -> None:

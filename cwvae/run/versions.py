@@ -1,4 +1,4 @@
-"""Which versions a result was computed with."""
+"""The versions of this project and of the packages it runs on."""
 
 import contextlib
 import importlib.metadata
@@ -13,17 +13,22 @@ _ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def installed() -> dict[str, str]:
-    """Returns the versions of this project, of Python and of the packages that numbers rest on."""
-    found = {"cwvae": _own(), "python": platform.python_version()}
+    """Returns the versions of this project, of Python and of the packages behind the scores."""
+    return {"cwvae": _own()} | packages()
+
+
+def packages() -> dict[str, str]:
+    """Returns the versions of Python and of the packages behind the scores."""
+    found = {"python": platform.python_version()}
     for name in _PACKAGES:
-        # TensorFlow goes by several names, such as tensorflow-cpu.
+        # TensorFlow may be installed under another name, such as tensorflow-cpu.
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
 
 
 def _own() -> str:
-    """The project's version, and in a clone of its repository the commit."""
+    """Returns the project's version, with the commit in a clone of its repository."""
     if not (_ROOT / ".git").exists():
         return OWN
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]

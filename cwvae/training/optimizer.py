@@ -1,4 +1,4 @@
-"""Adam (Kingma & Ba 2015), behind a guard; and its variant AMSGrad (Reddi et al. 2018)."""
+"""Adam (Kingma & Ba 2015) and AMSGrad (Reddi et al. 2018), without updates that are not finite."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,15 @@ _BETA_1, _BETA_2 = 0.9, 0.999
 
 
 class Adam:
-    """Adam that leaves out updates which are not finite, and counts them.
+    """Adam that skips updates which are not finite, and counts them.
 
-    Each device updates its own copies of the variables: devices that are given the same gradients
-    stay the same, without a word between them.
+    Each device updates its own copies of the variables. Given the same gradients, the copies stay
+    equal without communicating.
 
     Attributes:
-      state: All variables that belong to training and not to the model, by name.
-      skipped: Updates left out so far.
-      skipped_in_a_row: Those since the last one that was applied.
+      state: All variables of training that do not belong to the model, by name.
+      skipped: Number of updates skipped.
+      skipped_in_a_row: Number of updates skipped since the last one that was applied.
     """
 
     def __init__(
@@ -27,9 +27,8 @@ class Adam:
         Args:
           weights: Keras variables to train.
           learning_rate: The step size.
-          epsilon: Added to the root of the second moment.
-          amsgrad: Divide by the root of the largest second moment there has been, instead of the
-            last.
+          epsilon: Term added to the root of the second moment.
+          amsgrad: Whether to use AMSGrad.
         """
         self._weights, self._learning_rate, self._epsilon = list(weights), learning_rate, epsilon
         self._iterations, self.skipped, self.skipped_in_a_row = (
@@ -51,7 +50,7 @@ class Adam:
                 self.state[f"{name}/{weight.path}"] = variable
 
     def apply(self, gradients: Sequence[tf.Tensor], finite: tf.Tensor) -> None:
-        """Updates the weights if `finite`, or else counts an update that was left out."""
+        """Updates the weights if `finite`; otherwise counts a skipped update."""
         tf.cond(finite, lambda: self._update(gradients), self._skip)
 
     def _update(self, gradients: Sequence[tf.Tensor]) -> None:
@@ -60,7 +59,7 @@ class Adam:
         for weight, *moments, gradient in zip(
             self._weights, *self._moments, gradients, strict=True
         ):
-            # One fused operation; the one for AMSGrad XLA lacks on some devices.
+            # XLA lacks the fused operation for AMSGrad on some devices.
             update = _adam if len(moments) == 2 else _amsgrad
             update(weight.value, *moments, gradient, number, self._learning_rate, self._epsilon)
         _set(self.skipped_in_a_row, 0)
@@ -71,6 +70,13 @@ class Adam:
 
 
 def _adam(weight, m, v, gradient, number, learning_rate, epsilon) -> None:
+    # One fused operation, which computes:
+    #     m = beta_1 * m + (1 - beta_1) * gradient
+    #     v = beta_2 * v + (1 - beta_2) * gradient ** 2
+    #     m_hat = m / (1 - beta_1 ** number)
+    #     rate = learning_rate * sqrt(1 - beta_2 ** number)
+    #     weight = weight - rate * m_hat / (sqrt(v) + epsilon)
+    # number counts updates from 1. Kingma & Ba add epsilon to sqrt(v / (1 - beta_2 ** number)).
     tf.raw_ops.ResourceApplyAdam(
         var=weight.handle,
         m=m.handle,
@@ -100,8 +106,8 @@ def _amsgrad(weight, m, v, largest, gradient, number, learning_rate, epsilon) ->
         tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
 
 
-# Of a device's own copy: a distributed variable's methods would bring all devices together, which
-# cannot be done within a condition.
+# These change a device's own copy. The methods of a distributed variable would synchronize all
+# devices, which is not possible within a condition.
 
 
 def _add(counter: tf.Variable, number: int) -> None:

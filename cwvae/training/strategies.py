@@ -1,6 +1,6 @@
-"""Which devices train: one, all of this machine, or those of several machines (tf.distribute).
+"""The devices that train: one, all of this machine, or those of several machines (tf.distribute).
 
-Several machines are told of each other by the environment variable TF_CONFIG, TensorFlow's own:
+Several machines find each other by TensorFlow's environment variable TF_CONFIG:
 {"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}.
 The first worker, the chief, writes the run's folder; all read it. TensorFlow is imported late.
 """
@@ -26,10 +26,10 @@ _EXAMPLE = (
 
 
 def workers() -> tuple[int, int]:
-    """Returns this process's number among the workers of TF_CONFIG, and how many there are.
+    """Returns the index of this process among the workers of TF_CONFIG, and their number.
 
     Raises:
-      UserError: TF_CONFIG is not what TensorFlow takes.
+      UserError: TF_CONFIG is not in TensorFlow's format.
     """
     text = os.environ.get("TF_CONFIG")
     if not text:
@@ -40,56 +40,56 @@ def workers() -> tuple[int, int]:
         kind, index = content["task"]["type"], int(content["task"]["index"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"the environment variable TF_CONFIG is not readable ({error!r}). It should be like"
+            f"the environment variable TF_CONFIG is not readable ({error!r}). Write it like"
             f" {_EXAMPLE}"
         ) from None
     if kind != "worker" or set(content["cluster"]) != {"worker"} or not 0 <= index < len(names):
         raise UserError(
-            "the environment variable TF_CONFIG must name workers alone (the first is the chief),"
-            f" and this process's index among them, like {_EXAMPLE}"
+            "the environment variable TF_CONFIG must name workers only (the first is the chief),"
+            f" and the index of this process among them, like {_EXAMPLE}"
         )
     for name in names:
         if not re.fullmatch(r".+:\d+", name):
             raise UserError(
-                f"the environment variable TF_CONFIG names a worker {name!r}, which is no"
-                f" host:port. It should be like {_EXAMPLE}"
+                f"the environment variable TF_CONFIG names a worker {name!r}, which is not"
+                f" host:port. Write it like {_EXAMPLE}"
             )
     return index, len(names)
 
 
 def is_chief() -> bool:
-    """Whether this process writes the run's folder."""
+    """Returns whether this process writes the run's folder."""
     return workers()[0] == 0
 
 
 def check(name: str) -> None:
-    """Sees that TF_CONFIG fits `training.strategy`, without starting TensorFlow.
+    """Checks that TF_CONFIG fits `training.strategy`, without starting TensorFlow.
 
     Raises:
-      UserError: It does not.
+      UserError: It does not fit.
     """
     count = workers()[1]
     if name == "multi_worker" and not os.environ.get("TF_CONFIG"):
         raise UserError(
             "training.strategy = multi_worker needs the environment variable TF_CONFIG in every"
-            f" process, like {_EXAMPLE}; docs/several_machines.md shows how."
+            f" process, like {_EXAMPLE}. See docs/several_machines.md."
         )
     if name in ("single", "mirrored") and count > 1:
         raise UserError(
             f"training.strategy = {name} is for one machine, but the environment variable TF_CONFIG"
-            f" names {count} workers: take multi_worker, or unset TF_CONFIG."
+            f" names {count} workers. Set multi_worker, or unset TF_CONFIG."
         )
 
 
 def build(name: str) -> "tf.distribute.Strategy":
-    """Returns the strategy of `training.strategy`. To be called before TensorFlow does anything.
+    """Returns the strategy of `training.strategy`. Call it before TensorFlow does anything.
 
     Args:
-      name: auto, single, mirrored or multi_worker. `auto` takes the workers of TF_CONFIG if there
-        are several, or else all GPUs if there are several, or else one device.
+      name: auto, single, mirrored or multi_worker. `auto` means all workers of TF_CONFIG if there
+        are several, otherwise all GPUs if there are several, otherwise one device.
 
     Raises:
-      UserError: Workers that cannot be joined.
+      UserError: The workers cannot connect.
     """
     import tensorflow as tf
 
@@ -102,34 +102,32 @@ def build(name: str) -> "tf.distribute.Strategy":
         kind = "GPU" if gpus else "CPU"
         devices = [device.name for device in tf.config.list_logical_devices(kind)]
         return tf.distribute.MirroredStrategy(devices)
-    # Not TensorFlow's default strategy, which would not bring batches to a GPU ahead of time.
+    # TensorFlow's default strategy would not copy batches to a GPU ahead of time.
     return tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
 
 
 def _join_workers() -> "tf.distribute.Strategy":
     import tensorflow as tf
 
-    # TensorFlow waits for the other workers in native code: Python would not see a Ctrl-C.
+    # TensorFlow waits for the other workers in native code, where Python does not see a Ctrl-C.
     previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
         raise UserError(
-            f"cannot join the workers of TF_CONFIG: {_reason(error)}. Is the port of this worker"
-            " free, and can it reach the others?"
+            f"cannot join the workers of TF_CONFIG: {_reason(error)}. Check that the port of this"
+            " worker is free, and that it can reach the others."
         ) from None
     finally:
         signal.signal(signal.SIGINT, previous)
 
 
 @contextlib.contextmanager
-def telling_of_lost_workers() -> Iterator[None]:
-    """Ends training with a message where another worker is lost while the block runs.
-
-    TensorFlow says so to all that wait for it.
+def reporting_lost_workers() -> Iterator[None]:
+    """Ends training with a message if another worker is lost while the block runs.
 
     Raises:
-      TrainingStopped: One is gone.
+      TrainingStopped: TensorFlow reports a lost worker.
     """
     import tensorflow as tf
 
@@ -139,23 +137,22 @@ def telling_of_lost_workers() -> Iterator[None]:
         if workers()[1] == 1:
             raise
         raise TrainingStopped(
-            f"another worker is gone ({_reason(error)}). Its own output may say why. Start all"
-            " workers again, each with the same command: the run goes on from its newest"
-            " checkpoint."
+            f"another worker is gone ({_reason(error)}). Its output may say why. Start all workers"
+            " again, each with the same command. The run then resumes from its newest checkpoint."
         ) from None
 
 
 def _reason(error: "tf.errors.OpError") -> str:
-    """Returns the sentence of an error that tells of the network, without what surrounds it."""
+    """Returns the first sentence of an error of the network, without TensorFlow's preamble."""
     text = re.sub(r"(?s).*Collective ops is aborted by: ", "", error.message).strip()
     return re.split(r"\.\s|\n", text)[0].rstrip(".:")
 
 
 def check_same(strategy: "tf.distribute.Strategy", content: str) -> None:
-    """Sees that all workers were given the same.
+    """Checks that all workers have the same content.
 
     Raises:
-      UserError: They were not.
+      UserError: They do not.
     """
     own = zlib.crc32(content.encode())
     if workers()[1] > 1 and total(strategy, own) != own * workers()[1]:
@@ -166,11 +163,11 @@ def check_same(strategy: "tf.distribute.Strategy", content: str) -> None:
 
 
 def total(strategy: "tf.distribute.Strategy", number: int) -> int:
-    """Returns the sum of what the workers give. Each waits there for all."""
+    """Returns the sum of a number over all workers. Each waits for the others."""
     import tensorflow as tf
 
     def give():
-        value = tf.constant(number, tf.int64)  # On the device that it is to be summed from.
+        value = tf.constant(number, tf.int64)  # Made here, to be on the replica's device.
         return tf.distribute.get_replica_context().all_reduce("SUM", value)
 
     @tf.function
@@ -181,5 +178,5 @@ def total(strategy: "tf.distribute.Strategy", number: int) -> int:
 
 
 def local_replicas(strategy: "tf.distribute.Strategy") -> int:
-    """Returns how many of a strategy's devices belong to this process."""
+    """Returns the number of a strategy's devices that belong to this process."""
     return strategy.num_replicas_in_sync // workers()[1]

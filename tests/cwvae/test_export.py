@@ -27,13 +27,13 @@ def same(one, other):
 
 @pytest.fixture(scope="module")
 def models():
-    """Models by the step at which the run below has them."""
+    """Models by their step in the run below."""
     return {step: model(step) for step in (1, 2)}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, models):
-    """A run with two checkpoints; not to be written into."""
+    """A run with two checkpoints. Tests must not write into it."""
     logdir = tmp_path_factory.mktemp("run")
     config.save_run(tiny.settings(), logdir)
     for step, saved in models.items():
@@ -43,7 +43,7 @@ def trained(tmp_path_factory, models):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, trained):
-    """An export of it; not to be written into."""
+    """An export of it. Tests must not write into it."""
     out = tmp_path_factory.mktemp("export")
     assert export.export(trained, out) == 2
     return out
@@ -64,11 +64,11 @@ def test_an_export_holds_the_weights_and_the_configuration(trained, exported, mo
 def test_a_step_can_be_chosen(trained, tmp_path, models):
     assert export.export(trained, tmp_path / "out", 1) == 1
     assert same(cwvae.load(tmp_path / "out"), models[1])
-    with pytest.raises(UserError, match="an export, of one step"):
+    with pytest.raises(UserError, match="an export holds one step"):
         cwvae.load(tmp_path / "out", step=1)
 
 
-def test_another_export_is_overwritten_only_if_asked(trained, tmp_path, models):
+def test_an_export_is_overwritten_only_on_request(trained, tmp_path, models):
     export.export(trained, tmp_path, 1)
     (tmp_path / "README").write_text("mine")
     with pytest.raises(UserError, match=r"there is an export already.*--overwrite"):
@@ -91,22 +91,30 @@ def test_a_run_is_never_overwritten(trained, tmp_path, exported):
         export.export(trained, both, overwrite=True)
 
 
-def test_new_weights_never_stand_beside_an_old_configuration(trained, tmp_path, monkeypatch):
+def test_new_weights_never_stand_next_to_an_old_configuration(trained, tmp_path, monkeypatch):
     export.export(trained, tmp_path, 1)
     replace = os.replace
 
     def fail_at_the_second(source, target):
-        if pathlib.Path(target).name == "config.yml":
-            raise OSError(5, "Input/output error")
+        if pathlib.Path(target) == tmp_path / "config.yml":
+            raise OSError(5, "Input/output error", str(source), None, str(target))
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", fail_at_the_second)
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(OSError, match="Input/output error") as caught:
         export.export(trained, tmp_path, 2, overwrite=True)
+    assert caught.value.filename == str(tmp_path / "config.yml")
     assert [path.name for path in tmp_path.iterdir()] == ["model.weights.h5"]
     monkeypatch.undo()
     export.export(trained, tmp_path, 2, overwrite=True)
     assert export.is_export(tmp_path)
+
+
+def test_the_leftovers_of_a_killed_export_are_removed_by_the_next(trained, tmp_path):
+    (tmp_path / ".export.tmp").mkdir()
+    (tmp_path / ".export.tmp" / "model.weights.h5").write_bytes(b"half")
+    export.export(trained, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yml", "model.weights.h5"]
 
 
 def test_a_full_disk_leaves_nothing(trained, small_disk, fill):
@@ -164,7 +172,7 @@ def test_mistakes_are_refused_before_tensorflow_starts(trained, exported, tmp_pa
 
 @pytest.fixture
 def sources(trained, exported):
-    """What weights can be taken from, by kind."""
+    """Sources of weights, by kind."""
     return {
         "run": trained,
         "export": exported,
@@ -177,7 +185,7 @@ KINDS = ["run", "export", "file", "checkpoint"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_are_taken_from(sources, kind, models):
+def test_weights_are_loaded_from(sources, kind, models):
     fresh = model(9)
     assert not same(fresh, models[2])
     export.load_weights(fresh, str(sources[kind]))
@@ -200,7 +208,7 @@ def test_weights_that_do_not_fit_change_nothing(sources, kind, override, message
     assert same(other, untouched)
 
 
-def test_the_newest_whole_checkpoint_of_a_run_is_taken(trained, tmp_path, models, capsys):
+def test_the_newest_whole_checkpoint_of_a_run_is_used(trained, tmp_path, models, capsys):
     run = shutil.copytree(trained, tmp_path / "run")
     checkpoints.find(run).write_bytes(b"")
     fresh = model(9)
@@ -217,7 +225,7 @@ def test_a_damaged_checkpoint_is_refused(trained, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["none", "none.npz", "none.weights.h5", "", "text.yml", "text.h5"])
-def test_what_is_no_source_says_what_would_be(tmp_path, name):
+def test_other_files_are_refused_with_the_list_of_sources(tmp_path, name):
     for text in ("text.yml", "text.h5"):
         (tmp_path / text).write_text("")
     with pytest.raises(UserError, match=r"no weights there\. Give the folder of a run") as caught:
@@ -225,10 +233,10 @@ def test_what_is_no_source_says_what_would_be(tmp_path, name):
     assert str(tmp_path / name) in str(caught.value)
 
 
-# Damaged and hostile files of HDF5.
+# Damaged and hostile HDF5 files.
 
 
-def refused(path, message="no whole file of Keras' weights"):
+def refused(path, message="not a whole file of Keras' weights"):
     fresh, untouched = model(9), model(9)
     with pytest.raises(UserError, match=message) as caught:
         export.load_weights(fresh, path)
@@ -238,14 +246,14 @@ def refused(path, message="no whole file of Keras' weights"):
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, 1000, 0.5, 0.99])
-def test_a_file_cut_short_is_one_message(exported, tmp_path, length):
+def test_a_file_cut_short_gives_one_message(exported, tmp_path, length):
     data = (exported / "model.weights.h5").read_bytes()
     path = tmp_path / "x.weights.h5"
     path.write_bytes(data[: int(length * len(data)) if isinstance(length, float) else length])
     refused(path)
 
 
-def test_text_is_one_message(tmp_path):
+def test_text_gives_one_message(tmp_path):
     path = tmp_path / "x.weights.h5"
     path.write_text("hello\n" * 1000)
     refused(path)
@@ -253,7 +261,7 @@ def test_text_is_one_message(tmp_path):
 
 @pytest.fixture
 def hostile(exported, tmp_path):
-    """A copy of the weights, and in it the name of an array to be replaced."""
+    """A copy of the weights, and the name and shape of an array removed from it."""
     path = shutil.copy(exported / "model.weights.h5", tmp_path / "x.weights.h5")
     with h5py.File(path, "a") as file:
         name = "decoder/dense/vars/1"
@@ -267,14 +275,14 @@ def test_pickles_as_text_are_not_read(hostile):
     with h5py.File(path, "a") as file:
         texts = file.create_dataset(name, shape, h5py.string_dtype())
         texts[...] = "cos\nsystem\n(S'true'\ntR."
-    refused(path, f"{name} holds no float32")
+    refused(path, f"{name} does not hold float32")
 
 
 def test_raw_bytes_are_not_read(hostile):
     path, name, shape = hostile
     with h5py.File(path, "a") as file:
         file.create_dataset(name, shape, np.dtype("V8"))
-    refused(path, f"{name} holds no float32")
+    refused(path, f"{name} does not hold float32")
 
 
 def test_other_files_are_not_read(hostile, tmp_path):
@@ -283,7 +291,7 @@ def test_other_files_are_not_read(hostile, tmp_path):
     secret.write_bytes(bytes(4 * int(np.prod(shape))))
     with h5py.File(path, "a") as file:
         file.create_dataset(name, shape, "f4", external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
-    refused(path, f"{name} holds no float32 numbers of its own")
+    refused(path, f"{name} does not hold float32 numbers itself")
 
 
 def test_links_are_not_followed(hostile, exported):
@@ -305,7 +313,7 @@ def test_virtual_arrays_are_not_read(hostile, exported):
     layout[...] = h5py.VirtualSource(str(exported / "model.weights.h5"), name, shape)
     with h5py.File(path, "a") as file:
         file.create_virtual_dataset(name, layout)
-    refused(path, f"{name} holds no float32 numbers of its own")
+    refused(path, f"{name} does not hold float32 numbers itself")
 
 
 def test_a_huge_array_is_refused_unread(hostile):
@@ -315,7 +323,7 @@ def test_a_huge_array_is_refused_unread(hostile):
     refused(path, r"has the shape \[1000000000000\]")
 
 
-def test_a_flipped_bit_anywhere_in_an_export_is_seen(exported, tmp_path):
+def test_a_flipped_bit_anywhere_in_an_export_is_detected(exported, tmp_path):
     data = (exported / "model.weights.h5").read_bytes()
     path = tmp_path / "x.weights.h5"
     for place in [0, *np.random.default_rng(0).integers(0, len(data) - 71, 6), len(data) - 1]:
@@ -325,14 +333,14 @@ def test_a_flipped_bit_anywhere_in_an_export_is_seen(exported, tmp_path):
         refused(path)
 
 
-def test_keras_own_files_have_no_checksum_and_are_taken(tmp_path, models):
+def test_files_that_keras_wrote_without_a_checksum_are_accepted(tmp_path, models):
     path = tmp_path / "x.weights.h5"
     models[1].save_weights(path)
     fresh = model(9)
     export.load_weights(fresh, path)
     assert same(fresh, models[1])
     broken = bytearray(path.read_bytes())
-    broken[broken.index(b"TREE")] ^= 1  # A node of the structure: HDF5 itself sees this.
+    broken[broken.index(b"TREE")] ^= 1  # A node of the structure: HDF5 detects this.
     path.write_bytes(broken)
     refused(path)
 

@@ -1,4 +1,4 @@
-"""A checkpoint as the authors' TensorFlow 1 code writes it becomes a run of ours."""
+"""The import of checkpoints as the authors' TensorFlow 1 code writes them."""
 
 import pathlib
 import subprocess
@@ -31,7 +31,7 @@ OVERRIDES = [
 
 
 def write_checkpoint(folder, arrays, step=7):
-    """Saves with TensorFlow 1's own Saver, an optimizer's slots and counters among the weights."""
+    """Saves weights with TensorFlow 1's Saver, together with an optimizer's slots and counters."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         for name, array in zip(NAMES, arrays, strict=True):
             tf.compat.v1.get_variable(name, initializer=array)
@@ -67,7 +67,7 @@ def test_the_run_predicts_what_the_original_predicts(checkpoint, tmp_path):
     np.testing.assert_allclose(elbo.kl[1], WANT["kl1"], rtol=1e-3)
 
 
-def test_training_takes_the_run(checkpoint, tmp_path):
+def test_training_can_resume_the_run(checkpoint, tmp_path):
     from cwvae import factory
     from cwvae.training import loop
 
@@ -80,7 +80,7 @@ def test_training_takes_the_run(checkpoint, tmp_path):
     assert meta["config"] == config.as_plain(settings)
 
 
-def test_the_folder_of_a_checkpoint_will_do(checkpoint, tmp_path):
+def test_the_folder_of_a_checkpoint_is_accepted(checkpoint, tmp_path):
     folder = checkpoint.rpartition("/")[0]
     assert original.bring_in(folder, config.load(None, OVERRIDES), tmp_path / "run") == 7
 
@@ -100,7 +100,7 @@ def test_a_configuration_that_does_not_fit(checkpoint, tmp_path, override, messa
     assert not (tmp_path / "run").exists()
 
 
-def test_no_checkpoint_there(tmp_path):
+def test_a_missing_checkpoint(tmp_path):
     with pytest.raises(UserError, match="no TensorFlow checkpoint"):
         original.bring_in(str(tmp_path / "nothing"), config.load(None, OVERRIDES), tmp_path / "run")
     with pytest.raises(UserError, match="no TensorFlow checkpoint"):

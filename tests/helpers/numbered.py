@@ -1,4 +1,4 @@
-"""A source whose frames tell which video and moment they are of; some videos are bad on purpose."""
+"""A source whose frames encode their video and time; some videos are bad on purpose."""
 
 import json
 import pathlib
@@ -8,7 +8,7 @@ import numpy as np
 from data_loaders.sources import BadVideo, Source
 from data_loaders.store import store
 
-LENGTHS = {"train": [5, 130, None, 7, 64, 1], "test": [12, None, 3]}  # None: cannot be used.
+LENGTHS = {"train": [5, 130, None, 7, 64, 1], "test": [12, None, 3]}  # None: an unusable video.
 
 
 class Numbers(Source):
@@ -46,7 +46,7 @@ class Numbers(Source):
 
     @staticmethod
     def frames(split, item, length):
-        """uint8 [T, 4, 4, 3]: by channel the split, the video's number and the moment."""
+        """Returns uint8 [T, 4, 4, 3]: the channels are the split, the video's number, the time."""
         number = int(item.removeprefix("video"))
         values = [[(split == "test") * 200, number, t % 256] for t in range(length)]
         video = np.array(values, np.uint8)[:, None, None]
@@ -61,7 +61,7 @@ class Numbers(Source):
 
 
 def content(folder: pathlib.Path) -> dict[str, bytes]:
-    """Returns a store's files by name, but for when it was made."""
+    """Returns a store's files by name, without the time it was made."""
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     del files["store.json"]
     summary = store.summary(folder)

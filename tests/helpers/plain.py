@@ -1,10 +1,10 @@
-"""A model and an optimizer of NumPy arrays alone, with what a checkpoint needs of them."""
+"""A model and an optimizer of NumPy arrays, with the attributes that checkpoints need."""
 
 import numpy as np
 
 
 class Variable:
-    """As Keras' and TensorFlow's."""
+    """A variable with the interface of Keras and TensorFlow."""
 
     def __init__(self, path, array):
         self.path, self._array = path, np.asarray(array)
@@ -22,7 +22,7 @@ class Variable:
 
 
 class Model:
-    """Weights of odd shapes, all of the same number."""
+    """A model whose weights have odd shapes and all hold the same number."""
 
     def __init__(self, number=0.0, size=5):
         shapes = {"net/kernel": (3, size), "net/bias": (size,), "scale": (), "none": (0, 2)}
@@ -32,7 +32,7 @@ class Model:
 
 
 class Optimizer:
-    """A number of updates, and a moment for each weight of a model."""
+    """An optimizer with a number of updates and a moment per weight."""
 
     def __init__(self, model, number=0):
         self.state = {"iterations": Variable("", np.int64(number))}
@@ -42,7 +42,7 @@ class Optimizer:
 
 
 def values(model, optimizer=None):
-    """Returns the number that all variables hold: each, if they differ."""
+    """Returns the number that all variables hold. Fails if they differ."""
     variables = [*model.weights, *(optimizer.state.values() if optimizer else ())]
     (number,) = {float(x) for variable in variables for x in np.ravel(variable.numpy())}
     return number

@@ -1,4 +1,4 @@
-"""For tests of train.py and eval.py: started as a user does, with a model of the smallest size."""
+"""Helpers for tests that start train.py and eval.py as a user does, with a tiny model."""
 
 import atexit
 import contextlib
@@ -12,7 +12,7 @@ import time
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# Levels 2 and factor 3: the six frames of an update are two ticks of the slower level.
+# With levels 2 and factor 3, the six frames of an update are two ticks of the slower level.
 TINY = {
     "model.levels": 2,
     "model.factor": 3,
@@ -39,11 +39,10 @@ TINY = {
     "evaluation.readout": False,
 }
 
-# What TensorFlow 2.21 says of itself when nothing holds it back.
+# Words in the messages that TensorFlow 2.21 prints unless they are suppressed.
 NOISE = ["oneDNN", "absl::InitializeLog", "cpu_feature_guard", "cuda", "WARNING", "Warning"]
 
-
-# A user's: tests/conftest.py has hushed TensorFlow in this process.
+# The environment of a user; tests/conftest.py silences TensorFlow in this process.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
 
 
@@ -54,13 +53,13 @@ def sets(**changes):
 
 
 def start(*arguments, env=ENVIRONMENT, **options):
-    """Starts a script from the folder of the project."""
+    """Starts a script in the folder of the project."""
     words = [sys.executable, *map(str, arguments)]
     return subprocess.Popen(words, cwd=ROOT, env=env, text=True, **options)
 
 
 def run(*arguments, **options):
-    """Runs a script to its end: its exit code, stdout and stderr."""
+    """Runs a script to its end; returns exit code, stdout and stderr."""
     process = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
@@ -76,7 +75,7 @@ def succeed(*arguments):
 
 
 def refused(result):
-    """Checks that a script ended with exit code 2 and one message alone, and returns it."""
+    """Checks that a script ended with exit code 2 and only one message, and returns it."""
     assert result.returncode == 2, result.stderr
     assert result.stdout == ""
     assert result.stderr.startswith("error: ")
@@ -95,14 +94,14 @@ def metrics_of(logdir):
 
 
 def error_of(text):
-    """Returns the one message in what a script wrote to stderr."""
+    """Returns the one error message in a script's stderr."""
     assert "Traceback" not in text
     (message,) = re.findall(r"^error: (.*)", text, re.MULTILINE)
     return message
 
 
 class Training:
-    """A train.py that is running; its output goes to files beside the run's folder."""
+    """A running train.py. Its output goes to files next to the run's folder."""
 
     def __init__(self, logdir, words, env, name="train"):
         self.logdir = logdir
@@ -110,7 +109,7 @@ class Training:
         self._began = time.time()
         with open(self._files[0], "w") as out, open(self._files[1], "w") as err:
             self._process = start(*words, env=env, stdout=out, stderr=err)
-        atexit.register(self._process.kill)  # What a test that failed has left behind.
+        atexit.register(self._process.kill)  # A failed test may leave it running.
 
     @property
     def pid(self):
@@ -129,7 +128,7 @@ class Training:
         return self._files[1].read_text()
 
     def wait_for(self, condition):
-        """Waits until a condition holds, looking many times in the milliseconds of a save."""
+        """Waits until a condition holds. Checks many times within the milliseconds of a save."""
         deadline = time.monotonic() + 120
         while not condition():
             assert self.poll() is None, self.err()
@@ -137,20 +136,20 @@ class Training:
             time.sleep(0.0002)
 
     def wait_for_step(self, step):
-        """Waits until a checkpoint of a step, or a later one, is there."""
+        """Waits until there is a checkpoint of a step or a later one."""
         self.wait_for(lambda: max(steps_of(self.logdir), default=-1) >= step)
 
     def wait_for_save(self, step):
-        """Waits until it is writing the checkpoint of a step, or of a later one."""
+        """Waits until it is writing the checkpoint of a step or a later one."""
         self.wait_for(lambda: max(self.saving(), default=-1) >= step)
 
     def saving(self):
-        """The steps of the checkpoints that it is writing, or was when it was killed."""
+        """Returns the steps of the checkpoints that it is writing, or was when it was killed."""
         steps = []
         for path in (self.logdir / "checkpoints").glob(".step_*.tmp"):
             with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime >= self._began:  # else of one that was killed before
-                    steps.append(int(path.stem.removeprefix(".step_")))
+                if path.stat().st_mtime >= self._began:  # Not a leftover of an earlier process.
+                    steps.append(int(path.name.split(".")[1].removeprefix("step_")))
         return steps
 
     def kill(self):

@@ -1,4 +1,4 @@
-"""A model and data set small enough to train in a test."""
+"""A configuration and a data set that are small enough to train in a test."""
 
 import itertools
 
@@ -58,12 +58,12 @@ OVERRIDES = (
 
 
 def settings(*overrides: str, model: str = "cwvae") -> config.Config:
-    """Returns the tiny configuration of a model, with overrides of its own."""
+    """Returns the tiny configuration of a model, with overrides."""
     return config.load(None, [f"model.name={model}", *MODELS[model], *OVERRIDES, *overrides])
 
 
 class Squares(Dataset):
-    """Clips of a square that drifts; batches take them one after the other."""
+    """Clips of a drifting square. Batches take them in order."""
 
     def __init__(self, length: int = 40, count: int = 10, channels: int = 1):
         super().__init__(EqualClips(count, length), (32, 32, channels))

@@ -1,4 +1,4 @@
-"""configs/baselines/: what each file trains, and that it is scored as the data set's own file."""
+"""configs/baselines/: the model in each file, and that it is scored like the data set's own one."""
 
 import itertools
 import pathlib
@@ -22,13 +22,13 @@ def load(data, model):
     return configuration.load(path), configuration.load(CONFIGS / f"{data}.yml")
 
 
-def test_there_is_a_file_for_each_and_no_other():
+def test_there_is_exactly_one_file_per_data_set_and_model():
     found = {path.name for path in (CONFIGS / "baselines").iterdir()}
     assert found == {f"{data}_{model}.yml" for data in DATA for model in MODELS}
 
 
 @every_file
-def test_a_baseline_is_scored_as_the_data_sets_own_model(data, model):
+def test_a_baseline_is_scored_like_the_data_sets_own_model(data, model):
     baseline, own = load(data, model)
     assert baseline.data == own.data
     assert baseline.evaluation == own.evaluation
@@ -37,7 +37,7 @@ def test_a_baseline_is_scored_as_the_data_sets_own_model(data, model):
 
 
 @every_file
-def test_a_baseline_is_the_model_that_its_name_says(data, model):
+def test_a_baseline_is_the_model_in_its_name(data, model):
     baseline, own = load(data, model)
     assert baseline.model.name == MODELS[model]
     if model == "rssm":
@@ -62,7 +62,7 @@ def test_a_baseline_is_trained_as_the_paper_says(data, model):
     assert clips[0] == pytest.approx(clips[1], rel=0.003)
 
 
-# What tests of the models prove, by model, channels and z.
+# Numbers that tests of the models check, by model, channels and z.
 WEIGHTS = {
     ("rssm", 1, 20): "5,103,009",
     ("rssm", 3, 20): "5,106,339",
@@ -80,7 +80,7 @@ WEIGHTS = {
 
 
 @every_file
-def test_a_file_states_the_weights(data, model):
+def test_a_file_states_the_number_of_weights(data, model):
     options = load(data, model)[0].model
     kind = getattr(options, "network", model)
     latents = getattr(options, "stochastic_size", None) or options.state_size
@@ -91,7 +91,7 @@ def test_a_file_states_the_weights(data, model):
 @pytest.mark.parametrize("data", DATA)
 def test_settings_are_the_published_ones_or_as_adapted(data):
     svg, vta = (load(data, model)[0] for model in ("svg", "vta"))
-    # z, learning rate, and the standard deviation of the published beta or the nearest allowed.
+    # z, learning rate, and standard deviation for the published beta or the nearest allowed one.
     published = {"moving_mnist": (10, 1e-3, 0.4525), "kth_actions": (24, 8e-4, 0.1)}
     given = (svg.model.stochastic_size, svg.training.learning_rate, svg.model.decoder_stddev)
     assert given == published.get(data, (64, 1e-3, 0.7838))
@@ -104,7 +104,7 @@ def test_settings_are_the_published_ones_or_as_adapted(data):
 
 
 @every_file
-def test_a_file_begins_with_what_to_know(data, model):
+def test_a_file_begins_with_a_header(data, model):
     text = (CONFIGS / "baselines" / f"{data}_{model}.yml").read_text()
     comment = text[: text.index("\nmodel:")]
     assert all(line.startswith("#") for line in comment.splitlines() if line)
@@ -116,7 +116,7 @@ def test_a_file_begins_with_what_to_know(data, model):
 
 
 @pytest.mark.parametrize("protocol", ["standard", "cwvae2021"])
-def test_the_quick_comparison_can_be_begun(tmp_path, protocol):
+def test_the_quick_comparison_can_be_started(tmp_path, protocol):
     members = campaign.plan(COMPARISON, tmp_path / "out", protocol)
     assert [m.label for m in members] == ["CW-VAE", "NoTmpAbs", "RSSM", "VTA", "SVG-LP"]
     assert not (tmp_path / "out").exists()
@@ -126,7 +126,7 @@ def test_the_quick_comparison_says_how_to_run_it():
     assert f"python compare.py --train configs/{COMPARISON.name} --out" in COMPARISON.read_text()
 
 
-def test_the_quick_comparison_trains_all_models_on_the_same(tmp_path):
+def test_the_quick_comparison_trains_all_models_on_the_same_data(tmp_path):
     first, *others = (m.config for m in campaign.plan(COMPARISON, tmp_path, "standard"))
     for config in others:
         assert (config.data, config.evaluation) == (first.data, first.evaluation)

@@ -1,4 +1,4 @@
-"""The configuration: which layer wins, what is refused and in which words, and what survives."""
+"""The configuration: precedence of layers, messages about mistakes, saving and loading."""
 
 import dataclasses
 import pathlib
@@ -112,7 +112,7 @@ def test_values_become_the_declared_type(write, way, override, section, key, val
         (".=2", ["unknown section ''"]),
     ],
 )
-def test_unknown_names_are_refused_with_what_was_meant(write, override, words):
+def test_unknown_names_are_refused_with_a_suggestion(write, override, words):
     message = refusal(overrides=[override])
     assert message.startswith(f"--set {override}: ")
     for word in words:
@@ -124,7 +124,7 @@ def test_unknown_names_are_refused_with_what_was_meant(write, override, words):
         assert word in in_file
 
 
-def test_a_name_that_is_like_no_other_gets_the_list_and_no_guess():
+def test_a_name_unlike_any_other_gets_the_list_without_a_suggestion():
     message = refusal(overrides=["evaluation.xyzzy=1"])
     assert "did you mean" not in message
     assert "Valid: protocol, seed, context, horizon," in message
@@ -138,7 +138,7 @@ def test_an_override_needs_a_dot_and_an_equals_sign(override):
 
 
 @pytest.mark.parametrize("text", ["[1", "{a", "*name", "@x", "2020-13-45"])
-def test_an_override_that_is_no_yaml(text):
+def test_an_override_that_is_not_yaml(text):
     message = refusal(overrides=[f"data.data_dir={text}"])
     assert f"{text!r} is not a YAML value" in message
 
@@ -183,7 +183,7 @@ def test_wrong_types(override, expected):
 
 
 @pytest.mark.parametrize("digits", [400, 5000])
-def test_a_number_beyond_floats_is_refused(digits):
+def test_a_number_too_large_for_a_float_is_refused(digits):
     override = "training.learning_rate=1" + "0" * digits
     assert refusal(overrides=[override]).startswith("--set training.learning_rate=1000")
 
@@ -227,13 +227,13 @@ def test_ranges(override, expected):
     "override",
     ["model.kl_balance=0", "model.kl_balance=1", "model.min_stddev=0", "model.beta=0"],
 )
-def test_the_ends_of_a_range_belong_to_it(override):
+def test_ranges_include_their_limits(override):
     section, _, key = override.partition("=")[0].partition(".")
     loaded = configuration.load(overrides=[override])
     assert getattr(getattr(loaded, section), key) == float(override.partition("=")[2])
 
 
-# Values that do not fit together. The defaults: levels 3, frames of 64 pixels, context 36 and
+# Values that contradict each other. The defaults: levels 3, frames of 64 pixels, context 36 and
 # horizon 964 in test clips of 1000 frames, seq_len 100 in training clips of 100.
 
 
@@ -268,7 +268,7 @@ def test_the_ends_of_a_range_belong_to_it(override):
         (["data.speed=[6, 2]"], ["data.speed = [6.0, 2.0]", "[slowest, fastest]"]),
     ],
 )
-def test_values_that_do_not_fit_together(overrides, words):
+def test_values_that_contradict_each_other(overrides, words):
     message = refusal(overrides=overrides)
     for word in words:
         assert word in message
@@ -289,7 +289,7 @@ def test_values_that_just_fit(overrides):
     assert loaded != configuration.load()
 
 
-def test_clip_lengths_of_other_data_sets_are_left_to_them():
+def test_clip_lengths_of_other_data_sets_are_not_checked_here():
     options = ["data.name=anything", "training.seq_len=5000", "data.digit_size=400"]
     assert configuration.load(overrides=options).training.seq_len == 5000
 
@@ -304,7 +304,7 @@ def test_a_model_has_its_own_keys_and_defaults(name, tmp_path):
     assert loaded.model.frame_size == 32
     configuration.save(loaded, tmp_path / "config.yml")
     assert configuration.load(tmp_path / "config.yml") == loaded
-    # All that is its own stands, explained, in its file.
+    # Its file explains all keys that CW-VAE lacks.
     path = ROOT / "configs" / "models" / f"{name}.yml"
     keys = {field.name for field in dataclasses.fields(loaded.model)}
     assert set(YAML(typ="safe").load(path.read_text())["model"]) == keys - {
@@ -336,8 +336,8 @@ def test_published_training_settings_come_with_the_model(write):
             ["model.state_size=2"],
             ["model.state_size is a setting of model.name = vta", "here model.name = cwvae"],
         ),
-        (["model.name=svg", "model.mse_beta=1e-4"], ["model.decoder_stddev = 0.45", "set one"]),
-        (["model.name=svg", "model.decoder_stddev=null"], ["set one"]),
+        (["model.name=svg", "model.mse_beta=1e-4"], ["model.decoder_stddev = 0.45", "Set one"]),
+        (["model.name=svg", "model.decoder_stddev=null"], ["Set one"]),
         (["model.name=svg", "model.network=resnet"], ["'dcgan' or 'vgg', not 'resnet'"]),
         (["model.name=svg", "model.channel_multiplier=0.3"], ["64 times it"]),
         (["model.name=vta", "model.beta=[1, 2]"], ["2 entries", "3 KL terms", "one for each"]),
@@ -354,12 +354,16 @@ def test_published_training_settings_come_with_the_model(write):
         ),
         (["evaluation.batch_statistics=true"], ["cwvae has no batch normalization"]),
         (
+            ["training.kernels=plain", "training.gradient_checkpointing=9"],
+            ["training.gradient_checkpointing = 9", "training.kernels = plain", "auto or fast"],
+        ),
+        (
             ["model.name=svg", "evaluation.batch_statistics=true", "evaluation.num_videos=11"],
             ["two clips at a time", "one is left alone"],
         ),
     ],
 )
-def test_what_does_not_fit_a_model(overrides, words):
+def test_settings_that_contradict_a_model(overrides, words):
     message = refusal(overrides=overrides)
     for word in words:
         assert word in message
@@ -377,7 +381,7 @@ def test_the_differences_of_two_models():
 # Files.
 
 
-def test_a_missing_file_lists_those_there_are(tmp_path):
+def test_a_missing_file_lists_the_existing_ones(tmp_path):
     message = refusal(tmp_path / "quikstart.yml")
     assert message.startswith(f"{tmp_path / 'quikstart.yml'}: no such configuration file")
     for path in CONFIGS:
@@ -415,7 +419,7 @@ def test_broken_files(write, text, words):
         assert word in message
 
 
-def test_a_slip_in_a_files_name_is_told():
+def test_a_typo_in_a_files_name_gets_a_suggestion():
     assert "Did you mean configs/quickstart.yml?" in refusal("configs/quikstart.yml")
     message = refusal("configs/kth_actions_notmpab.yml")
     assert "Did you mean configs/baselines/kth_actions_notmpabs.yml?" in message
@@ -430,12 +434,12 @@ def test_a_section_may_be_merged_from_another_place(write):
     assert configs["B"].data.seed == 3
 
 
-def test_the_file_of_a_comparison_says_what_takes_it():
+def test_the_file_of_a_comparison_names_the_script_for_it():
     message = refusal(ROOT / "configs" / "comparison_quick.yml")
     assert "python compare.py --train" in message
 
 
-def test_a_file_that_is_no_text(tmp_path):
+def test_a_binary_file(tmp_path):
     path = tmp_path / "picture.yml"
     path.write_bytes(b"\x89PNG\r\n\xff\xfe\x00")
     assert "not readable as YAML" in refusal(path)
@@ -446,7 +450,7 @@ def test_messages_name_the_line(write):
     assert refusal(path).startswith(f"{path}, line 9: unknown key in section 'training': 'seeed'")
     path = write("# Header.\n\nmodel:\n  levels: 2\n\n  factor: two\n")
     assert refusal(path).startswith(f"{path}, line 6: model.factor must be a whole number")
-    # An override takes the blame from the file.
+    # An override replaces the value in the file.
     assert refusal(path, ["model.factor=x"]).startswith("--set model.factor=x: model.factor must")
     assert configuration.load(path, ["model.factor=3"]).model.factor == 3
 
@@ -454,7 +458,67 @@ def test_messages_name_the_line(write):
 def test_a_key_missing_from_the_defaults(write, monkeypatch):
     path = write("model:\n  levels: 2\n", "base.yml")
     monkeypatch.setattr(configuration, "BASE", path)
-    assert refusal() == f"{path}: model.name is missing; restore the file."
+    assert refusal() == f"{path}: model.name is missing. Restore the file."
+
+
+# Properties of settings.
+
+
+def having(*sections, **properties):
+    """Returns `section.key` of the settings that have all the given properties."""
+    found = set()
+    for section in sections:
+        name = "model" if issubclass(section, configuration.ModelConfig) else section.__name__
+        name = name.removesuffix("Config").lower()
+        for key, its in configuration.properties(section).items():
+            if all(getattr(its, name) == value for name, value in properties.items()):
+                found.add(f"{name}.{key}")
+    return found
+
+
+SECTIONS = (
+    *configuration.MODELS.values(),
+    configuration.DataConfig,
+    configuration.TrainingConfig,
+    configuration.EvaluationConfig,
+)
+
+
+def prefixed(section, names):
+    return {f"{section}.{name}" for name in names.split()}
+
+
+def test_the_settings_that_may_change_when_a_run_is_resumed():
+    data = prefixed("data", "data_dir archives_dir digits_dir test_length")
+    training = "steps log_every video_every video_length save_every keep keep_every strategy"
+    training += " accumulate gradient_checkpointing jit steps_per_call memory skip_limit kernels"
+    evaluation = "protocol seed context horizon num_videos num_samples batch_size observe_levels"
+    evaluation += " batch_statistics readout"
+    wanted = data | prefixed("training", training) | prefixed("evaluation", evaluation)
+    assert having(*SECTIONS, resumable=True) == wanted
+
+
+def test_the_settings_that_shape_the_weights():
+    names = "name levels frame_size channels stochastic_size deterministic_size hidden_size"
+    names += " mlp_size channel_multiplier network feature_size belief_size state_size"
+    assert having(*SECTIONS, shapes_weights=True) == prefixed("model", names)
+
+
+def test_the_settings_that_do_not_change_the_test_videos():
+    names = "name data_dir archives_dir videos_dir windows train_length train_videos"
+    wanted = prefixed("data", f"{names} digits_dir")
+    assert having(configuration.DataConfig, changes_test_videos=False) == wanted
+
+
+def test_the_folders_whose_paths_become_absolute(tmp_path, monkeypatch):
+    names = "data_dir archives_dir videos_dir digits_dir"
+    assert having(*SECTIONS, is_folder=True) == prefixed("data", names)
+    monkeypatch.chdir(tmp_path)
+    config = configuration.load(overrides=["data.data_dir=a/../b", "data.videos_dir=~/c"])
+    data = configuration.with_absolute_paths(config).data
+    assert data.data_dir == str(tmp_path / "b")
+    assert data.videos_dir == str(pathlib.Path.home() / "c")
+    assert data.archives_dir is None
 
 
 # Saving, and the configuration of a run.
@@ -483,7 +547,7 @@ def test_every_key_survives_saving(tmp_path):
     config = configuration.load(overrides=overrides)
     configuration.save(config, tmp_path / "config.yml")
     assert configuration.load(tmp_path / "config.yml") == config
-    # All of it is in the file: later changes of the defaults do not touch a run.
+    # The file holds all keys: later changes of the defaults do not affect a run.
     saved = YAML(typ="safe").load((tmp_path / "config.yml").read_text())
     for section in dataclasses.fields(configuration.Config):
         keys = [field.name for field in dataclasses.fields(getattr(config, section.name))]
@@ -510,7 +574,7 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("override", ["model.levels=2", "training.batch_size=3", " model.factor=2"])
-def test_load_run_keeps_what_the_weights_were_trained_with(run, override):
+def test_load_run_keeps_the_settings_of_training(run, override):
     with pytest.raises(UserError, match="keeps its model and training settings") as caught:
         configuration.load_run(run, [override])
     assert str(caught.value).startswith(f"--set {override}: ")
@@ -533,7 +597,7 @@ def test_load_run_takes_other_data_and_another_evaluation(run):
         configuration.load_run(run, ["evaluation.horizon=1000"])
 
 
-def test_differences_are_told_key_by_key():
+def test_differences_are_listed_by_key():
     old = configuration.load()
     new = configuration.load(overrides=["training.steps=7", "model.factor=[2, 3]"])
     assert configuration.differences(old, old) == []

@@ -48,14 +48,14 @@ def flip(path, position=None):
 
 
 def seal(path):
-    """Ends an archive as a checkpoint ends, whatever is in it."""
+    """Appends a valid checksum to an archive with any content."""
     with zipfile.ZipFile(path, "a") as archive:
         archive.comment = b"sha256:" + b"?" * 64
     content = path.read_bytes()[:-71]
     path.write_bytes(content + b"sha256:" + hashlib.sha256(content).hexdigest().encode())
 
 
-# What a file holds.
+# The content of a file.
 
 
 def test_a_checkpoint_restores_weights_optimizer_and_meta(tmp_path):
@@ -69,7 +69,7 @@ def test_a_checkpoint_restores_weights_optimizer_and_meta(tmp_path):
     assert {"python", "tensorflow", "keras"} <= set(meta["versions"])
 
 
-def test_a_models_own_weights_are_restored(tmp_path):
+def test_the_weights_of_a_real_model_are_restored(tmp_path):
     settings = tiny.settings()
     saved, other = factory.build(settings, 0), factory.build(settings, 1)
     optimizers = [
@@ -103,7 +103,7 @@ def test_numpy_reads_the_file_and_its_end_is_a_checksum(tmp_path, monkeypatch, l
     assert restored(path)[0] == 4
 
 
-# Which are kept.
+# Checkpoints that are kept.
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_numpy_reads_the_file_and_its_end_is_a_checksum(tmp_path, monkeypatch, l
         (2, 3, [9, 12, 100]),
     ],
 )
-def test_the_last_and_every_so_many_steps_are_kept(tmp_path, keep, keep_every, kept):
+def test_the_newest_and_the_multiples_of_keep_every_are_kept(tmp_path, keep, keep_every, kept):
     for step in (5, 9, 10, 12, 100):
         save(tmp_path, step, keep=keep, keep_every=keep_every)
     assert list(checkpoints.steps(tmp_path)) == kept
@@ -144,7 +144,7 @@ def test_the_newest_is_found(tmp_path):
     assert checkpoints.find(tmp_path, 100).name == "step_000000100.npz"
 
 
-def test_a_missing_step_lists_those_there_are(tmp_path):
+def test_a_missing_step_lists_the_existing_ones(tmp_path):
     save(tmp_path, 3)
     with pytest.raises(UserError, match="no checkpoint of step 4; there are 3"):
         checkpoints.find(tmp_path, 4)
@@ -158,7 +158,7 @@ def test_no_checkpoint_says_how_to_make_one(tmp_path, look):
         look(tmp_path)
 
 
-# What does not fit.
+# Checkpoints that do not fit.
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_a_flipped_bit_anywhere_is_damage(tmp_path):
         (b"sha256:" + hashlib.sha256(b"").hexdigest().encode(), "not a checkpoint's content"),
     ],
 )
-def test_what_is_no_checkpoint_at_all(tmp_path, content, reason):
+def test_files_that_are_not_checkpoints(tmp_path, content, reason):
     path = save(tmp_path, 3)
     path.write_bytes(content)
     assert reason in refused(path)
@@ -281,7 +281,7 @@ def test_an_archive_of_something_else_is_damaged_and_nothing_is_unpickled(tmp_pa
     assert "not a checkpoint's content" in refused(path)
 
 
-def test_a_file_that_may_not_be_read_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
+def test_an_unreadable_file_does_not_count_as_damaged(tmp_path, monkeypatch):
     path = save(tmp_path, 3)
 
     def refuse(*_):
@@ -319,30 +319,30 @@ def test_the_newest_whole_checkpoint_is_used_and_damaged_ones_are_set_aside(tmp_
     assert capsys.readouterr().err == ""
 
 
-def test_damaged_checkpoints_never_overwrite_each_other(tmp_path):
+def test_damaged_checkpoints_never_overwrite_each_other(tmp_path, capsys):
     save(tmp_path, 1, keep=9)
-    told = []
     for content in (b"one", b"two", b"three"):
         save(tmp_path, 2, keep=9).write_bytes(content)
-        checkpoints.restore_newest(tmp_path, plain.Model(), tell=told.append)
+        checkpoints.restore_newest(tmp_path, plain.Model())
+    lines = capsys.readouterr().err.splitlines()
     aside = sorted((tmp_path / "checkpoints").glob("*.damaged*"))
     assert sorted(path.read_bytes() for path in aside) == [b"one", b"three", b"two"]
-    assert [path.name in message for path, message in zip(aside, told, strict=True)] == [True] * 3
+    assert [path.name in line for path, line in zip(aside, lines, strict=True)] == [True] * 3
 
 
-def test_later_saves_leave_what_was_set_aside(tmp_path):
+def test_later_saves_keep_damaged_checkpoints(tmp_path):
     save(tmp_path, 1, keep=9)
     flip(save(tmp_path, 2, keep=9))
-    checkpoints.restore_newest(tmp_path, plain.Model(), tell=lambda _: None)
+    checkpoints.restore_newest(tmp_path, plain.Model())
     save(tmp_path, 2)
     assert names(tmp_path) == ["step_000000002.npz", "step_000000002.npz.damaged"]
 
 
-def test_where_none_is_whole_all_are_named_and_stay(tmp_path):
+def test_if_none_is_whole_all_are_named_and_stay(tmp_path):
     paths = [save(tmp_path, step, keep=9) for step in (1, 2)]
     for path in paths:
         flip(path)
-    for _ in range(2):  # The second time, too: the run is not taken for a new one.
+    for _ in range(2):  # The second time too: the run must not look like a new one.
         with pytest.raises(UserError, match="none of its checkpoints is whole") as caught:
             checkpoints.restore_newest(tmp_path, plain.Model())
         assert all(path.name in str(caught.value) for path in paths)
@@ -350,7 +350,7 @@ def test_where_none_is_whole_all_are_named_and_stay(tmp_path):
         assert all(path.exists() for path in paths)
 
 
-def test_a_damaged_one_that_cannot_be_renamed_is_passed_over(tmp_path, monkeypatch):
+def test_a_damaged_one_that_cannot_be_renamed_is_ignored(tmp_path, monkeypatch, capsys):
     save(tmp_path, 1, keep=9)
     path = save(tmp_path, 2, keep=9)
     flip(path)
@@ -359,13 +359,13 @@ def test_a_damaged_one_that_cannot_be_renamed_is_passed_over(tmp_path, monkeypat
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(pathlib.Path, "rename", refuse)
-    told = []
-    assert checkpoints.restore_newest(tmp_path, plain.Model(), tell=told.append)["step"] == 1
-    assert "it stays there, since it cannot be renamed (Permission denied)" in told[0]
+    assert checkpoints.restore_newest(tmp_path, plain.Model())["step"] == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "it keeps its name, since it cannot be renamed (Permission denied)" in line
     assert path.exists()
 
 
-def test_loading_a_run_takes_the_newest_whole_checkpoint_and_no_other_than_asked(tmp_path, capsys):
+def test_loading_a_run_takes_the_newest_whole_checkpoint_or_the_given_step(tmp_path, capsys):
     settings = tiny.settings()
     config.save_run(settings, tmp_path)
     models = {step: factory.build(settings, step) for step in (1, 2)}
@@ -381,9 +381,7 @@ def test_loading_a_run_takes_the_newest_whole_checkpoint_and_no_other_than_asked
         np.testing.assert_array_equal(one, two)
 
 
-def test_evaluation_takes_the_newest_whole_checkpoint_and_no_other_than_asked(
-    tmp_path, monkeypatch
-):
+def test_evaluation_takes_the_newest_whole_checkpoint_or_the_given_step(tmp_path, monkeypatch):
     import eval as script
     from cwvae.evaluation import evaluator
 
@@ -401,7 +399,7 @@ def test_evaluation_takes_the_newest_whole_checkpoint_and_no_other_than_asked(
 # Crashes.
 
 
-def test_the_file_is_on_the_disk_before_its_name_and_the_name_before_others_go(
+def test_the_file_is_on_the_disk_before_its_name_and_the_name_before_others_are_removed(
     tmp_path, monkeypatch
 ):
     save(tmp_path, 1)
@@ -416,18 +414,19 @@ def test_the_file_is_on_the_disk_before_its_name_and_the_name_before_others_go(
         fsync(descriptor)
 
     def record_unlink(path, *arguments, **options):
-        done.append(f"remove {path.name}")
+        if path.exists():
+            done.append(f"remove {path.name}")
         unlink(path, *arguments, **options)
 
     monkeypatch.setattr(os, "fsync", record_fsync)
     monkeypatch.setattr(os, "replace", lambda *names: (done.append("rename"), replace(*names)))
     monkeypatch.setattr(pathlib.Path, "unlink", record_unlink)
     save(tmp_path, 2)
-    steps = ["fsync file", "rename", "fsync checkpoints", f"fsync {tmp_path.name}"]
-    assert done == [*steps, "remove step_000000001.npz"]
+    steps = ["rename", "fsync checkpoints", f"fsync {tmp_path.name}", "remove step_000000001.npz"]
+    assert done == ["fsync file", "fsync file", *steps]  # Before and after it is read back.
 
 
-def test_a_file_that_is_not_read_back_as_written_never_gets_its_name(tmp_path, monkeypatch):
+def test_a_file_that_differs_when_read_back_is_never_renamed(tmp_path, monkeypatch):
     save(tmp_path, 1)
     fsync = os.fsync
 
@@ -436,20 +435,21 @@ def test_a_file_that_is_not_read_back_as_written_never_gets_its_name(tmp_path, m
         os.pwrite(descriptor, b"X", 100)
 
     monkeypatch.setattr(os, "fsync", damaging_fsync)
-    with pytest.raises(OSError, match="not on the disk as it was written"):
+    with pytest.raises(OSError, match="the disk does not hold what was written"):
         save(tmp_path, 2)
     assert names(tmp_path) == ["step_000000001.npz"]
 
 
-def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path):
+def test_the_leftovers_of_a_killed_save_are_removed_by_the_next(tmp_path):
     save(tmp_path, 1)
-    (tmp_path / "checkpoints" / ".step_000000002.tmp").write_bytes(b"half")
+    for name in (".step_000000002.tmp", ".step_000000002.npz.123.abcdef01.tmp"):
+        (tmp_path / "checkpoints" / name).write_bytes(b"half")
     assert list(checkpoints.steps(tmp_path)) == [1]
     save(tmp_path, 3)
     assert names(tmp_path) == ["step_000000003.npz"]
 
 
-def test_a_full_disk_costs_no_checkpoint(small_disk, fill):
+def test_a_full_disk_loses_no_checkpoint(small_disk, fill):
     model = plain.Model(1, size=20_000)  # 320 kB
     path = checkpoints.save(small_disk, 1, model)
     fill(small_disk / "filler", leave=100_000)
@@ -470,7 +470,7 @@ def test_a_full_disk_costs_no_checkpoint(small_disk, fill):
 SAVING = """
 import itertools, sys
 from helpers import plain
-from cwvae import checkpoints
+from cwvae.run import checkpoints
 for step in itertools.count(int(sys.argv[2])):
     model = plain.Model(step, size=50_000)
     checkpoints.save(sys.argv[1], step, model, plain.Optimizer(model, step), keep_every=10)
@@ -492,10 +492,10 @@ def test_after_a_kill_at_any_moment_the_newest_checkpoint_is_whole(tmp_path):
         assert int(process.stdout.readline()) == saved + 1
         time.sleep(chosen.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
-        told = [saved + 1, *map(int, process.communicate()[0].split())]
+        reported = [saved + 1, *map(int, process.communicate()[0].split())]
         assert process.returncode == -signal.SIGKILL
         saved = max(checkpoints.steps(tmp_path))
-        assert saved in (told[-1], told[-1] + 1)  # The last may not have been told.
+        assert saved in (reported[-1], reported[-1] + 1)  # The last may be saved, not printed.
         model = plain.Model(size=50_000)
         optimizer = plain.Optimizer(model)
         assert checkpoints.restore(checkpoints.find(tmp_path), model, optimizer)["step"] == saved

@@ -1,7 +1,7 @@
-"""Training that is killed, stopped, crowded out or broken: what is left, and how it goes on.
+"""Training that is killed, stopped, out of disk space or diverging: what remains, and resuming.
 
-The real train.py, in processes of its own. Whatever happens to it, in the end the run has to be the
-one that was never interrupted, to the last bit; it is trained once, and compared with.
+These tests run the real train.py. After every interruption the final run must equal, bit for bit,
+the run that was never interrupted, which is trained once.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from helpers.scripts import (
 from cwvae.run import checkpoints
 
 STEPS = 60
-# One device on any machine, and only one checkpoint: none to fall back on.
+# One device on any machine. Only one checkpoint is kept, so there is none to fall back on.
 CPU = ENVIRONMENT | {"CUDA_VISIBLE_DEVICES": "-1"}
 SETTINGS = {
     "model__levels": 1,
@@ -57,7 +57,7 @@ def command(logdir, *arguments, **changes):
 
 
 def arrays_of(logdir):
-    """The arrays of the newest checkpoint: the model's and the optimizer's."""
+    """Returns the arrays of the newest checkpoint: the model's and the optimizer's."""
     return checkpoints.read(checkpoints.find(logdir))[0]
 
 
@@ -69,7 +69,7 @@ def lines_of(logdir):
 
 
 def points_of(logdir):
-    """TensorBoard's scalars: (step, value) by name, in the order that TensorBoard reads them."""
+    """Returns TensorBoard's scalars, (step, value) by name, in the order TensorBoard reads them."""
     found = {}
     for path in sorted((logdir / "tensorboard").iterdir()):
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
@@ -78,14 +78,14 @@ def points_of(logdir):
                 if value.metadata.plugin_data.plugin_name == "scalars":
                     point = event.step, float(tf.make_ndarray(value.tensor))
                     found.setdefault(value.tag, []).append(point)
-    # Measured, and not at a process' first steps: what may differ between two equal runs.
+    # The speed is measured, and not at the first steps of a process, so equal runs differ in it.
     speed = [step for step, _ in found.pop("frames_per_second")]
     assert speed == sorted(set(speed))
     return found
 
 
 def assert_same_run(whole, other):
-    """Checks that a run is the one that was never interrupted."""
+    """Checks that a run equals the one that was never interrupted."""
     want, got = arrays_of(whole), arrays_of(other)
     assert want.keys() == got.keys()
     for name, array in want.items():
@@ -112,7 +112,7 @@ def whole(tmp_path_factory):
 
 @dataclasses.dataclass
 class Interrupted:
-    """A run that met with much, and what was seen on the way."""
+    """A run after several interruptions, and the observations on the way."""
 
     logdir: pathlib.Path
     first: int  # process id
@@ -126,12 +126,12 @@ class Interrupted:
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
-    """Trains beside a second train.py, is killed during a save and once more, stopped, finished."""
+    """Starts a second train.py, kills the first during a save and again, stops it, finishes it."""
     logdir = tmp_path_factory.mktemp("interrupted") / "run"
     running = training(logdir)
     seen = Interrupted(logdir, running.pid)
     running.wait_for_step(4)
-    running.send(signal.SIGSTOP)  # Or it is done before the second has started.
+    running.send(signal.SIGSTOP)  # Otherwise it may end before the second has started.
     seen.second = run(*command(logdir), env=CPU)
     running.send(signal.SIGCONT)
     running.wait_for_save(12)
@@ -159,10 +159,10 @@ def test_a_second_training_in_the_same_folder_is_refused(interrupted):
     assert message.endswith("Stop it, or give another --logdir.")
 
 
-def test_sigterm_saves_the_step_under_way_and_says_how_to_go_on(interrupted):
+def test_sigterm_saves_the_current_step_and_says_how_to_resume(interrupted):
     assert interrupted.terminated == 143
     assert "Stopping after this step: SIGTERM." in interrupted.said
-    again = f"Stopped and saved. To go on: python train.py --logdir {interrupted.logdir}\n"
+    again = f"Stopped and saved. To resume: python train.py --logdir {interrupted.logdir}\n"
     assert again in interrupted.said
     assert "Traceback" not in interrupted.said
     assert 0 < interrupted.stopped_at < STEPS
@@ -176,7 +176,7 @@ def test_kills_and_a_stop_leave_no_trace(whole, interrupted):
 
 @pytest.mark.slow
 def test_twenty_kills_leave_no_trace(tmp_path):
-    """Kills during saves, between them, and while it starts; seeded, and told on stdout."""
+    """Kills during saves, between them, and during the start; seeded, and printed on stdout."""
     steps, kills = 400, 20
     settings = {"training__steps": steps}
     (tmp_path / "whole").mkdir()
@@ -187,7 +187,7 @@ def test_twenty_kills_leave_no_trace(tmp_path):
     for kill in range(kills):
         running = training(logdir, **settings)
         begun = max(steps_of(logdir), default=0)
-        # Some steps ahead, and far enough from the end that those which are to come find theirs.
+        # Some steps ahead, and far enough from the end to leave steps for the remaining kills.
         step = begun + rng.randrange(2, max(3, (steps - 20 - begun) // (kills - kill)))
         moment = rng.choice(["save", "save", "any", "start"]) if kill else "save"
         if moment == "save":
@@ -212,13 +212,13 @@ def test_twenty_kills_leave_no_trace(tmp_path):
 
 
 def test_a_full_disk(whole, small_disk, fill):
-    """Training goes on, and ends with the last good checkpoint; once there is room, with all."""
+    """Training continues and ends with the last good checkpoint; with room it completes."""
     logdir, filler = small_disk / "run", small_disk / "filler"
     size = checkpoints.find(whole).stat().st_size
-    fill(filler, leave=int(1.7 * size))  # One checkpoint, and not a second beside it.
+    fill(filler, leave=int(1.7 * size))  # Room for one checkpoint, not for two.
     full = run(*command(logdir), env=CPU)
     assert full.returncode == 1
-    # Told at each save, and training went on.
+    # Reported at each save, while training continued.
     assert "warning: the checkpoint of step 4 could not be written" in full.stderr
     assert "warning: the checkpoint of step 58 could not be written" in full.stderr
     message = error_of(full.stderr)
@@ -229,7 +229,7 @@ def test_a_full_disk(whole, small_disk, fill):
     assert checkpoints.read(good)[1]["step"] == 2
     config = (logdir / "config.yml").read_bytes()
 
-    fill(small_disk / "rest")  # To the last byte: not even the configuration can be written.
+    fill(small_disk / "rest")  # Completely: not even the configuration fits.
     changed = command(logdir, training__steps=STEPS + 2)
     assert "No space left on device" in refused(run(*changed, env=CPU))
     assert (logdir / "config.yml").read_bytes() == config
@@ -245,14 +245,14 @@ def test_a_full_disk(whole, small_disk, fill):
 
 @pytest.fixture(scope="module")
 def sources(whole, tmp_path_factory):
-    """What to start from, by kind: all hold the same weights."""
+    """Sources with the same weights, by kind."""
     folder = tmp_path_factory.mktemp("sources")
     succeed("-m", "cwvae.export", "--logdir", whole, "--out", folder / "export")
     checkpoint = shutil.copy(checkpoints.find(whole), folder)
     return {"run": whole, "export": folder / "export", "checkpoint": pathlib.Path(checkpoint)}
 
 
-# Weights of its own to start from, and a learning rate that leaves any as they are.
+# Other initial weights, and a learning rate that hardly changes any.
 ONWARDS = {"training__seed": 1, "training__learning_rate": 1e-9, "training__steps": 3}
 
 
@@ -272,7 +272,7 @@ def test_init_from_starts_at_step_0_with_the_weights(sources, tmp_path):
         assert got["optimizer/iterations"] == 3
         assert [line["step"] for line in metrics_of(running.logdir) if "loss" in line] == [3]
 
-    # The same command again goes on with the run: from its own weights, wherever the others are.
+    # The same command resumes the run, from its own weights, without the source.
     running = runs[-1]
     before = {path: path.read_bytes() for path in running.logdir.rglob("*") if path.is_file()}
     sources["checkpoint"].unlink()
@@ -284,7 +284,9 @@ def test_init_from_starts_at_step_0_with_the_weights(sources, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["run", "export", "checkpoint of a run", "nothing"])
-def test_init_from_what_does_not_fit_is_refused_before_a_folder_is_made(whole, tmp_path, kind):
+def test_init_from_a_source_that_does_not_fit_is_refused_before_a_folder_is_made(
+    whole, tmp_path, kind
+):
     logdir, source, changes = tmp_path / "run", whole, {"model__hidden_size": 9}
     if kind == "checkpoint of a run":
         source = checkpoints.find(whole)
@@ -304,8 +306,8 @@ def test_init_from_what_does_not_fit_is_refused_before_a_folder_is_made(whole, t
     assert not logdir.exists()
 
 
-def test_a_model_that_a_bare_checkpoint_does_not_fit_is_refused(whole, tmp_path):
-    """Nothing beside it tells, so it is seen once the model is there."""
+def test_a_bare_checkpoint_that_does_not_fit_is_refused(whole, tmp_path):
+    """Without a configuration next to it, this is detected after the model is built."""
     source = shutil.copy(checkpoints.find(whole), tmp_path)
     words = command(tmp_path / "run", "--init-from", source, model__hidden_size=9)
     message = error_of(run(*words, env=CPU).stderr)
@@ -320,7 +322,7 @@ def test_training_that_diverges_ends_with_step_term_and_checkpoint(tmp_path):
     assert result.returncode == 1
     assert result.stdout == ""
     message = error_of(result.stderr)
-    # The first update is applied, and is the last: the weights are out of all bounds then.
+    # Only the first update is applied; it makes the weights huge.
     assert message.startswith("step 2: kl/level1_sum is ")
     (newest,) = checkpoints.steps(logdir).values()
     assert f"{newest} holds the weights of step 1" in message

@@ -43,7 +43,7 @@ def refused(logdir):
     return str(caught.value)
 
 
-def test_a_second_process_is_refused_and_told_who_holds_it(tmp_path, holder):
+def test_a_second_process_is_refused_and_the_message_names_the_holder(tmp_path, holder):
     before = (tmp_path / ".lock").read_bytes()
     message = refused(tmp_path)
     assert message.startswith(f"{tmp_path}: process {holder.pid} on {socket.gethostname()}, since ")
@@ -52,10 +52,10 @@ def test_a_second_process_is_refused_and_told_who_holds_it(tmp_path, holder):
     assert datetime.timedelta(seconds=-1) < age < datetime.timedelta(minutes=1)
     assert message.endswith("Stop it, or give another --logdir.")
     assert (tmp_path / ".lock").read_bytes() == before
-    assert refused(tmp_path) == message  # To be refused does not free it.
+    assert refused(tmp_path) == message  # A refusal does not release the lock.
 
 
-def test_kill_9_frees_it(tmp_path, holder):
+def test_kill_9_releases_it(tmp_path, holder):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     left = json.loads((tmp_path / ".lock").read_text())
@@ -74,7 +74,7 @@ def test_it_can_be_taken_again_and_its_file_stays(tmp_path):
         assert (tmp_path / ".lock").exists()
 
 
-def test_an_error_within_frees_it(tmp_path):
+def test_an_error_in_the_block_releases_it(tmp_path):
     with pytest.raises(KeyError), locked(tmp_path):
         raise KeyError
     with locked(tmp_path):
@@ -87,19 +87,19 @@ def test_runs_in_other_folders_do_not_matter(tmp_path, holder):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "a" * 10_000])
-def test_a_file_that_says_nothing_of_use_still_locks(tmp_path, holder, content):
+def test_a_lock_file_with_unusable_content_still_locks(tmp_path, holder, content):
     (tmp_path / ".lock").write_text(content)
     assert refused(tmp_path).startswith(f"{tmp_path}: another process is at work")
 
 
-def test_a_left_over_file_longer_than_ours_is_overwritten(tmp_path):
+def test_a_longer_old_lock_file_is_overwritten(tmp_path):
     (tmp_path / ".lock").write_text("x" * 10_000)
     with locked(tmp_path):
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
 
 
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS])
-def test_a_file_system_without_locks_is_told_of_once(tmp_path, monkeypatch, capsys, number):
+def test_a_file_system_without_locks_gives_one_warning(tmp_path, monkeypatch, capsys, number):
     def flock(*_):
         raise OSError(number, os.strerror(number))
 

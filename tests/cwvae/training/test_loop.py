@@ -21,8 +21,8 @@ def trainer(settings, logdir, data=None, videos=False):
     model = factory.build(settings, settings.training.seed)
     train_data = data or tiny.Squares(20)
     made = loop.Trainer(settings, model, train_data, tiny.Squares(40), logdir)
-    if not videos:  # They take most of the time that a run of a few steps takes.
-        made._log_videos = lambda: None
+    if not videos:  # They take most of the time of a short run.
+        made._held_out.videos = lambda: []
     return made
 
 
@@ -97,16 +97,16 @@ def test_the_open_loop_video_shows_truth_prediction_and_error(run):
     truth = trained.data["test"].clip(0)[8, ..., 0].astype(int)
     np.testing.assert_allclose(rows[0], truth, atol=6)
     np.testing.assert_allclose(rows[2], np.abs(rows[0] - rows[1]), atol=12)
-    assert rows[2].max() > 20  # Not trained yet: an error there is.
+    assert rows[2].max() > 20  # An untrained model makes errors.
 
 
-def test_checkpoints_are_kept_as_asked(run, tmp_path):
+def test_checkpoints_are_kept_as_configured(run, tmp_path):
     assert list(checkpoints.steps(run[1])) == [3, 6]
     assert trainer(tiny.settings("training.save_every=1", "training.keep=2"), tmp_path).run()
     assert list(checkpoints.steps(tmp_path)) == [5, 6]
 
 
-def test_resuming_equals_never_having_stopped(run, tmp_path):
+def test_resuming_equals_never_stopping(run, tmp_path):
     whole, logdir = run
     assert trainer(tiny.settings("training.steps=3"), tmp_path).run()
     resumed = trainer(tiny.settings(), tmp_path)
@@ -120,7 +120,7 @@ def test_resuming_equals_never_having_stopped(run, tmp_path):
     assert lines(logdir)[-1]["test/loss"] == lines(tmp_path)[-1]["test/loss"]
 
 
-def test_lines_after_the_last_checkpoint_are_not_doubled(tmp_path):
+def test_lines_after_the_last_checkpoint_are_not_duplicated(tmp_path):
     assert trainer(tiny.settings("training.steps=3"), tmp_path).run()
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 5, "loss": 1.0}\n{"step": 6, "lo')  # A crash, two steps later.
@@ -128,7 +128,7 @@ def test_lines_after_the_last_checkpoint_are_not_doubled(tmp_path):
     assert [line["step"] for line in lines(tmp_path) if "loss" in line] == [2, 3, 4, 6]
 
 
-def test_data_that_break_off_end_training_with_their_own_message(tmp_path):
+def test_an_error_of_the_data_ends_training_with_its_message(tmp_path):
     changes = ("training.steps=30", "training.save_every=1", "training.video_every=100")
     settings = tiny.settings(*changes)
 
@@ -166,7 +166,7 @@ def test_seeds_change_weights_data_and_latents(tmp_path):
     assert runs["a"][1] != runs["c"][1]
 
 
-def test_a_loss_that_is_not_finite_names_step_and_term_and_leaves_the_weights(tmp_path):
+def test_a_loss_that_is_not_finite_names_step_and_term_and_keeps_the_weights(tmp_path):
     trained = trainer(tiny.settings("training.skip_limit=3"), tmp_path)
     trained.model.cells[1].prior_heads[0][1].assign(np.full(3, np.nan))
     before = [weight.numpy() for weight in trained.model.weights]
@@ -178,7 +178,7 @@ def test_a_loss_that_is_not_finite_names_step_and_term_and_leaves_the_weights(tm
 
 
 class Poisoned(tiny.Squares):
-    """Squares whose frames are float, and not a number in some batches."""
+    """Squares with float frames, which are NaN in some batches."""
 
     def __init__(self, steps):
         super().__init__(20)
@@ -200,7 +200,9 @@ def poisoned(settings, logdir, steps):
 
 
 @pytest.mark.parametrize("per_call", [1, 10])
-def test_an_update_that_is_not_finite_is_left_out_counted_and_training_goes_on(tmp_path, per_call):
+def test_an_update_that_is_not_finite_is_skipped_and_counted_and_training_continues(
+    tmp_path, per_call
+):
     settings = tiny.settings("training.log_every=6", f"training.steps_per_call={per_call}")
     trained = poisoned(settings, tmp_path, [1, 2, 4])
     weights = []
@@ -235,7 +237,7 @@ def test_after_too_many_in_a_row_the_last_good_step_is_saved_and_named(tmp_path,
     with pytest.raises(TrainingStopped, match=r"step 6: .*step_000000005\.npz.*--init-from"):
         trained.run()
     assert list(checkpoints.steps(tmp_path)) == [5]
-    again = poisoned(settings, tmp_path, [1])  # The same, with data that have been mended.
+    again = poisoned(settings, tmp_path, [1])  # The same, with repaired data.
     assert again.step == 5
     assert again.optimizer.skipped.numpy() == 1
     assert again.run()
@@ -245,8 +247,8 @@ def test_after_too_many_in_a_row_the_last_good_step_is_saved_and_named(tmp_path,
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_stop_amid_updates_that_are_left_out_is_gone_on_from(tmp_path):
-    """What came before the stop is not counted: the step that is named is one of this process."""
+def test_training_resumes_from_a_stop_during_a_streak_of_skipped_updates(tmp_path):
+    """Skips before the stop are not counted: the message names a step after it."""
     settings = tiny.settings(
         "training.steps=20",
         "training.log_every=100",
@@ -273,7 +275,7 @@ def test_a_stop_amid_updates_that_are_left_out_is_gone_on_from(tmp_path):
     assert poisoned(lower, tmp_path, [5, 6]).run()
 
 
-def test_no_checkpoint_is_saved_amid_updates_that_are_left_out(tmp_path):
+def test_no_checkpoint_is_saved_during_a_streak_of_skipped_updates(tmp_path):
     settings = tiny.settings(
         "training.steps=20", "training.save_every=1", "training.keep=9", "training.skip_limit=3"
     )
@@ -289,14 +291,14 @@ def whole_run(settings, logdir, steps):
     return trained
 
 
-def test_a_broken_posterior_is_named_though_it_breaks_all_below(tmp_path):
+def test_a_broken_posterior_is_named_although_it_breaks_all_levels_below(tmp_path):
     trained = trainer(tiny.settings("training.skip_limit=1"), tmp_path)
     trained.model.cells[1].posterior_heads[0][1].assign(np.full(3, np.nan))
     with pytest.raises(TrainingStopped, match=r"step 1: kl/level1_sum is nan.*loss, nll"):
         trained.run()
 
 
-def test_a_broken_likelihood_is_told_from_a_broken_kl(tmp_path):
+def test_a_broken_likelihood_is_distinguished_from_a_broken_kl(tmp_path):
     trained = trainer(tiny.settings("training.skip_limit=1"), tmp_path)
     trained.model.decoder.dense.bias.assign(np.full(trained.model.decoder.dense.bias.shape, np.inf))
     with pytest.raises(TrainingStopped, match="step 1: nll is"):
@@ -305,7 +307,7 @@ def test_a_broken_likelihood_is_told_from_a_broken_kl(tmp_path):
 
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_a_stop_between_log_lines_leaves_no_trace(run, tmp_path, stop_after):
-    """Weights, lines and TensorBoard points are those of the run that was not stopped."""
+    """Weights, lines and TensorBoard points equal those of the run that was not stopped."""
     whole, logdir = run
     first = trainer(tiny.settings("training.steps_per_call=1"), tmp_path)
     account = first._account
@@ -333,7 +335,7 @@ def test_a_stop_between_log_lines_leaves_no_trace(run, tmp_path, stop_after):
         assert [step for step, _ in summaries(tmp_path)[name]] == [step for step, _ in points]
 
 
-def test_training_goes_on_where_a_checkpoint_cannot_be_written(tmp_path, monkeypatch, capsys):
+def test_training_continues_if_a_checkpoint_cannot_be_written(tmp_path, monkeypatch, capsys):
     whole = checkpoints.save
 
     def full(logdir, step, *arguments, **options):
@@ -350,9 +352,7 @@ def test_training_goes_on_where_a_checkpoint_cannot_be_written(tmp_path, monkeyp
     assert "No space left on device" in error
 
 
-def test_a_last_checkpoint_that_cannot_be_written_ends_training_with_the_one_before(
-    tmp_path, monkeypatch
-):
+def test_an_unwritable_last_checkpoint_ends_training_with_the_one_before(tmp_path, monkeypatch):
     whole = checkpoints.save
 
     def full(logdir, step, *arguments, **options):
@@ -399,7 +399,7 @@ def test_bfloat16_trains_and_keeps_its_weights_in_float32(tmp_path):
 
 @pytest.mark.slow
 def test_bfloat16_learns_as_float32_does(tmp_path):
-    """The quickstart's losses after 500 steps lie within 1% of each other."""
+    """The quickstart's losses after 500 steps are within 1% of each other."""
     import data_loaders
 
     losses = {}
@@ -429,7 +429,7 @@ def test_bfloat16_learns_as_float32_does(tmp_path):
 
 @pytest.mark.slow
 def test_learning_on_moving_digits(tmp_path):
-    """The loss falls, and open loop the first frames beat both baselines."""
+    """The loss falls, and the first open-loop frames beat both baselines."""
     import data_loaders
     from cwvae.evaluation import evaluator
     from cwvae.evaluation.results import COPY, MEAN

@@ -1,4 +1,4 @@
-"""The estimate of memory and time, against what can be counted by hand."""
+"""The estimate of memory and time, compared with counts by hand."""
 
 import pytest
 import tensorflow as tf
@@ -36,8 +36,8 @@ def test_a_convolution_and_its_gradients_are_counted():
     assert cost(run, (2, 8, 10, 3), (4, 4, 3, 5)).operations == 2 * forward
 
 
-def test_memory_is_what_lives_at_once():
-    def chain(x):  # One lives while the next is made.
+def test_memory_is_the_most_that_is_alive_at_once():
+    def chain(x):  # One is alive while the next is computed.
         for _ in range(5):
             x = tf.linalg.matmul(x, x)
         return x
@@ -65,7 +65,7 @@ def test_a_loop_takes_the_memory_of_one_round_and_the_time_of_all():
     assert found.operations == 7 * 2 * 512**3
 
 
-def test_what_nothing_depends_on_is_not_counted():
+def test_unused_operations_are_not_counted():
     def run(x):
         tf.linalg.matmul(x, x)
         return x + 1.0
@@ -81,21 +81,21 @@ def test_the_machine_is_measured():
 
 
 def test_pieces_and_recomputation_need_less_memory():
-    def memory(tmp, *overrides):
+    def needed(*overrides):
         settings = tiny.settings("training.batch_size=8", *overrides)
         model = factory.build(settings, 0)
         data = tiny.Squares()
-        trainer = loop.Trainer(settings, model, data, data, tmp)
+        trainer = loop.Trainer(settings, model, data, data, "/nonexistent")
         arguments = tf.constant(0, tf.int64), tf.constant(1), tf.constant(0.0)
         steps = trainer._train_steps.get_concrete_function(trainer._batches(), *arguments)
         return memory.cost(steps.graph).memory
 
-    whole = memory("/nonexistent")
-    assert memory("/nonexistent", "training.accumulate=4") < 0.5 * whole
-    assert memory("/nonexistent", "training.gradient_checkpointing=7") < 0.75 * whole
+    whole = needed()
+    assert needed("training.accumulate=4") < 0.5 * whole
+    assert needed("training.gradient_checkpointing=7") < 0.75 * whole
 
 
-def test_what_does_not_fit_is_refused_with_what_would(tmp_path, capsys):
+def test_a_step_that_does_not_fit_is_refused_with_settings_that_would(tmp_path, capsys):
     def trainer(*overrides):
         settings = tiny.settings("training.batch_size=8", *overrides)
         model = factory.build(settings, 0)
@@ -103,17 +103,19 @@ def test_what_does_not_fit_is_refused_with_what_would(tmp_path, capsys):
         return loop.Trainer(settings, model, data, data, tmp_path)
 
     assert trainer("training.steps=1", "training.video_every=100").run()
-    told = capsys.readouterr().err
-    assert "weights. A step of 8 clips of 7 frames will take about" in told
-    # 0.2 GiB are what any step takes on top of its tensors, 1.3 times which are counted.
+    assert "weights. A step of 8 clips of 7 frames will take about" in capsys.readouterr().err
+    # A process counts as 0.2 GiB plus 1.3 times the tensors.
     with pytest.raises(UserError, match=r"--set training\.accumulate=2 computes the same") as error:
         trainer("training.memory=0.2024").run()
     assert "gradient_checkpointing" in str(error.value)
+    with pytest.raises(UserError, match=r"accumulate=2 computes the same") as error:
+        trainer("training.memory=0.2024", "training.kernels=plain").run()
+    assert "gradient_checkpointing" not in str(error.value)
     with pytest.raises(UserError, match="Even one clip"):
         trainer("training.memory=0.00001").run()
 
 
-def test_cached_files_are_no_used_memory_of_a_container(tmp_path):
+def test_cached_files_do_not_count_as_used_memory_of_a_container(tmp_path):
     (tmp_path / "memory.max").write_text("8000\n")
     (tmp_path / "memory.current").write_text("7900\n")
     (tmp_path / "memory.stat").write_text(

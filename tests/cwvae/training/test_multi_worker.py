@@ -1,6 +1,6 @@
-"""Training by two processes on this machine, as by two machines that TF_CONFIG tells of each other.
+"""Training by two processes on this machine, which TF_CONFIG connects as it would two machines.
 
-The real train.py, in processes of its own. The run is to be that of one process, whatever happens.
+These tests run the real train.py. The run must equal that of one process, whatever happens.
 """
 
 import json
@@ -52,7 +52,7 @@ def listens(port):
 
 
 def environment(ports, index):
-    """A worker's: which ports the workers have, and which of them it is."""
+    """Returns the environment of a worker, from the ports of all and its index."""
     content = {
         "cluster": {"worker": [f"localhost:{port}" for port in ports]},
         "task": {"type": "worker", "index": index},
@@ -61,7 +61,7 @@ def environment(ports, index):
 
 
 def pair(logdir, other=None, **changes):
-    """Starts two workers, of which the second is told of another folder if one is given."""
+    """Starts two workers. `other` is the folder of the second if it differs."""
     ports = [free_port(), free_port()]
     return [
         Training(folder, command(folder, **changes), environment(ports, i), f"worker{i}")
@@ -70,7 +70,7 @@ def pair(logdir, other=None, **changes):
 
 
 def finish(workers):
-    """Waits until all have ended as they should."""
+    """Waits until all have ended, and checks that they succeeded."""
     for worker in workers:
         assert worker.wait() == 0, worker.err()
         assert worker.out().startswith("Trained.")
@@ -99,15 +99,15 @@ def alone(tmp_path_factory):
     return logdir
 
 
-def test_two_workers_train_as_one_process_and_the_first_alone_writes(alone, tmp_path):
+def test_two_workers_train_as_one_process_and_only_the_first_writes(alone, tmp_path):
     logdir, other = tmp_path / "run", tmp_path / "other"
     workers = pair(logdir, other)
     finish(workers)
     assert_same_run(alone, logdir)
     assert not other.exists()
-    # Both trained: each had the other to wait for, and half of each batch.
+    # Both trained: each waited for the other, and computed half of each batch.
     for worker in workers:
-        assert "waiting for all" in worker.err()
+        assert "waiting for the others" in worker.err()
     assert "frames/s" in workers[0].err()
     assert "frames/s" not in workers[1].err()
 
@@ -118,7 +118,7 @@ LOST |= {"the second frozen": (1, signal.SIGSTOP)}
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("lost", "number"), LOST.values(), ids=LOST)
-def test_where_a_worker_is_lost_the_other_ends_with_a_message(alone, tmp_path, lost, number):
+def test_if_a_worker_is_lost_the_other_ends_with_a_message(alone, tmp_path, lost, number):
     logdir = tmp_path / "run"
     workers = pair(logdir)
     workers[0].wait_for_step(8)
@@ -139,14 +139,14 @@ def test_where_a_worker_is_lost_the_other_ends_with_a_message(alone, tmp_path, l
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("asked", "then"), [(0, 1), (1, 2)])
-def test_sigterm_to_one_worker_stops_both_and_one_or_both_go_on(alone, tmp_path, asked, then):
+def test_sigterm_to_one_worker_stops_both_and_one_or_both_resume(alone, tmp_path, asked, then):
     logdir = tmp_path / "run"
     workers = pair(logdir)
     workers[0].wait_for_step(8)
     workers[asked].send(signal.SIGTERM)
     for worker in workers:
         assert worker.wait() == 143
-        assert "Stopped and saved. To go on: python train.py" in worker.out()
+        assert "Stopped and saved. To resume: python train.py" in worker.out()
         assert "Traceback" not in worker.err()
     assert "Stopping after this step: SIGTERM." in workers[asked].err()
     stopped_at = max(steps_of(logdir))
@@ -160,12 +160,12 @@ def test_sigterm_to_one_worker_stops_both_and_one_or_both_go_on(alone, tmp_path,
 
 
 @pytest.mark.slow
-def test_a_worker_that_does_not_see_the_folder_of_the_run_says_so(alone, tmp_path):
+def test_a_worker_that_does_not_see_the_runs_folder_says_so(alone, tmp_path):
     logdir = shutil.copytree(alone, tmp_path / "run")
     workers = pair(logdir, tmp_path / "other", training__steps=STEPS + 2)
     assert workers[1].wait() == 2
     message = error_of(workers[1].err())
-    assert f"the checkpoint of step {STEPS}, from which the first worker goes on" in message
+    assert f"the checkpoint of step {STEPS} is not there, but the first worker resumes" in message
     assert workers[0].wait() == 1
     assert error_of(workers[0].err()).startswith("another worker is gone (")
 
@@ -180,7 +180,7 @@ def test_training_that_diverges_ends_on_both_workers_with_the_reason(tmp_path):
     assert checkpoints.read(checkpoints.find(logdir))[1]["step"] == 1
 
 
-def test_workers_that_were_given_different_settings_end(tmp_path):
+def test_workers_with_different_settings_end(tmp_path):
     ports = [free_port(), free_port()]
     for index, rate in enumerate([0.001, 0.002]):
         words = command(tmp_path / "run", training__learning_rate=rate)
@@ -200,9 +200,9 @@ def test_a_worker_whose_port_is_taken_is_refused(tmp_path):
         result = run(*command(tmp_path / "run"), env=environment(ports, 1))
     assert result.returncode == 2
     waiting, error = result.stderr.splitlines()
-    assert waiting == "Worker 1 of TF_CONFIG's 2: waiting for all."
+    assert waiting == "Worker 1 of the 2 in TF_CONFIG: waiting for the others."
     assert error.startswith("error: cannot join the workers of TF_CONFIG: ")
-    assert "Is the port of this worker free" in error
+    assert "Check that the port of this worker is free" in error
 
 
 def test_ctrl_c_ends_a_worker_that_waits_for_another(tmp_path):
@@ -223,8 +223,8 @@ def test_ctrl_c_ends_a_worker_that_waits_for_another(tmp_path):
         ("{cluster", "multi_worker", "TF_CONFIG is not readable"),
         ('{"cluster": {}}', "auto", "TF_CONFIG is not readable (KeyError('worker'))"),
         (json.dumps(EXAMPLE | {"task": {"type": "worker", "index": 2}}), "auto", "name workers"),
-        (json.dumps(EXAMPLE | {"task": {"type": "ps", "index": 0}}), "auto", "name workers alone"),
-        (json.dumps(EXAMPLE).replace("b:1", "b"), "auto", "names a worker 'b', which is no host"),
+        (json.dumps(EXAMPLE | {"task": {"type": "ps", "index": 0}}), "auto", "name workers only"),
+        (json.dumps(EXAMPLE).replace("b:1", "b"), "auto", "names a worker 'b', which is not host"),
         (json.dumps(EXAMPLE), "single", "training.strategy = single is for one machine"),
     ],
     ids=["missing", "empty", "torn", "no workers", "index", "no worker", "no port", "single"],
@@ -240,22 +240,20 @@ def test_a_wrong_tf_config_is_refused_before_tensorflow_starts(
     assert not (tmp_path / "run").exists()
 
 
-# What the Slurm script of the documentation runs, in place of the real ones.
+# Stand-ins for the commands in the Slurm script of the documentation.
 SRUN = """
 for SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@" || code=$?; done
 exit $code
 """
 STAND_INS = {
     "srun": SRUN,
-    "scontrol": '[ $1 = show ] && printf "node1\\nnode2\\n" || echo "$@" >> told',
-    "python": 'echo "$TF_CONFIG" >> told; echo "$@" >> told; exit $CODE',
+    "scontrol": '[ $1 = show ] && printf "node1\\nnode2\\n" || echo "$@" >> log',
+    "python": 'echo "$TF_CONFIG" >> log; echo "$@" >> log; exit $CODE',
 }
 
 
 @pytest.mark.parametrize("code", [0, 143, 1])
-def test_the_slurm_script_makes_tf_config_and_queues_again_where_it_was_stopped(
-    tmp_path, monkeypatch, code
-):
+def test_the_slurm_script_makes_tf_config_and_requeues_a_stopped_job(tmp_path, monkeypatch, code):
     page = (ROOT / "docs" / "several_machines.md").read_text()
     (script,) = re.findall(r"```sh\n(#!/bin/bash\n.*?)```", page, re.DOTALL)
     for name, text in STAND_INS.items():
@@ -265,13 +263,13 @@ def test_the_slurm_script_makes_tf_config_and_queues_again_where_it_was_stopped(
     env |= {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "7"}
     result = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, check=False)
     assert result.returncode == code
-    told = (tmp_path / "told").read_text().splitlines()
+    log = (tmp_path / "log").read_text().splitlines()
     for index in range(2):
-        monkeypatch.setenv("TF_CONFIG", told[2 * index])
+        monkeypatch.setenv("TF_CONFIG", log[2 * index])
         assert strategies.workers() == (index, 2)
-        assert json.loads(told[2 * index])["cluster"]["worker"] == ["node1:23456", "node2:23456"]
-        assert told[2 * index + 1].startswith("train.py --config configs/moving_mnist.yml --logdir")
-    assert told[4:] == (["requeue 7"] if code == 143 else [])
+        assert json.loads(log[2 * index])["cluster"]["worker"] == ["node1:23456", "node2:23456"]
+        assert log[2 * index + 1].startswith("train.py --config configs/moving_mnist.yml --logdir")
+    assert log[4:] == (["requeue 7"] if code == 143 else [])
 
 
 def test_the_example_of_the_documentation_is_a_tf_config(monkeypatch):

@@ -8,7 +8,7 @@ from cwvae.training.optimizer import Adam
 RNG = np.random.default_rng(0)
 START = RNG.normal(size=(5, 7)).astype(np.float32)
 GRADIENTS = RNG.normal(size=(4, 5, 7)).astype(np.float32)
-# The second moment falls: only then does AMSGrad differ.
+# The second moment falls; otherwise AMSGrad would be Adam.
 SCALES = np.array([3, 10, 0.1, 0.1], np.float32)[:, None, None]
 
 
@@ -43,7 +43,7 @@ def test_amsgrad_keeps_the_largest_second_moment():
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_an_update_that_is_not_finite_is_left_out_and_counted(compiled):
+def test_an_update_that_is_not_finite_is_skipped_and_counted(compiled):
     whole, holed = keras.Variable(START), keras.Variable(START)
     plain, guarded = Adam([whole], 0.01, 1e-4), Adam([holed], 0.01, 1e-4)
     apply = tf.function(guarded.apply) if compiled else guarded.apply
@@ -59,7 +59,7 @@ def test_an_update_that_is_not_finite_is_left_out_and_counted(compiled):
     assert guarded.skipped.numpy() == 3
 
 
-def test_the_state_holds_all_that_training_needs_to_go_on():
+def test_the_state_holds_all_that_resuming_needs():
     variables = [keras.Variable(START) for _ in range(2)]
     whole, other = (Adam([v], 0.01, 1e-4) for v in variables)
     for gradient in GRADIENTS[:2]:

@@ -1,4 +1,4 @@
-"""The training step: what it computes does not depend on how it is run."""
+"""The training step: the result does not depend on how it is run."""
 
 import functools
 
@@ -49,7 +49,7 @@ def assert_same(one, other, rtol):
         np.testing.assert_allclose(got, want, rtol=rtol, atol=2e-5)
 
 
-def test_steps_in_one_call_are_those_in_calls_of_their_own(plain):
+def test_steps_in_one_call_equal_steps_in_separate_calls(plain):
     other = results(steps=2)
     assert len(other[0]["loss"]) == 2
     np.testing.assert_array_equal(other[0]["loss"], plain[0]["loss"][:2])
@@ -57,24 +57,24 @@ def test_steps_in_one_call_are_those_in_calls_of_their_own(plain):
     assert (plain[0]["finite"] == 1).all()
 
 
-def test_a_batch_in_pieces_is_the_batch(plain):
+def test_a_batch_in_pieces_gives_the_same_result(plain):
     assert_same(plain, results("training.accumulate=4"), 1e-4)
 
 
-@functools.cache  # In one process TensorFlow takes the collectives of two strategies for the same.
+@functools.cache  # TensorFlow confuses the collectives of two strategies in one process.
 def mirrored():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
-def test_two_replicas_at_half_the_batch_each_are_one(plain):
+def test_two_replicas_with_half_the_batch_each_equal_one(plain):
     assert_same(plain, results(strategy=mirrored()), 1e-4)
 
 
-def test_two_replicas_in_pieces_are_one(plain):
+def test_two_replicas_in_pieces_equal_one(plain):
     assert_same(plain, results("training.accumulate=2", strategy=mirrored()), 1e-4)
 
 
-def test_one_device_of_a_strategy_computes_the_very_same(plain):
+def test_one_device_of_a_strategy_computes_exactly_the_same(plain):
     other = results(strategy=tf.distribute.OneDeviceStrategy("/cpu:0"))
     for name, want in plain[0].items():
         np.testing.assert_array_equal(other[0][name], want)
@@ -91,17 +91,17 @@ def test_recomputing_activations_changes_nothing(plain, frames):
     ids=["plain", "in pieces"],
 )
 def test_the_whole_step_compiles_under_xla_and_computes_the_same(overrides):
-    # XLA's random bits are not those of TensorFlow's kernels: means in place of samples.
+    # XLA's random bits differ from those of TensorFlow's kernels, so no samples are drawn.
     overrides = ["model.mean_only=true", *overrides]
     assert_same(results(*overrides), results(*overrides, jit=True), 1e-3)
 
 
-# Models with batch normalization, which normalizes a piece or a device's share by itself.
+# Models with batch normalization, which normalizes each piece or device's share separately.
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["svg", "vta"])
-def test_two_replicas_keep_to_one_another_and_are_the_batch_in_two_pieces(model):
+def test_two_replicas_equal_a_batch_in_two_pieces_with_batch_normalization(model):
     pieces = results("training.accumulate=2", model=model)
     assert_same(pieces, results(model=model, strategy=mirrored()), 1e-3)
     assert (pieces[0]["finite"] == 1).all()
@@ -113,13 +113,13 @@ def test_two_replicas_keep_to_one_another_and_are_the_batch_in_two_pieces(model)
 def test_the_whole_step_of_the_baselines_compiles_under_xla(model, precision):
     scalars, _ = results(f"training.precision={precision}", model=model, jit=True)
     want, _ = results(f"training.precision={precision}", model=model)
-    # XLA's random bits are others.
+    # XLA's random bits differ.
     np.testing.assert_allclose(scalars["nll"], want["nll"], rtol=0.3, atol=20)
     assert np.isfinite(scalars["loss"]).all()
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_moving_statistics_move_by_a_tenth_with_updates_that_are_applied(broken):
+def test_moving_statistics_move_by_a_tenth_if_the_update_is_applied(broken):
     settings = tiny.settings(model="svg")
     model = factory.build(settings, settings.training.seed)
     optimizer = loop.build_optimizer(settings.training, model)
@@ -154,13 +154,13 @@ def test_the_gradient_is_clipped_by_its_global_norm():
     step = tf.function(training_step.build_step(settings, model, optimizer))
     video = tf.constant(tiny.Squares().batch(2, 7, 0, 0))
     scalars = step(video, tf.constant(0, tf.int64), tf.constant(0.0))
-    assert float(scalars["gradient_norm"]) > 0.5  # as it was before clipping
-    # After one step Adam's momentum is a tenth of the gradient it was given.
+    assert float(scalars["gradient_norm"]) > 0.5  # before clipping
+    # After one step, Adam's momentum is a tenth of the gradient.
     momenta = [v for name, v in optimizer.state.items() if name.startswith("momentum/")]
     np.testing.assert_allclose(tf.linalg.global_norm(momenta), 0.1 * 0.5, rtol=1e-3)
 
 
-def test_beta_and_free_nats_reach_the_loss():
+def test_beta_and_free_nats_affect_the_loss():
     video = tf.constant(tiny.Squares().batch(2, 7, 0, 0))
 
     def scalars(*overrides):
