@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Frames that a prediction computes at a time, about: more would only cost memory.
+# A prediction computes about this many frames at a time: more would only cost memory.
 CHUNK = 64
 
 
@@ -17,13 +17,12 @@ class Elbo(NamedTuple):
     """The terms of Equation 5, unreduced, in nats, float32.
 
     Attributes:
-      nll: -ln p(x_t | s_t), [B, T]; T are the frames that the model explains, which for some
-        models are fewer than they were given.
-      kl: KL(q || p) of every active step, one [B, T_l] per level (or per kind of latent). Where
-        the active steps are the model's own choice (VTA), of every frame, 0 where it is none.
-      diagnostics: What else is worth logging, by name, each [B, ...].
-      statistics: In training, what each of the model's non-trainable weights is to move towards:
-        the batch's mean or variance (`cwvae.baselines.normalization`).
+      nll: -ln p(x_t | s_t), [B, T]. Some models explain fewer frames than they are given.
+      kl: KL(q || p) of every active step, one [B, T_l] per level or kind of latent. A model that
+        chooses its active steps (VTA) gives every frame, with 0 for steps that are not active.
+      diagnostics: Other values to log, by name, each [B, ...].
+      statistics: In training, the batch's value for each non-trainable weight: the mean or variance
+        that the weight moves towards (`cwvae.baselines.normalization`).
     """
 
     nll: tf.Tensor
@@ -45,12 +44,12 @@ class Rollout(NamedTuple):
 
 
 def training_loss(elbo: Elbo, beta: Sequence[float], free_nats: float = 0.0) -> tf.Tensor:
-    """Reduces the terms of Equation 5 to the loss: their sum over time, batch mean, divided by T.
+    """Reduces the terms of Equation 5 to the loss: sum over time, batch mean, divided by T.
 
     Args:
       elbo: The terms.
       beta: Weight of each entry of `elbo.kl`.
-      free_nats: Each active step's KL counts as at least this.
+      free_nats: Lower bound of each active step's KL.
     """
     per_clip = tf.reduce_sum(elbo.nll, 1)
     for weight, kl in zip(beta, elbo.kl, strict=True):
@@ -60,13 +59,13 @@ def training_loss(elbo: Elbo, beta: Sequence[float], free_nats: float = 0.0) -> 
 
 
 class VideoModel(keras.Model, abc.ABC):
-    """What training and evaluation know of a model.
+    """The interface through which training and evaluation use a model.
 
-    Videos are [B, T, H, W, C], float in [0, 1] or uint8. Seeds are a whole number or an int
-    tensor [2]: the same seed gives the same bits on the same device.
+    Videos are [B, T, H, W, C], floats in [0, 1] or uint8. A seed is an integer or an int tensor
+    [2]. The same seed gives the same bits on the same device.
 
     Attributes:
-      kl_names: What the entries of `Elbo.kl` are called.
+      kl_names: Names of the entries of `Elbo.kl`.
     """
 
     kl_names: tuple[str, ...]
@@ -77,11 +76,11 @@ class VideoModel(keras.Model, abc.ABC):
 
         Args:
           video: [B, T, H, W, C].
-          seed: Of the latents.
-          rows: (first, total): the clips are rows `first`, `first` + 1, ... of a batch of `total`,
-            and draw the latents that they draw there. None: they are the batch.
-          step: Number of the training step, for what is otherwise in training: batch statistics,
-            temperatures. None: this is no training.
+          seed: Seed of the latents.
+          rows: (first, total): the clips are rows `first`, `first` + 1, ... of a batch of `total`
+            clips and get the latents of those rows. None: they are the whole batch.
+          step: Number of the training step, which some models need for batch statistics or
+            temperatures. None outside training.
         """
 
     @abc.abstractmethod
@@ -90,17 +89,14 @@ class VideoModel(keras.Model, abc.ABC):
 
     @abc.abstractmethod
     def predict_chunks(self, context, horizon: int, seed, **options) -> Iterator[Rollout]:
-        """Yields what `predict` returns, stretch by stretch, in memory that `horizon` leaves be."""
+        """Yields the result of `predict` in stretches; memory does not depend on `horizon`."""
 
     def count_trainable(self) -> int:
-        """Returns how many numbers training sets."""
+        """Returns the number of trainable parameters."""
         return sum(math.prod(weight.shape) for weight in self.trainable_weights)
 
     def boundaries(self, video, seed) -> tf.Tensor | None:
-        """Returns where segments begin in a video that is seen, bool [B, T].
-
-        None for models that know no segments.
-        """
+        """Returns where segments begin in a video, bool [B, T]; None for models without any."""
         return None
 
     def predict(self, context, horizon: int, seed, **options) -> tf.Tensor:
@@ -109,8 +105,8 @@ class VideoModel(keras.Model, abc.ABC):
         Args:
           context: The frames seen, [B, T, H, W, C] with T from 1.
           horizon: Frames to predict, from 1.
-          seed: Of the latents.
-          **options: The model's own; see its `predict_chunks`.
+          seed: Seed of the latents.
+          **options: Options of the model's `predict_chunks`.
 
         Returns:
           The decoder's means of the frames after the context, [B, horizon, H, W, C].
@@ -120,15 +116,14 @@ class VideoModel(keras.Model, abc.ABC):
 
 
 def as_frames(video, shape: tuple[int, int, int] | None = None) -> tf.Tensor:
-    """Returns float32 frames; uint8 ones are scaled from 0..255 to [0, 1].
+    """Returns float32 frames; uint8 frames are scaled from 0..255 to [0, 1].
 
     Args:
       video: [B, T, H, W, C].
-      shape: (H, W, C) of the frames that a model takes; None for any.
+      shape: (H, W, C) that the frames must have; None for any.
 
     Raises:
-      ValueError: Not [B, T, H, W, C] with T from 1, frames of another shape, or whole numbers other
-        than uint8.
+      ValueError: Not [B, T, H, W, C] with T >= 1, another shape, or integers other than uint8.
     """
     video = tf.convert_to_tensor(video)
     if video.dtype != tf.uint8 and not video.dtype.is_floating:
@@ -142,7 +137,7 @@ def as_frames(video, shape: tuple[int, int, int] | None = None) -> tf.Tensor:
 
 
 def as_seed(seed) -> tf.Tensor:
-    """Returns a seed as the int tensor [2] that TensorFlow's stateless sampling takes."""
+    """Returns a seed as the int tensor [2] of TensorFlow's stateless sampling."""
     if isinstance(seed, int | np.integer):
         return tf.constant([seed, 0], tf.int64)
     return tf.convert_to_tensor(seed)

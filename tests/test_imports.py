@@ -1,6 +1,6 @@
-"""The house rule: imports point one way. Read from the source, nothing is run.
+"""Imports point one way: the order of docs/architecture.md, read from the source.
 
-In `cwvae/` a module imports from its own layer or from the ones before it, without circles.
+In `cwvae/` a module imports from its own layer or from the ones below it, without cycles.
 """
 
 import ast
@@ -221,6 +221,25 @@ def test_no_module_of_cwvae_imports_itself_by_a_detour(module):
         name = waiting.pop()
         seen.add(name)
         waiting |= IMPORTS.get(name, set()) - seen
+    assert module not in seen
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if top(name) != "tests"])
+def test_only_the_factory_imports_the_fast_kernels_and_only_where_it_uses_them(module):
+    fast = {name for name in IMPORTS[module] if name.startswith("cwvae.fast")}
+    assert not fast or module == "cwvae.factory" or module.startswith("cwvae.fast.")
+    if module == "cwvae.factory":
+        assert fast
+        assert not fast & RUN_ON_IMPORT[module]
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if top(name) == "data_loaders"])
+def test_no_module_of_data_loaders_imports_itself_by_a_detour(module):
+    seen, waiting = set(), set(RUN_ON_IMPORT[module])
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        waiting |= RUN_ON_IMPORT.get(name, set()) - seen
     assert module not in seen
 
 

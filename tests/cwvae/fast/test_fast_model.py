@@ -1,12 +1,19 @@
 """The fast kernels against the plain definition: outputs, gradients, and what they do not cover."""
 
+import shutil
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import tiny
+from helpers.scripts import ROOT
 
+import data_loaders
 from cwvae import clockwork, factory, networks
+from cwvae import config as configuration
 from cwvae import model as definition
 from cwvae.cell import RSSMCell, State
 from cwvae.distributions import Noise
@@ -14,6 +21,8 @@ from cwvae.fast import cell as fast_cell
 from cwvae.fast import networks as fast_networks
 from cwvae.fast.model import FastCWVAE
 from cwvae.model import CWVAE, per_frame
+from cwvae.training import loop
+from cwvae.training import step as training_step
 from cwvae.video_model import training_loss
 
 SIZES = dict(
@@ -217,6 +226,27 @@ def test_a_clip_in_pieces_of_frames_has_the_same_gradients():
     assert_equal(got, want)
 
 
+@pytest.mark.slow
+def test_fifty_steps_of_quickstart():
+    losses = {}
+    for kernels in ("plain", "fast"):
+        config = configuration.load(
+            ROOT / "configs" / "quickstart.yml", [f"training.kernels={kernels}"]
+        )
+        options = config.training
+        data = data_loaders.load(split="train", **config.data_options())
+        batches = data.batches(options.batch_size, options.seq_len, options.seed)
+        model = factory.build(config, options.seed)
+        step = training_step.build_step(config, model, loop.build_optimizer(options, model))
+        run = tf.function(step, autograph=False)
+        losses[kernels] = [
+            float(run(video, tf.constant(i, tf.int64), 0.0)["loss"])
+            for i, video in enumerate(batches.take(50))
+        ]
+    assert losses["plain"][0] > losses["plain"][-1] + 10
+    np.testing.assert_allclose(losses["fast"], losses["plain"], rtol=1e-4)
+
+
 # What they do not cover.
 
 
@@ -299,3 +329,32 @@ def test_noise_does_not_depend_on_the_kernels():
     noise = Noise(tf.constant([3, 0], tf.int64))
     for one, other in zip(plain.infer(video, noise)[0], fast.infer(video, noise)[0], strict=True):
         np.testing.assert_allclose(one.state.stochastic, other.state.stochastic, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "cwvae",
+        pytest.param("svg", marks=pytest.mark.slow),
+        pytest.param("vta", marks=pytest.mark.slow),
+    ],
+)
+def test_without_the_folder_plain_kernels_train_and_evaluate(model, tmp_path):
+    for name in ("cwvae", "data_loaders", "configs"):
+        ignore = shutil.ignore_patterns("fast", "__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
+    for name in ("train.py", "eval.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    overrides = [*tiny.MODELS[model], *tiny.OVERRIDES, f"model.name={model}"]
+    (tmp_path / "empty.yml").write_text("model: {}")
+    words = [word for override in overrides for word in ("--set", override)]
+    words += ["--set", "training.kernels=plain"]
+    for command in (
+        ["train.py", "--config", "empty.yml", "--logdir", "run", *words],
+        ["eval.py", "--logdir", "run"],
+    ):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "eval" / "metrics.json").exists()
