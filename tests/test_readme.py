@@ -167,6 +167,16 @@ def test_functions_that_a_table_names_are_in_the_file_before_them(page):
         assert set(re.findall(r"[\w.]+", names)) <= defined(ROOT / path), path
 
 
+def test_names_on_the_page_about_the_code_are_in_a_file_that_it_names():
+    page = "docs/architecture.md"
+    sources = [(ROOT / path).read_text() for path in quoted(page) if path.endswith(".py")]
+    names = {name for name in quoted(page) if re.fullmatch(r"_?[A-Z]\w{3,}|\w+_scores", name)}
+    assert len(names) > 8
+    for name in names:
+        pattern = rf"^(?:(?:class|def) {name}\b|{name} = )"
+        assert any(re.search(pattern, source, re.M) for source in sources), name
+
+
 @each_page
 def test_commands_have_files_and_options(page):
     for command in commands(page):
