@@ -113,7 +113,8 @@ LARGE = ["model.stochastic_size=100", "model.deterministic_size=800", "model.hid
 def test_rssm_and_notmpabs_have_the_weights_of_the_paper(overrides, count):
     settings = config.load(overrides=overrides)
     assert factory.build(settings).count_trainable() == count
-    assert f"{count:,}" in (pathlib.Path(__file__).parents[3] / "README.md").read_text()
+    page = pathlib.Path(__file__).parents[3] / "docs" / "baselines.md"
+    assert f"{count:,}" in page.read_text()
 
 
 def test_evaluation_with_batch_statistics():
