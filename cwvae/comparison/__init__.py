@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from cwvae.comparison import agreement, figures, formats, paper, runs, tables
 from cwvae.errors import UserError
+from cwvae.evaluation.results import metric_name
 from cwvae.run.files import write
 
 # Files that a comparison may write.
@@ -69,7 +70,7 @@ def _notes_on_protocol(groups, protocol):
     """Returns notes on how scores were computed, by measure and by data set."""
     said = []
     for metric in ("ssim", "psnr", "lpips"):
-        name = tables.metric_name(metric, protocol)
+        name = metric_name(metric, protocol)
         about = [r.metrics[name] for g in groups.values() for r in g if name in r.metrics]
         texts = dict.fromkeys(measure["protocol"] for measure in about)
         said += [f"{metric.upper()} ({'; '.join(texts)})"] * bool(texts)

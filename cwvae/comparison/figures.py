@@ -7,7 +7,7 @@ from fractions import Fraction
 from cwvae import visualize
 from cwvae.comparison import paper
 from cwvae.comparison.runs import PAPER, Groups, labels
-from cwvae.comparison.tables import ARROWS, heading, metric_name
+from cwvae.evaluation.results import ARROWS, heading, metric_name
 
 # Gray is for baselines.
 _COLORS = [color for color in visualize.CURVE_COLORS if color != "#666666"]

@@ -8,10 +8,10 @@ from fractions import Fraction
 from cwvae.comparison import paper
 from cwvae.comparison.ranks import highlighted, mean_ranks, printed
 from cwvae.comparison.runs import FVD, PAPER, Groups, labels
+from cwvae.evaluation.results import ARROWS, heading, metric_name
 
 # Table 1: metric, decimals, which is better.
 _TABLE_1 = (("ssim", 2, "higher"), ("psnr", 2, "higher"), ("lpips", 2, "lower"), (FVD, 0, "lower"))
-ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,15 +66,6 @@ class _Column:
         return printed(scores.get((self.data, self.metric)), self.decimals)
 
 
-def metric_name(metric: str, protocol: str) -> str:
-    """Returns the name in metrics.json of a metric of Table 1 under a protocol."""
-    plain = metric not in ("ssim", "psnr") or protocol == "standard"
-    return metric if plain else f"{metric}_{protocol}"
-
-
-def heading(about: Mapping) -> str:
-    """Returns a measure's label with its unit."""
-    return about["label"] + (f" [{about['unit']}]" if about["unit"] else "")
 
 
 def table_1(

@@ -26,6 +26,7 @@ from cwvae.evaluation import (
     scoring,
     video_distance,
 )
+from cwvae.evaluation.report import charts
 from cwvae.evaluation.results import FORMAT, heading
 from cwvae.metrics import fvd, protocols
 from cwvae.run import files, versions
@@ -224,18 +225,18 @@ def _training_frames(config: Config, data) -> tuple[np.ndarray, np.ndarray]:
 
 def _write_curves(folder: pathlib.Path, results: dict) -> None:
     """Writes curves.csv, a row per predicted frame, and curves.png, a panel per score."""
-    columns, panels = {}, {}
-    for name, summaries in results["scores"].items():
-        for metric, summary in summaries.items():
-            columns[f"{metric} {name}"] = summary["per_frame"]
-    for metric, about in results["metrics"].items():
-        panels[heading(about)] = {
-            name: np.array(summaries[metric]["per_frame"], float)
-            for name, summaries in results["scores"].items()
-            if metric in summaries
-        }
+    columns = {
+        f"{metric} {name}": summary["per_frame"]
+        for name, summaries in results["scores"].items()
+        for metric, summary in summaries.items()
+    }
     with open(folder / "curves.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["predicted_frame", *columns])
         writer.writerows([t, *row] for t, row in enumerate(zip(*columns.values(), strict=True), 1))
-    visualize.save_curves(folder / "curves.png", panels)
+    panels = [
+        visualize.Panel(charts.of_metric(results, metric), "frames predicted", heading(about))
+        for metric, about in results["metrics"].items()
+    ]
+    figure = visualize.draw_curves(panels)
+    files.write(folder / "curves.png", visualize.figure_bytes(figure, "png"))

@@ -3,6 +3,8 @@
 No TensorFlow.
 """
 
+ARROWS = {"higher": "↑", "lower": "↓"}  # by the direction of better values
+
 # The format of metrics.json. Raise it when a reader of the old format would misread the new one.
 FORMAT = 3
 
@@ -10,6 +12,12 @@ FORMAT = 3
 COPY, MEAN, RANDOM = "copy last frame", "mean training frame", "random training frame"
 # The readout's scores on true frames are the ceiling of its scores on predicted ones.
 TRUTH = "true frames"
+
+
+def metric_name(metric: str, protocol: str) -> str:
+    """Returns the name of a metric; that of PSNR and SSIM depends on the protocol."""
+    plain = metric not in ("ssim", "psnr") or protocol == "standard"
+    return metric if plain else f"{metric}_{protocol}"
 
 
 def best_of(model: str, num_samples: int) -> str:
