@@ -392,10 +392,6 @@ def figure_bytes(figure: "Figure", kind: str) -> bytes:
     return buffer.getvalue()
 
 
-
-
-
-
 def _as_rgb(clip):
     """Returns a clip as uint8 [T, H, W, 3], or raises ValueError."""
     clip = to_uint8(clip)
@@ -440,16 +436,16 @@ def _check_filmstrip(clips, times, labels, boundaries):
     sizes = sorted({clip.shape[1:3] for clip in clips})
     lengths = sorted({len(clip) for clip in clips})
     shapes = [np.shape(flags) for flags in boundaries if flags is not None]
-    numbers = f"{len(clips)} clips of {len(times)} frames"
-    for problem, message in (
-        (not clips or not times, f"nothing to draw: {len(clips)} clips, {len(times)} times."),
-        (len(clips) != len(labels), f"{len(clips)} clips but {len(labels)} labels."),
-        (len(sizes) != 1, f"clips in a film strip must agree in [H, W], got {sizes}."),
-        (lengths != [len(times)], f"{len(times)} times, but clips of {lengths} frames."),
-        (
-            len(boundaries) != len(clips) or not {*shapes} <= {(len(times),)},
-            f"{numbers}, but {len(boundaries)} boundaries of shapes {shapes}.",
-        ),
-    ):
-        if problem:
-            raise ValueError(message)
+    if not clips or not times:
+        raise ValueError(f"nothing to draw: {len(clips)} clips, {len(times)} times.")
+    if len(clips) != len(labels):
+        raise ValueError(f"{len(clips)} clips but {len(labels)} labels.")
+    if len(sizes) != 1:
+        raise ValueError(f"clips in a film strip must agree in [H, W], got {sizes}.")
+    if lengths != [len(times)]:
+        raise ValueError(f"{len(times)} times, but clips of {lengths} frames.")
+    if len(boundaries) != len(clips) or not {*shapes} <= {(len(times),)}:
+        raise ValueError(
+            f"{len(clips)} clips of {len(times)} frames, but {len(boundaries)} boundaries of shapes"
+            f" {shapes}."
+        )

@@ -32,23 +32,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table, before it is written in a format.
+    """A table, before it is written in a format."""
 
-    Attributes:
-      name: Name of its files, without suffix.
-      title: One sentence.
-      columns: (group, name): adjacent columns of one group share a heading.
-      rows: Models.
-      baselines: Rows below a line.
-      notes: Sentences below the table.
-    """
-
-    name: str
-    title: str
-    columns: list[tuple[str, str]]
-    rows: list[Row]
-    baselines: list[Row]
-    notes: list[str]
+    name: str  # of its files, without suffix
+    title: str  # one sentence
+    columns: list[tuple[str, str]]  # (group, name): adjacent columns of a group share a heading
+    rows: list[Row]  # models
+    baselines: list[Row]  # rows below a line
+    notes: list[str]  # sentences below the table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,15 +57,12 @@ class _Column:
         return printed(scores.get((self.data, self.metric)), self.decimals)
 
 
-
-
 def table_1(
     groups: Groups, columns_of_paper: Mapping[str, str], protocol: str
 ) -> tuple[Table, dict[str, Fraction]]:
     """Makes the table of scores, with the paper's in `columns_of_paper` (`paper.columns`).
 
-    Returns:
-      The table and the mean rank of each model, which is empty if nothing can be ranked.
+    Also returns the mean rank of each model, which is empty if nothing can be ranked.
     """
     columns = [
         _Column(data, metric_name(metric, protocol), metric.upper(), decimals, better)

@@ -293,8 +293,6 @@ def test_each_curve_is_drawn_and_nothing_is_cut_off(metrics):
     assert (pixels[:, [0, -1]] == 255).all()
 
 
-
-
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
 def test_equal_figures_have_equal_bytes(kind):
     panels = [visualize.Panel({"a": ([1], [2]), "b": ([1, 3, 4], [2, 3, 1])}, "x", "y", "title")]

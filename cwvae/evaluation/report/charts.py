@@ -2,7 +2,6 @@
 
 import re
 
-
 from cwvae import visualize
 from cwvae.evaluation.report import text
 
