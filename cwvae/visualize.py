@@ -266,14 +266,6 @@ def gif_bytes(video: ArrayLike, fps: float = 10) -> bytes:
     return _animation(video, ".gif", duration=10 * round(100 / fps), loop=0)
 
 
-def _animation(video, extension, **options):
-    video = _as_rgb(video)
-    if len(video) == 0:
-        raise ValueError("an animation needs at least one frame, got none.")
-    options |= {"extension": extension, "plugin": "pillow", "is_batch": True}
-    return iio.imwrite("<bytes>", video, **options)
-
-
 def avif_bytes(video: ArrayLike, fps: float = 10, quality: int = 65) -> bytes:
     """Encodes a clip as an animated AVIF that loops forever: lossy, a tenth of a GIF's size.
 
@@ -323,10 +315,10 @@ def curve_style(index: int) -> dict[str, str]:
 def draw_curves(
     panels: Sequence[Panel], styles: Mapping[str, Mapping] | None = None, legend: bool = True
 ) -> "Figure":
-    """Draws curves, three panels in a row, with one legend below them.
+    """Draws a figure of curves, three panels in a row, with one legend below them.
 
     Args:
-      panels: Panels from left to right, then down.
+      panels: Panels from left to right, then down. A name has the same style in all of them.
       styles: {name: properties of a Matplotlib line}, in the order of the legend; by default
         `curve_style` by order of appearance.
       legend: Whether to draw the legend.
@@ -390,6 +382,14 @@ def figure_bytes(figure: "Figure", kind: str) -> bytes:
     with rc_context(settings):
         figure.savefig(buffer, format=kind, **options.get(kind, {}))
     return buffer.getvalue()
+
+
+def _animation(video, extension, **options):
+    video = _as_rgb(video)
+    if len(video) == 0:
+        raise ValueError("an animation needs at least one frame, got none.")
+    options |= {"extension": extension, "plugin": "pillow", "is_batch": True}
+    return iio.imwrite("<bytes>", video, **options)
 
 
 def _as_rgb(clip):

@@ -12,15 +12,13 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from cwvae.comparison.runs import Run, eval_command
+from cwvae.comparison.runs import COUNTS, Run, eval_command
 from cwvae.config import DataConfig, properties
 from cwvae.errors import UserError
 from cwvae.evaluation.results import COPY
 
 # The scores of the baselines show whether the files themselves differ.
 _SCORED = {key for key, its in properties(DataConfig).items() if its.changes_test_videos}
-
-_COUNTS = ("context", "horizon", "num_videos", "num_samples")
 
 
 def check(runs: Sequence[Run], protocol: str) -> list[str]:
@@ -53,7 +51,7 @@ def check(runs: Sequence[Run], protocol: str) -> list[str]:
 def scored_settings(run: Run) -> dict:
     """Returns all settings that decide what is scored, by their name in eval.py's --set."""
     results = run.results
-    settings = {f"evaluation.{key}": results[key] for key in _COUNTS}
+    settings = {f"evaluation.{key}": results[key] for key in COUNTS}
     levels = results["observe_levels"]
     # Naming all levels, as in TTT, means the same as null.
     settings["evaluation.observe_levels"] = levels if levels and "F" in levels else None

@@ -13,7 +13,7 @@ FVD = "fvd"
 PAPER = "(paper)"  # the end of the labels of the paper's rows
 
 _TEXTS = ("model", "data", "frames")
-_COUNTS = ("context", "horizon", "num_videos", "num_samples")
+COUNTS = ("context", "horizon", "num_videos", "num_samples")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _not_a_number(word):
 
 def _check_form(results):
     """Checks all fields that the comparison reads, so that later code can rely on them."""
-    for kind, keys in ((str, _TEXTS), (int, _COUNTS)):
+    for kind, keys in ((str, _TEXTS), (int, COUNTS)):
         for key in keys:
             if not isinstance(results[key], kind):
                 raise ValueError(f"{key} is {results[key]!r}")

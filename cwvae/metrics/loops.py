@@ -56,8 +56,9 @@ def squared_errors(truth, prediction, channels, clip, out, flaw):
 def similarities(truth, prediction, channels, clip, gaussian, c1, c2, sample, out, flaw):
     """Writes the SSIM of every frame to `out`, float64 [F]; arguments as in `squared_errors`.
 
-    The window is Gaussian, 11x11 pixels, or uniform, 7x7. The constants c1 and c2 and the factor
-    `sample` of variances, n / (n - 1) or 1, are float32.
+    It is the mean over the windows inside the frame, Gaussian of 11x11 pixels or uniform of 7x7,
+    and over the channels. The constants c1 and c2 and the factor `sample` of variances and
+    covariance, n / (n - 1) for a sample or 1, are float32.
     """
     frames, height, width = truth.shape
     window = 11 if gaussian else 7

@@ -9,11 +9,11 @@ class Protocol:
 
     psnr: str
     ssim: str
-    clip: bool  # predictions to [0, 1]
-    pool: bool  # PSNR's error over channels; otherwise PSNR is averaged over them
-    gaussian: bool  # SSIM's window: Gaussian, 11x11 pixels; otherwise uniform, 7x7
-    sample: bool  # divide variances under a window by n - 1 instead of n
-    value_range: float  # of SSIM; PSNR's is always 1
+    clip: bool  # whether predictions are clipped to [0, 1]
+    pool: bool  # whether PSNR pools the error over channels, or is itself averaged over them
+    gaussian: bool  # whether SSIM's window is Gaussian, 11x11 pixels, or uniform, 7x7
+    sample: bool  # whether variances under a window are sample variances, divided by n - 1
+    value_range: float  # SSIM's value range; PSNR's is always 1
 
 
 # `standard`: as tf.image computes them. `cwvae2021`: as the authors' code did.
