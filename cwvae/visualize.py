@@ -51,8 +51,7 @@ _MARKED = 40  # Only curves with at most this many points have markers.
 def to_uint8(frames: ArrayLike) -> np.ndarray:
     """Returns frames of any shape as uint8. Floats are clipped to [0, 1]; NaN becomes black.
 
-    Raises:
-      ValueError: frames are neither floats nor uint8.
+    Raises ValueError if they are neither floats nor uint8.
     """
     frames = np.asarray(frames)
     if frames.dtype == np.uint8:
@@ -64,11 +63,7 @@ def to_uint8(frames: ArrayLike) -> np.ndarray:
 
 
 def error_frames(truth: ArrayLike, prediction: ArrayLike) -> np.ndarray:
-    """Returns the absolute error of frames of any shape, as uint8.
-
-    Raises:
-      ValueError: The shapes differ.
-    """
+    """Returns the absolute error of frames as uint8; raises ValueError if the shapes differ."""
     truth, prediction = to_uint8(truth), to_uint8(prediction)
     if truth.shape != prediction.shape:
         raise ValueError(
@@ -81,8 +76,7 @@ def grid(rows: Sequence[Sequence[ArrayLike]], gap: int = 2, scale: int = 1) -> n
     """Returns one video that shows many clips side by side.
 
     Args:
-      rows: Rows from top to bottom, each with its clips from left to right. Gray and RGB may be
-        mixed. The clips agree in T, H and W, and the rows in length.
+      rows: Rows of equally many clips, of the same [T, H, W]. Gray and RGB may be mixed.
       gap: Pixels between neighbours.
       scale: Integer factor by which frames are enlarged, without smoothing.
 
@@ -105,8 +99,7 @@ def grid(rows: Sequence[Sequence[ArrayLike]], gap: int = 2, scale: int = 1) -> n
 def mark_context(video: ArrayLike, context: int, width: int = 3) -> np.ndarray:
     """Draws a border around a clip or grid: blue for `context` frames, then vermilion.
 
-    Returns:
-      uint8 [T, H + 2 width, W + 2 width, 3].
+    Returns uint8 [T, H + 2 width, W + 2 width, 3].
     """
     video = _as_rgb(video)
     marked = np.pad(video, [(0, 0), (width, width), (width, width), (0, 0)])
@@ -119,8 +112,7 @@ def mark_context(video: ArrayLike, context: int, width: int = 3) -> np.ndarray:
 def time_bar(video: ArrayLike, context: int, height: int = 4) -> np.ndarray:
     """Draws a bar below a video that fills as it plays: blue for `context` frames, then vermilion.
 
-    Returns:
-      uint8 [T, H + height, W, 3].
+    Returns uint8 [T, H + height, W, 3].
     """
     video = _as_rgb(video)
     num_frames, _, width, _ = video.shape
@@ -144,8 +136,8 @@ def mark_segments(
 
     Args:
       rows: Rows of clips, as for `grid`.
-      boundaries: For each row, the frames that begin a segment, a bool [T] per clip. None for a
-        row without segments, whose tracks stay empty.
+      boundaries: For each row, the frames that begin a segment, a bool [T] per clip; None for empty
+        tracks.
       span: Number of frames that a track shows.
 
     Returns:
@@ -168,11 +160,7 @@ def mark_segments(
 def label_rows(video: ArrayLike, labels: Sequence[str], font_size: int = 13) -> np.ndarray:
     """Writes the names of a grid's rows, which have equal heights, on its left.
 
-    Returns:
-      uint8 [T, H, W + width of the text, 3].
-
-    Raises:
-      ValueError: No labels.
+    Returns uint8 [T, H, W + width of the text, 3]. Raises ValueError without labels.
     """
     video = _as_rgb(video)
     if not labels:
@@ -203,12 +191,12 @@ def filmstrip(
     corner above and to the left of a frame marks the start of a segment.
 
     Args:
-      clips: Clips of the chosen frames only, [len(times), H, W, C].
-      times: Increasing time steps of those frames; the first context frame is 0.
+      clips: The chosen frames of each clip, [len(times), H, W, C].
+      times: Increasing time steps of these frames; the first context frame is 0.
       labels: One per clip.
       context: Number of context frames.
       scale: Integer factor by which frames are enlarged; by default to about 96 pixels.
-      font_size: Font size in pixels.
+      font_size: Pixels.
       boundaries: For each clip, the frames that begin a segment, bool [len(times)], or None.
 
     Returns:
@@ -268,11 +256,7 @@ def gif_bytes(video: ArrayLike, fps: float = 10) -> bytes:
 
     Each frame has its own palette of 256 colours: gray levels are off by at most 1 of 255, colours
     are approximate. Identical consecutive frames are stored once, with their total duration.
-
-    Args:
-      video: Clip.
-      fps: Frames per second. GIF counts time in hundredths of a second, to which 1 / fps is
-        rounded. Browsers slow down anything above 50.
+    1 / `fps` is rounded to hundredths of a second. Browsers slow down anything above 50.
 
     Raises:
       ValueError: No frames, or fps outside (0, 100].
@@ -285,15 +269,8 @@ def gif_bytes(video: ArrayLike, fps: float = 10) -> bytes:
 def avif_bytes(video: ArrayLike, fps: float = 10, quality: int = 65) -> bytes:
     """Encodes a clip as an animated AVIF that loops forever: lossy, a tenth of a GIF's size.
 
-    Browsers play it from Chrome 85, Firefox 113 and Safari 16.4.
-
-    Args:
-      video: Clip.
-      fps: Frames per second; 1 / fps is rounded to milliseconds.
-      quality: 0 to 100.
-
-    Raises:
-      ValueError: No frames.
+    Browsers play it from Chrome 85, Firefox 113 and Safari 16.4. Quality is 0 to 100. 1 / `fps` is
+    rounded to milliseconds. Raises ValueError without frames.
     """
     # 4:4:4: frames are small and enlarged, so each pixel needs its own colour.
     options = {"quality": quality, "subsampling": "4:4:4", "speed": 8}
@@ -312,14 +289,7 @@ def save_png(path: str | os.PathLike, image: ArrayLike) -> None:
 
 
 class Panel(NamedTuple):
-    """One panel of a figure of curves.
-
-    Attributes:
-      curves: {name: (x, y)}.
-      xlabel: Label of the x axis.
-      ylabel: Label of the y axis.
-      title: Text above the panel.
-    """
+    """One panel of a figure: its curves {name: (x, y)}, the labels of its axes, and its title."""
 
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     xlabel: str
@@ -345,16 +315,13 @@ def curve_style(index: int) -> dict[str, str]:
 def draw_curves(
     panels: Sequence[Panel], styles: Mapping[str, Mapping] | None = None, legend: bool = True
 ) -> "Figure":
-    """Draws curves, three panels in a row, with one legend below them.
+    """Draws a figure of curves, three panels in a row, with one legend below them.
 
     Args:
       panels: Panels from left to right, then down. A name has the same style in all of them.
       styles: {name: properties of a Matplotlib line}, in the order of the legend; by default
         `curve_style` by order of appearance.
       legend: Whether to draw the legend.
-
-    Returns:
-      A Matplotlib figure, for `figure_bytes`.
     """
     # Imported late because it is slow and few commands need it. The class `Figure` needs neither
     # a display nor pyplot's global state.
@@ -417,37 +384,12 @@ def figure_bytes(figure: "Figure", kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def save_curves(path: str | os.PathLike, curves: Mapping[str, Mapping[str, ArrayLike]]) -> None:
-    """Draws metrics against the number of frames predicted, one panel per metric, as a PNG.
-
-    Args:
-      path: File to write.
-      curves: {label of a metric, with its unit: {name of a series: values [T]}}. A series with the
-        same name has the same colour in all panels. A line joins the finite values.
-
-    Raises:
-      ValueError: No metric, no series, or a series that is not [T].
-    """
-    if not any(curves.values()):
-        raise ValueError("save_curves needs at least one series, got none.")
-    panels = []
-    for metric, series in curves.items():
-        for name, values in series.items():
-            if np.ndim(values) != 1:
-                shape = np.shape(values)
-                raise ValueError(f"{metric}, {name}: expected values [T], got {shape}.")
-        lines = {name: by_frame(values) for name, values in series.items()}
-        panels.append(Panel(lines, "frames predicted", metric))
-    files.write(path, figure_bytes(draw_curves(panels), "png"))
-
-
 def _animation(video, extension, **options):
     video = _as_rgb(video)
     if len(video) == 0:
         raise ValueError("an animation needs at least one frame, got none.")
-    return iio.imwrite(
-        "<bytes>", video, extension=extension, plugin="pillow", is_batch=True, **options
-    )
+    options |= {"extension": extension, "plugin": "pillow", "is_batch": True}
+    return iio.imwrite("<bytes>", video, **options)
 
 
 def _as_rgb(clip):
@@ -494,16 +436,16 @@ def _check_filmstrip(clips, times, labels, boundaries):
     sizes = sorted({clip.shape[1:3] for clip in clips})
     lengths = sorted({len(clip) for clip in clips})
     shapes = [np.shape(flags) for flags in boundaries if flags is not None]
-    numbers = f"{len(clips)} clips of {len(times)} frames"
-    for problem, message in (
-        (not clips or not times, f"nothing to draw: {len(clips)} clips, {len(times)} times."),
-        (len(clips) != len(labels), f"{len(clips)} clips but {len(labels)} labels."),
-        (len(sizes) != 1, f"clips in a film strip must agree in [H, W], got {sizes}."),
-        (lengths != [len(times)], f"{len(times)} times, but clips of {lengths} frames."),
-        (
-            len(boundaries) != len(clips) or not {*shapes} <= {(len(times),)},
-            f"{numbers}, but {len(boundaries)} boundaries of shapes {shapes}.",
-        ),
-    ):
-        if problem:
-            raise ValueError(message)
+    if not clips or not times:
+        raise ValueError(f"nothing to draw: {len(clips)} clips, {len(times)} times.")
+    if len(clips) != len(labels):
+        raise ValueError(f"{len(clips)} clips but {len(labels)} labels.")
+    if len(sizes) != 1:
+        raise ValueError(f"clips in a film strip must agree in [H, W], got {sizes}.")
+    if lengths != [len(times)]:
+        raise ValueError(f"{len(times)} times, but clips of {lengths} frames.")
+    if len(boundaries) != len(clips) or not {*shapes} <= {(len(times),)}:
+        raise ValueError(
+            f"{len(clips)} clips of {len(times)} frames, but {len(boundaries)} boundaries of shapes"
+            f" {shapes}."
+        )

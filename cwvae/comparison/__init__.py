@@ -4,12 +4,10 @@ No TensorFlow: all input is in DIR/eval/metrics.json.
 
 - A row is a label, usually a model. A column is a data set, identified by `data.name`.
   `CW-VAE=logs/a CW-VAE=logs/b` on two data sets is one row.
-- Runs on one data set must have been scored alike (`agreement`).
 - Bold and ranks are computed from the numbers as printed, as in the paper. Ranks are competition
   ranks (1, 2, 2, 4), averaged over the columns in which every model has a score, and rounded half
   to even. The best of several samples and the baselines have no rank.
 - PSNR and SSIM are of one protocol; the table of further measures has the other one.
-- The paper's rows are shown only for its data sets, with runs scored as it says (`paper`).
 """
 
 import pathlib
@@ -18,6 +16,7 @@ from collections.abc import Sequence
 
 from cwvae.comparison import agreement, figures, formats, paper, runs, tables
 from cwvae.errors import UserError
+from cwvae.evaluation.results import metric_name
 from cwvae.run.files import write
 
 # Files that a comparison may write.
@@ -46,30 +45,27 @@ def compare(
       UserError: A run that is not evaluated, runs that cannot be compared, or a folder that cannot
         be written.
     """
-    groups = _in_the_papers_order(runs.by_data(runs.read(arguments)))
+    groups = runs.by_data(runs.read(arguments))
+    first = [name for name in paper.published()["datasets"] if name in groups]  # in its order
+    groups = {name: groups[name] for name in dict.fromkeys([*first, *groups])}
     remarks = [note for group in groups.values() for note in agreement.check(group, protocol)]
     columns_of_paper = paper.columns(groups) if with_paper else {}
     table, ranks = tables.table_1(groups, columns_of_paper, protocol)
     table.notes[:0] = _notes_on_protocol(groups, protocol)
     table.notes.extend([*_notes_on_scores(groups), *remarks])
     if columns_of_paper:
-        table.notes.extend(_notes_on_paper(groups, columns_of_paper))
+        table.notes.extend(paper.notes(groups, columns_of_paper))
     more = tables.other_measures(groups, protocol), tables.kl_table(groups, columns_of_paper)
     files = formats.texts([table, *(other for other in more if other)])
     files |= figures.curves(groups, protocol) | figures.ranks(ranks)
     return files["table.md"], _write(pathlib.Path(out), files)
 
 
-def _in_the_papers_order(groups):
-    order = [name for name in paper.published()["datasets"] if name in groups]
-    return {name: groups[name] for name in dict.fromkeys([*order, *groups])}
-
-
 def _notes_on_protocol(groups, protocol):
     """Returns notes on how scores were computed, by measure and by data set."""
     said = []
     for metric in ("ssim", "psnr", "lpips"):
-        name = tables.metric_name(metric, protocol)
+        name = metric_name(metric, protocol)
         about = [r.metrics[name] for g in groups.values() for r in g if name in r.metrics]
         texts = dict.fromkeys(measure["protocol"] for measure in about)
         said += [f"{metric.upper()} ({'; '.join(texts)})"] * bool(texts)
@@ -104,15 +100,6 @@ def _notes_on_scores(groups):
     for (metric, why), where in missing.items():
         notes.append(f"{metric.upper()} not computed for {', '.join(where)}: {why}")
     return list(dict.fromkeys(notes))
-
-
-def _notes_on_paper(groups, columns_of_paper):
-    source = paper.published()["source"]
-    # The notes after the first are on how runs compare with the paper.
-    notes = [note.format(source=source) for note in (paper.NOTES if groups else paper.NOTES[:1])]
-    if "moving_digits" in columns_of_paper:
-        notes.append(paper.MADE_HERE)
-    return notes
 
 
 def _write(folder, files):

@@ -4,7 +4,7 @@ They must agree in what is scored and how: context, horizon, number of videos an
 levels that see the context, the size of frames, all data settings that change the test videos, the
 protocol of every measure, and the inputs of FVD. They may differ in the model, its training and its
 training data, in the seed and batch size of the evaluation, and in the use of batch statistics,
-which a note mentions. Runs on different data sets may differ in everything.
+which a note mentions.
 """
 
 import itertools
@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from cwvae.comparison.runs import Run, eval_command
+from cwvae.comparison.runs import COUNTS, Run, eval_command
 from cwvae.config import DataConfig, properties
 from cwvae.errors import UserError
 from cwvae.evaluation.results import COPY
@@ -20,17 +20,12 @@ from cwvae.evaluation.results import COPY
 # The scores of the baselines show whether the files themselves differ.
 _SCORED = {key for key, its in properties(DataConfig).items() if its.changes_test_videos}
 
-_COUNTS = ("context", "horizon", "num_videos", "num_samples")
-
 
 def check(runs: Sequence[Run], protocol: str) -> list[str]:
     """Compares runs on one data set, each with every other; all must have the protocol.
 
-    Returns:
-      Notes on differences that do not prevent a comparison.
-
-    Raises:
-      UserError: Runs that cannot be compared. The message says what differs and what to do.
+    Returns notes on differences that do not prevent a comparison. Raises a UserError if the runs
+    cannot be compared.
     """
     for run in runs:
         if protocol not in run.results["protocols"]:
@@ -56,7 +51,7 @@ def check(runs: Sequence[Run], protocol: str) -> list[str]:
 def scored_settings(run: Run) -> dict:
     """Returns all settings that decide what is scored, by their name in eval.py's --set."""
     results = run.results
-    settings = {f"evaluation.{key}": results[key] for key in _COUNTS}
+    settings = {f"evaluation.{key}": results[key] for key in COUNTS}
     levels = results["observe_levels"]
     # Naming all levels, as in TTT, means the same as null.
     settings["evaluation.observe_levels"] = levels if levels and "F" in levels else None
@@ -85,11 +80,10 @@ def differences(
 
 def _check_settings(first, other):
     folders = first.folder, other.folder
-    wanted, given = scored_settings(first), scored_settings(other)
-    lines = differences(wanted, given, folders)
-    frames = differences(
-        *({"frames": run.results["frames"]} for run in (first, other)), folders, str
-    )
+    wanted = scored_settings(first)
+    lines = differences(wanted, scored_settings(other), folders)
+    sizes = [{"frames": run.results["frames"]} for run in (first, other)]
+    frames = differences(*sizes, folders, str)
     message = (
         f"{first.folder} and {other.folder} are both on {first.data}, but differ in what is scored:"
         f"{''.join((lines | frames).values())}\n"
@@ -130,11 +124,7 @@ def _check_measures(first, other):
 
 
 def _check_baselines(first, other):
-    """Compares the baselines, which score the same on the same data.
-
-    Returns:
-      A note on each baseline whose difference is explained by the training data.
-    """
+    """Compares baselines, and returns notes on differences that the training data explain."""
     notes = []
     for name in first.baselines:
         for metric in first.metrics:  # Not FVD: small rounding errors grow in it.

@@ -1,8 +1,7 @@
 """Trains and evaluates the runs of a comparison, one after the other, for `compare.py --train`.
 
 No TensorFlow: train.py and eval.py run as separate processes, one at a time. Finished work is not
-repeated: an interrupted run resumes from its checkpoint, a trained run is not trained again, and an
-evaluation of the same step with the same settings is kept.
+repeated: an interrupted run resumes, and an evaluation of the same step and settings is kept.
 """
 
 import contextlib
@@ -48,11 +47,8 @@ class ScriptFailed(UserError):
 def plan(path: str | pathlib.Path, out: str | pathlib.Path, protocol: str) -> list[Member]:
     """Reads the runs in a file of `config.load_comparison`, and checks all before anything starts.
 
-    Each run has a folder in `out`, named by its label.
-
-    Raises:
-      UserError: A wrong configuration, runs whose scores could not be compared, or a folder that
-        holds a run of another configuration.
+    Each run has a folder in `out`, named by its label. Raises a UserError for a wrong
+    configuration, scores that could not be compared, or a folder with another configuration.
     """
     members = [
         Member(label, configuration.with_absolute_paths(config), pathlib.Path(out) / label)
@@ -65,10 +61,7 @@ def plan(path: str | pathlib.Path, out: str | pathlib.Path, protocol: str) -> li
 
 
 def start_script(name: str, folder: pathlib.Path) -> subprocess.Popen:
-    """Starts train.py or eval.py on a run's folder.
-
-    It shares this process's stderr, which shows progress. Its stdout is dropped.
-    """
+    """Starts train.py or eval.py on a run's folder; shows its progress but not its stdout."""
     words = [sys.executable, str(_ROOT / name), "--logdir", str(folder)]
     return subprocess.Popen(words, stdout=subprocess.DEVNULL)
 
@@ -80,10 +73,8 @@ def run(
 ) -> signal.Signals | None:
     """Trains and evaluates all runs that are not finished, and reports progress on stdout.
 
-    Ctrl-C (SIGINT) and SIGTERM end the running script; training saves first.
-
-    Returns:
-      The signal that ended it; None if all is done.
+    Ctrl-C (SIGINT) and SIGTERM end the running script; training saves first. Returns that signal,
+    or None if all is done.
 
     Raises:
       ScriptFailed: A training or evaluation failed.
@@ -98,11 +89,7 @@ def run(
 
 
 class _Scripts(contextlib.AbstractContextManager):
-    """Runs scripts. Within the block, SIGINT and SIGTERM end the running one.
-
-    Attributes:
-      stopped_by: The first such signal.
-    """
+    """Runs scripts. Within the block, SIGINT and SIGTERM end the running one (`stopped_by`)."""
 
     def __init__(self, start: Callable[[str, pathlib.Path], subprocess.Popen]):
         self.stopped_by: signal.Signals | None = None
@@ -121,13 +108,10 @@ class _Scripts(contextlib.AbstractContextManager):
             signal.signal(number, handler)
 
     def run(self, name: str, folder: pathlib.Path, part: str, before: float = 0) -> float:
-        """Runs a script to its end, and records its time as a part of seconds.json.
+        """Runs a script, and returns its seconds plus those of earlier sessions, `before`.
 
-        Returns:
-          The seconds, plus those of earlier sessions, `before`.
-
-        Raises:
-          ScriptFailed: It failed, and not because of `stopped_by`.
+        Records them as a part of seconds.json. Raises `ScriptFailed` if it fails, unless it was
+        stopped by a signal.
         """
         began, code = time.monotonic() - before, None
         self._process = self._start(name, folder)
@@ -174,7 +158,10 @@ def _train_and_evaluate(member: Member, heading: str, scripts: _Scripts) -> None
     if trained and _is_evaluated(member):
         print(f"{heading}: trained and evaluated already, in {folder}.", flush=True)
         return
-    _prepare(member)
+    with run_folder.locked(folder):
+        # Checked again, because only now is the folder locked.
+        run_folder.check(member.config, folder, _OTHER_RUN)
+        configuration.save_run(member.config, folder)
     spent = costs.read_seconds(folder)
     if not trained:
         since = f"steps {done:,} to {options.steps:,}" if done else f"{options.steps:,} steps"
@@ -198,14 +185,6 @@ def _train_and_evaluate(member: Member, heading: str, scripts: _Scripts) -> None
             " the same command to resume training and evaluate again."
         )
     print(f"{heading}: evaluated in {costs.duration(seconds)}.", flush=True)
-
-
-def _prepare(member: Member) -> None:
-    """Writes a run's config.yml, for train.py and eval.py to read."""
-    with run_folder.locked(member.folder):
-        # Checked again, because only now is the folder locked.
-        run_folder.check(member.config, member.folder, _OTHER_RUN)
-        configuration.save_run(member.config, member.folder)
 
 
 def _is_evaluated(member: Member) -> bool:

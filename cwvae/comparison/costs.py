@@ -32,8 +32,7 @@ _NOTES = [
 def write(arguments: Sequence[str], out: str | pathlib.Path) -> tuple[str, list[pathlib.Path]]:
     """Writes the table of runs (RUN or LABEL=RUN) as training.md, .csv and .tex.
 
-    Returns:
-      The content of training.md, and the files.
+    Returns the content of training.md, and the files.
     """
     rows = [Row(run.label, _cells(run)) for run in runs.read(arguments)]
     table = Table("training", "Training cost of each model.", _COLUMNS, rows, [], _NOTES)
@@ -45,11 +44,7 @@ def write(arguments: Sequence[str], out: str | pathlib.Path) -> tuple[str, list[
 
 
 def read_seconds(folder: pathlib.Path) -> dict[str, float]:
-    """Returns the seconds that a run took, without parts that were not measured.
-
-    Raises:
-      UserError: The file is damaged.
-    """
+    """Returns a run's seconds by part, if measured; raises a UserError if the file is damaged."""
     path = folder / "seconds.json"
     try:
         return {part: float(value) for part, value in json.loads(path.read_text()).items()}
@@ -62,11 +57,7 @@ def read_seconds(folder: pathlib.Path) -> dict[str, float]:
 
 
 def write_seconds(folder: pathlib.Path, part: str, seconds: float) -> None:
-    """Writes the seconds of `training` or `evaluation`.
-
-    Raises:
-      OSError: The file cannot be written; an existing file stays as it was.
-    """
+    """Writes the seconds of `training` or `evaluation`; a failure leaves the file as it was."""
     content = json.dumps(read_seconds(folder) | {part: round(seconds, 1)})
     files.write(folder / "seconds.json", f"{content}\n")
 

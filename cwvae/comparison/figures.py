@@ -7,7 +7,7 @@ from fractions import Fraction
 from cwvae import visualize
 from cwvae.comparison import paper
 from cwvae.comparison.runs import PAPER, Groups, labels
-from cwvae.comparison.tables import ARROWS, heading, metric_name
+from cwvae.evaluation.results import ARROWS, heading, metric_name
 
 # Gray is for baselines.
 _COLORS = [color for color in visualize.CURVE_COLORS if color != "#666666"]
@@ -15,10 +15,7 @@ _GRAYS = (("#888888", "--"), ("#6b6b6b", ":"), ("#555555", "-."), ("#333333", (0
 
 
 def curves(groups: Groups, protocol: str) -> dict[str, bytes]:
-    """Draws one figure per measure, with a panel per data set and a curve per run.
-
-    Returns {file name: content}, with each figure as PNG and PDF.
-    """
+    """Draws a figure per measure, with a panel per data set; returns {file name: content}."""
     every = [run for runs in groups.values() for run in runs]
     styles = _styles(labels(groups), [name for run in every for name in run.baselines])
 
@@ -52,10 +49,7 @@ def curves(groups: Groups, protocol: str) -> dict[str, bytes]:
 
 
 def ranks(means: Mapping[str, Fraction]) -> dict[str, bytes]:
-    """Draws mean ranks as bars that start at 1, the best possible rank. The best model is on top.
-
-    Returns {file name: content}, empty without ranks.
-    """
+    """Draws mean ranks as bars from 1, the best possible rank; returns {file name: content}."""
     if not means:
         return {}
     from matplotlib.figure import Figure

@@ -7,6 +7,7 @@ and, where it states one, horizon. It does not state the rest of its protocol; a
 import functools
 import json
 import pathlib
+from collections.abc import Mapping
 
 from ruamel.yaml import YAML
 
@@ -26,17 +27,14 @@ _AS_IN_THE_PAPER = {
     "data.speed": [2.0, 6.0],
 }
 
-NOTES = (
-    f"{PAPER}: as printed in {{source}}, Table 1, and not computed here.",
+# On how runs compare with the paper.
+_NOTES = (
     "The paper does not say with which window, value range and clipping its SSIM and PSNR were"
     " computed; the authors' released code computes what is called cwvae2021 here (--protocol"
     " cwvae2021). A value range of 2 instead of 1 makes PSNR 6.02 dB and SSIM about 0.1 larger:"
     " compare under both protocols before claiming a gap or a match.",
     "The paper does not say how many videos and samples its scores average over, nor the horizon on"
     " KTH Action and GQN Mazes. FVD depends on both.",
-)
-MADE_HERE = (
-    "moving_digits stands for the paper's Moving MNIST: the same digits and motions, other clips."
 )
 
 
@@ -52,11 +50,10 @@ def label(data: str) -> str:
 
 
 def columns(groups: Groups) -> dict[str, str]:
-    """Finds the paper's data set for each data set of the runs.
+    """Finds the paper's data set for each data set of the runs; without runs, returns all.
 
     Returns:
       {data set of the runs: name in the published table}, without data sets that the paper lacks.
-      Without runs, all data sets of the paper.
 
     Raises:
       UserError: None of the runs' data sets is in the paper, or a run was scored differently.
@@ -69,9 +66,14 @@ def columns(groups: Groups) -> dict[str, str]:
         if data in known:
             found[data] = data
         elif data == "moving_digits" and _MOVING_MNIST not in groups:
-            lines = _unlike_moving_mnist(first)
-            reasons += lines
-            if not lines:
+            settings = scored_settings(first)
+            unlike = {k: v for k, v in _AS_IN_THE_PAPER.items() if settings.get(k) != v}
+            reasons += [
+                f"{key} is {json.dumps(settings.get(key))} in {first.folder}, and"
+                f" {json.dumps(wanted)} in the paper's Moving MNIST"
+                for key, wanted in unlike.items()
+            ]
+            if not unlike:
                 found[data] = _MOVING_MNIST
     if not found:
         raise UserError(
@@ -83,14 +85,16 @@ def columns(groups: Groups) -> dict[str, str]:
     return found
 
 
-def _unlike_moving_mnist(run):
-    settings = scored_settings(run)
-    return [
-        f"{key} is {json.dumps(settings.get(key))} in {run.folder}, and {json.dumps(wanted)} in the"
-        " paper's Moving MNIST"
-        for key, wanted in _AS_IN_THE_PAPER.items()
-        if settings.get(key) != wanted
-    ]
+def notes(groups: Groups, columns_of_paper: Mapping[str, str]) -> list[str]:
+    """Returns notes on the paper's scores in a table, with `columns_of_paper` from `columns`."""
+    found = [f"{PAPER}: as printed in {published()['source']}, Table 1, and not computed here."]
+    found += _NOTES if groups else ()
+    if "moving_digits" in columns_of_paper:
+        found.append(
+            "moving_digits stands for the paper's Moving MNIST: the same digits and motions, other"
+            " clips."
+        )
+    return found
 
 
 def _check_as_the_paper(run, name):

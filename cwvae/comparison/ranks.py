@@ -34,8 +34,8 @@ def mean_ranks(
 ) -> tuple[list[Fraction], int]:
     """Averages ranks over the columns (numbers of all models, better) without missing numbers.
 
-    Returns:
-      The mean rank of each model, and the number of columns used. If it is 0, ranks are empty.
+    Returns the mean rank of each model, and the number of columns used. If it is 0, there are no
+    ranks.
     """
     ranks = [competition_ranks(values, better) for values, better in columns if None not in values]
     return [Fraction(sum(r), len(ranks)) for r in zip(*ranks, strict=True)], len(ranks)

@@ -13,24 +13,17 @@ FVD = "fvd"
 PAPER = "(paper)"  # the end of the labels of the paper's rows
 
 _TEXTS = ("model", "data", "frames")
-_COUNTS = ("context", "horizon", "num_videos", "num_samples")
+COUNTS = ("context", "horizon", "num_videos", "num_samples")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One evaluated run.
+    """One evaluated run."""
 
-    Attributes:
-      label: Name of its row in the tables; runs on several data sets share a row.
-      folder: The run's folder.
-      results: Content of metrics.json.
-      number: Position on the command line.
-    """
-
-    label: str
+    label: str  # of its row in the tables; runs on several data sets share a row
     folder: pathlib.Path
-    results: dict
-    number: int
+    results: dict  # content of metrics.json
+    number: int  # position on the command line
 
     @property
     def data(self) -> str:
@@ -81,13 +74,9 @@ Groups = Mapping[str, list[Run]]
 
 
 def read(arguments: Sequence[str]) -> list[Run]:
-    """Reads the evaluations of runs.
+    """Reads the evaluations of runs, each LABEL=RUN or RUN: a folder, labelled by its name.
 
-    Args:
-      arguments: LABEL=RUN, or RUN: a folder, labelled by its name.
-
-    Raises:
-      UserError: A missing or damaged evaluation, or a label used twice on one data set.
+    Raises a UserError for a missing or damaged evaluation, or a label used twice on one data set.
     """
     runs = [_read_one(argument, number) for number, argument in enumerate(arguments)]
     seen = {}
@@ -171,7 +160,7 @@ def _not_a_number(word):
 
 def _check_form(results):
     """Checks all fields that the comparison reads, so that later code can rely on them."""
-    for kind, keys in ((str, _TEXTS), (int, _COUNTS)):
+    for kind, keys in ((str, _TEXTS), (int, COUNTS)):
         for key in keys:
             if not isinstance(results[key], kind):
                 raise ValueError(f"{key} is {results[key]!r}")

@@ -8,10 +8,10 @@ from fractions import Fraction
 from cwvae.comparison import paper
 from cwvae.comparison.ranks import highlighted, mean_ranks, printed
 from cwvae.comparison.runs import FVD, PAPER, Groups, labels
+from cwvae.evaluation.results import ARROWS, heading, metric_name
 
 # Table 1: metric, decimals, which is better.
 _TABLE_1 = (("ssim", 2, "higher"), ("psnr", 2, "higher"), ("lpips", 2, "lower"), (FVD, 0, "lower"))
-ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,23 +32,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table, before it is written in a format.
+    """A table, before it is written in a format."""
 
-    Attributes:
-      name: Name of its files, without suffix.
-      title: One sentence.
-      columns: (group, name): adjacent columns of one group share a heading.
-      rows: Models.
-      baselines: Rows below a line.
-      notes: Sentences below the table.
-    """
-
-    name: str
-    title: str
-    columns: list[tuple[str, str]]
-    rows: list[Row]
-    baselines: list[Row]
-    notes: list[str]
+    name: str  # of its files, without suffix
+    title: str  # one sentence
+    columns: list[tuple[str, str]]  # (group, name): adjacent columns of a group share a heading
+    rows: list[Row]  # models
+    baselines: list[Row]  # rows below a line
+    notes: list[str]  # sentences below the table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,24 +57,12 @@ class _Column:
         return printed(scores.get((self.data, self.metric)), self.decimals)
 
 
-def metric_name(metric: str, protocol: str) -> str:
-    """Returns the name in metrics.json of a metric of Table 1 under a protocol."""
-    plain = metric not in ("ssim", "psnr") or protocol == "standard"
-    return metric if plain else f"{metric}_{protocol}"
-
-
-def heading(about: Mapping) -> str:
-    """Returns a measure's label with its unit."""
-    return about["label"] + (f" [{about['unit']}]" if about["unit"] else "")
-
-
 def table_1(
     groups: Groups, columns_of_paper: Mapping[str, str], protocol: str
 ) -> tuple[Table, dict[str, Fraction]]:
     """Makes the table of scores, with the paper's in `columns_of_paper` (`paper.columns`).
 
-    Returns:
-      The table and the mean rank of each model, which is empty if nothing can be ranked.
+    Also returns the mean rank of each model, which is empty if nothing can be ranked.
     """
     columns = [
         _Column(data, metric_name(metric, protocol), metric.upper(), decimals, better)

@@ -26,6 +26,7 @@ from cwvae.evaluation import (
     scoring,
     video_distance,
 )
+from cwvae.evaluation.report import charts
 from cwvae.evaluation.results import FORMAT, heading
 from cwvae.metrics import fvd, protocols
 from cwvae.run import files, versions
@@ -49,7 +50,7 @@ def evaluate(
     weights: Mapping[str, str | None] | None = None,
     required: Collection[str] = (),
 ) -> dict:
-    """Scores a model and writes everything into `logdir`/eval.
+    """Scores a model, writes everything into `logdir`/eval, and returns metrics.json's content.
 
     Args:
       config: The run's configuration.
@@ -60,9 +61,6 @@ def evaluate(
       logdir: The run's folder.
       weights: Paths of the weights for `lpips` and `fvd`; the usual places if absent or None.
       required: Which of `lpips` and `fvd` must be computed.
-
-    Returns:
-      The content of metrics.json.
 
     Raises:
       UserError: Clips are too short or too few, the folder cannot be written, weights are damaged,
@@ -89,7 +87,10 @@ def evaluate(
     if missing := [name for name in required if name in not_computed]:
         raise UserError("\n".join(f"--require {name}: {not_computed[name]}" for name in missing))
     # The attributes of mazes come from a package, which may be missing although frames are stored.
-    reader = optional("readout", _reader, config, train_data, unless=UserError)
+    reader = None
+    if options.readout:
+        # With one seed, so that all runs on this data share the readout.
+        reader = optional("readout", readout.fit, train_data, unless=UserError)
     guesses = scoring.guesses(*_training_frames(config, train_data), options.seed)
     try:
         scores = scoring.score(
@@ -133,12 +134,11 @@ def evaluate(
 
 
 def elbo_terms(config: Config, model: VideoModel, data) -> dict:
-    """Computes the terms of Equation 5 on windows of `training.seq_len` frames of held-out clips.
+    """Computes the terms of Equation 5, in nats, on windows of `training.seq_len` held-out frames.
 
     Returns:
       `frames`: Frames of a window that the model explains. `nll_per_frame`. For each KL term, in
       the order of `kl_names`: `kl_per_step`, and `kl_sum` over the window (Table 2 of the paper).
-      All in nats.
     """
     options = config.evaluation
     shortest = min(data.length(i) for i in range(options.num_videos))
@@ -179,16 +179,15 @@ def _distances(options, path, held_out, train_data, test_data) -> video_distance
         fvd.I3D(fvd.find_module(path)),
         horizon=options.horizon,
         num_videos=options.num_videos,
-        truth=functools.partial(_after_context, held_out, options),
+        truth=_continuations(held_out, options),
         other_real=other,
         other_source=source,
         seed=options.seed,
     )
 
 
-def _after_context(data, options, i: int) -> np.ndarray:
-    """Returns the frames of a clip that a model predicts, uint8 [T, H, W, C]."""
-    return data.clip(i, options.context, options.horizon)
+def _continuations(data, options) -> video_distance.Source:
+    return functools.partial(data.clip, start=options.context, length=options.horizon)
 
 
 def _other_real(options, train_data, test_data):
@@ -200,15 +199,8 @@ def _other_real(options, train_data, test_data):
         others = data.at_least(needed)[skip : skip + count]
         if len(others) == count:
             clips = data.select(others)
-            return functools.partial(_after_context, clips, options), f"{count} {name} clips"
+            return _continuations(clips, options), f"{count} {name} clips"
     return None, f"not computed: it takes {count} other real clips of {needed} frames"
-
-
-def _reader(config: Config, train_data) -> readout.Readout | None:
-    """Returns the readout if it is wanted and there is something to read."""
-    if not config.evaluation.readout or not train_data.readable():
-        return None
-    return readout.fit(train_data)  # With one seed: all runs on this data share it.
 
 
 def _training_frames(config: Config, data) -> tuple[np.ndarray, np.ndarray]:
@@ -224,18 +216,18 @@ def _training_frames(config: Config, data) -> tuple[np.ndarray, np.ndarray]:
 
 def _write_curves(folder: pathlib.Path, results: dict) -> None:
     """Writes curves.csv, a row per predicted frame, and curves.png, a panel per score."""
-    columns, panels = {}, {}
-    for name, summaries in results["scores"].items():
-        for metric, summary in summaries.items():
-            columns[f"{metric} {name}"] = summary["per_frame"]
-    for metric, about in results["metrics"].items():
-        panels[heading(about)] = {
-            name: np.array(summaries[metric]["per_frame"], float)
-            for name, summaries in results["scores"].items()
-            if metric in summaries
-        }
+    columns = {
+        f"{metric} {name}": summary["per_frame"]
+        for name, summaries in results["scores"].items()
+        for metric, summary in summaries.items()
+    }
     with open(folder / "curves.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["predicted_frame", *columns])
         writer.writerows([t, *row] for t, row in enumerate(zip(*columns.values(), strict=True), 1))
-    visualize.save_curves(folder / "curves.png", panels)
+    panels = [
+        visualize.Panel(charts.of_metric(results, metric), "frames predicted", heading(about))
+        for metric, about in results["metrics"].items()
+    ]
+    figure = visualize.draw_curves(panels)
+    files.write(folder / "curves.png", visualize.figure_bytes(figure, "png"))

@@ -9,19 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cwvae.evaluation.results import metric_name
 from cwvae.metrics import image, lpips
 from cwvae.metrics.protocols import PROTOCOLS
 
 
 class FrameScore(NamedTuple):
-    """A score of predicted frames.
+    """A score of predicted frames."""
 
-    Attributes:
-      about: Label, unit, better direction ("higher" or "lower") and protocol.
-      compute: Maps truth and prediction, floats [N, T, H, W, C], to float32 [N, T].
-    """
-
-    about: dict[str, str]
+    about: dict[str, str]  # label, unit, better ("higher" or "lower") and protocol
+    # Maps truth and prediction, floats [N, T, H, W, C], to float32 [N, T].
     compute: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -29,28 +26,19 @@ def image_scores(protocols: Iterable[str]) -> dict[str, FrameScore]:
     """Returns PSNR and SSIM under some protocols, by the names in metrics.json."""
     found = {}
     for protocol in protocols:
-        end, note = ("", "") if protocol == "standard" else (f"_{protocol}", f" ({protocol})")
-        how = PROTOCOLS[protocol]
-        for name, unit, function, description in (
-            ("psnr", "dB", image.psnr, how.psnr),
-            ("ssim", "", image.ssim, how.ssim),
-        ):
-            label = f"{name.upper()}{note}"
-            about = {"label": label, "unit": unit, "better": "higher", "protocol": description}
-            compute = functools.partial(function, protocol=protocol)
-            found[f"{name}{end}"] = FrameScore(about, compute)
+        note = "" if protocol == "standard" else f" ({protocol})"
+        for metric, unit in (("psnr", "dB"), ("ssim", "")):
+            about = {"label": f"{metric.upper()}{note}", "unit": unit, "better": "higher"}
+            about["protocol"] = getattr(PROTOCOLS[protocol], metric)
+            compute = functools.partial(getattr(image, metric), protocol=protocol)
+            found[metric_name(metric, protocol)] = FrameScore(about, compute)
     return found
 
 
 def lpips_score(path: str | None = None) -> dict[str, FrameScore]:
-    """Loads LPIPS and returns it by its name.
+    """Loads LPIPS and returns it by its name; `path` and errors are those of `lpips.find`.
 
-    Args:
-      path: File of weights; None to look where `lpips.find` does.
-
-    Raises:
-      MissingWeights: No weights were found.
-      UserError: The file is damaged, or `path` does not exist.
+    Raises a UserError also if the file is damaged.
     """
     distance = lpips.LPIPS(lpips.load(lpips.find(path)))
     protocol = f"{lpips.PROTOCOL}; weights {distance.digest[:12]}"

@@ -1,10 +1,8 @@
 """Pictures of a model's predictions: samples.gif and .png, levels.png, boundaries.png, animations.
 
 Only the frames that are shown are kept, so memory depends on neither the horizon nor the number of
-videos.
-
-For a model with segments, true clips show where the posterior begins segments. Predictions show the
-posterior's segments in the context and the prior's after it.
+videos. For a model with segments, true clips show where the posterior begins segments. Predictions
+show the posterior's segments in the context and the prior's after it.
 
 `folder` is the folder to write into, `options` the section `evaluation` of a configuration, `data`
 held-out clips.
@@ -33,57 +31,36 @@ _MARGIN = 16
 
 
 class Samples(NamedTuple):
-    """Predictions of some clips.
+    """Predictions of some clips."""
 
-    Attributes:
-      clips: An animated AVIF per clip, a grid of two rows: the truth and predictions; an empty
-        cell and their absolute errors.
-      count: Predictions per clip.
-      frames: The clip's frames that the animations show.
-      strip: Content of samples.png.
-      segments: Whether segment boundaries are shown.
-    """
-
+    # An animated AVIF per clip: the truth and predictions, with the absolute errors below them.
     clips: tuple[bytes, ...]
-    count: int
-    frames: range
-    strip: bytes
-    segments: bool = False
+    count: int  # predictions per clip
+    frames: range  # shown frames of each clip
+    strip: bytes  # content of samples.png
+    segments: bool = False  # whether segment boundaries are shown
 
 
 class Levels(NamedTuple):
-    """Predictions in which one level at a time samples from its prior (Figure 7 of the paper).
+    """Predictions in which one level at a time samples from its prior (Figure 7 of the paper)."""
 
-    Attributes:
-      video: Animated AVIF: a grid with a row per entry of `rows`.
-      rows: Descriptions of the rows, top to bottom.
-      frames: The clip's frames that the animation shows.
-      strip: Content of levels.png.
-    """
-
-    video: bytes
-    rows: tuple[str, ...]
-    frames: range
-    strip: bytes
+    video: bytes  # animated AVIF
+    rows: tuple[str, ...]  # descriptions of the animation's rows, top to bottom
+    frames: range  # shown frames of the clip
+    strip: bytes  # content of levels.png
 
 
 class Segments(NamedTuple):
-    """Segment boundaries in consecutive frames of a clip and of a prediction.
+    """Segment boundaries in consecutive frames of a clip and of a prediction."""
 
-    Attributes:
-      frames: The clip's frames that are shown.
-      strip: Content of boundaries.png.
-    """
-
-    frames: range
-    strip: bytes
+    frames: range  # shown frames of the clip
+    strip: bytes  # content of boundaries.png
 
 
 def write_samples(folder: pathlib.Path, options, model: VideoModel, data) -> Samples:
     """Writes samples.gif, truth above predictions, and samples.png, one clip to the last frame.
 
-    Returns:
-      The same predictions, for report.html.
+    Returns the same predictions, for report.html.
     """
     videos = range(min(_CLIPS, options.num_videos))
     context = _seen(model, rollouts.clips(data, videos, 0, options.context), options)
@@ -111,14 +88,12 @@ def write_samples(folder: pathlib.Path, options, model: VideoModel, data) -> Sam
 def write_levels(folder: pathlib.Path, options, model: VideoModel, data) -> Levels | None:
     """Writes levels.png: the first clip, a prediction, and predictions with a level unobserved.
 
-    A level that samples from its prior shows content that it learned in training, not what it saw.
-    What then differs from the truth is what the level stores (Section 3.6 of the paper). The first
-    prediction uses `options.observe_levels`. In the others one level, the slowest first, samples
-    from its prior.
+    A level that samples from its prior does not show what it saw. What then differs from the truth
+    is what the level stores (Section 3.6 of the paper). The first prediction uses
+    `options.observe_levels`. In the others one level, the slowest first, samples from its prior.
 
-    Returns:
-      The same predictions, for report.html. None, without a file, for a model without several
-      levels.
+    Returns the same predictions, for report.html. A model without several levels gives None and no
+    file.
     """
     count = getattr(model, "levels", 1)
     if count < 2:
@@ -136,7 +111,8 @@ def write_levels(folder: pathlib.Path, options, model: VideoModel, data) -> Leve
     strips.append(strip.frames[0])
     labels = ["truth", f"prediction{chosen}"]
     for level in reversed(range(count)):
-        name = f"level {level}{_speed(level, count)} from its prior"
+        speed = {0: " (fastest)", count - 1: " (slowest)"}.get(level, "")
+        name = f"level {level}{speed} from its prior"
         observed = tuple(other != level for other in range(count))
         predicted, strip = _predict(model, context, options, 0, wanted, observed)
         rows[name] = list(predicted.frames)
@@ -151,10 +127,8 @@ def write_levels(folder: pathlib.Path, options, model: VideoModel, data) -> Leve
 def write_boundaries(folder: pathlib.Path, options, model: VideoModel, data) -> Segments | None:
     """Writes boundaries.png: consecutive frames of the first clip around the end of the context.
 
-    Each line shows the truth above a prediction.
-
-    Returns:
-      The same picture, for report.html. None, without a file, for a model without segments.
+    Each line shows the truth above a prediction. Returns the same picture, for report.html. A model
+    without segments gives None and no file.
     """
     # The batch of samples.gif, for the same prediction; batch statistics need several clips.
     videos = range(min(_CLIPS, options.num_videos))
@@ -263,7 +237,3 @@ def _with_errors(rows: Sequence[Rollout], clip: int, seen: int) -> bytes:
 def _animation(rows, seen: int) -> bytes:
     grid = visualize.grid(rows, scale=max(1, _CELL // rows[0][0].shape[2]))
     return visualize.avif_bytes(visualize.time_bar(visualize.mark_context(grid, seen), seen))
-
-
-def _speed(level: int, count: int) -> str:
-    return {0: " (fastest)", count - 1: " (slowest)"}.get(level, "")

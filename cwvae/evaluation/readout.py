@@ -26,7 +26,9 @@ import tqdm
 from cwvae.evaluation.readout_network import Network, warped
 from cwvae.run import files
 
-VERSION = 2  # Raise it when the same training frames would give other weights.
+# Raise it when the same training frames would give other weights. It is part of the protocol, so
+# scores of different readouts are never compared.
+VERSION = 2
 STEPS = 1500
 BATCH = 128  # Frames.
 _WINDOW = 4  # Consecutive frames of a batch from one clip.
@@ -36,11 +38,7 @@ _CHUNK = 256  # Frames read at a time.
 
 
 class Readout:
-    """Reads frames, and scores how well the answers agree with the truth.
-
-    Attributes:
-      network: The trained network.
-    """
+    """Reads frames with a trained `network`, and scores how well answers agree with the truth."""
 
     def __init__(self, network: Network, trained_on: int):
         """Takes a trained network and the number of frames that it was trained on."""
@@ -65,8 +63,9 @@ class Readout:
                 what = "share of the labels that are right, whatever their order"
             protocol = (
                 f"{what}, {readable.count} per frame, as read from predictions clipped to [0, 1] by"
-                f" a small network that was trained on {self._trained_on:,} true frames of the"
-                " training split; its score on true held-out frames is the ceiling"
+                f" a small network (readout version {VERSION}) that was trained on"
+                f" {self._trained_on:,} true frames of the training split; its score on true"
+                " held-out frames is the ceiling"
             )
             found[f"readout_{name}"] = about | {"label": readable.label, "protocol": protocol}
         return found
@@ -75,9 +74,9 @@ class Readout:
         """Reads frames and compares the answers with the truth.
 
         Args:
-          frames: Floats in the units of [0, 1], [N, T, H, W, C], clipped to [0, 1] here.
-          readings: True answers as the data set's `readings` returns them: by name int64 [N, T, K]
-            classes or float32 [N, T, K, 2] points in pixels.
+          frames: Floats [N, T, H, W, C], clipped to [0, 1] here.
+          readings: True answers by name: int64 [N, T, K] classes or float32 [N, T, K, 2] points in
+            pixels.
 
         Returns:
           float32 [N, T] by the names of `metrics`: percent for classes, pixels for points. NaN
@@ -129,11 +128,9 @@ class Readout:
 
 
 def overlap(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Returns the percentage of labels that were found, in any order: as multisets.
+    """Returns the percentage [...] of true labels [..., K] that were found, in any order.
 
-    Args:
-      truth: int [..., K]; a negative label makes the result NaN.
-      found: int [..., K], broadcast against `truth`.
+    A negative true label makes the result NaN.
     """
     classes = np.arange(1 + max(truth.max(), found.max()))
     counts = [(labels[..., None] == classes).sum(-2) for labels in (truth, found)]
@@ -142,12 +139,7 @@ def overlap(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def distance(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Returns the mean distance between true and found points under the best assignment.
-
-    Args:
-      truth: float [..., K, 2].
-      found: float [..., K, 2], broadcast against `truth`.
-    """
+    """Returns the mean distance [...] of points [..., K, 2] under the best assignment."""
     count = truth.shape[-2]
     apart = np.linalg.norm(truth[..., :, None, :] - found[..., None, :, :], axis=-1)
     orders = [
@@ -166,8 +158,8 @@ def fit(data, seed: int = 0, *, steps: int = STEPS) -> Readout | None:
       steps: Number of updates.
 
     Returns:
-      The readout; None if the data set has nothing to read. On one CPU device it is a function of
-      the arguments.
+      The readout; None if the data set has nothing to read. Equal arguments give equal readouts on
+      one CPU device.
 
     Raises:
       UserError: Frames or attributes are unavailable.
@@ -226,10 +218,7 @@ def _train(network: Network, data, seed: int, steps: int) -> None:
 
 def _key(network: Network, data, first, seed: int, steps: int) -> str:
     """Returns a digest of all that determines the weights; the first batch stands for the data."""
-    readables = [
-        (readable.name, readable.kind, readable.count, readable.size, readable.places)
-        for readable in network.readables.values()
-    ]
+    readables = [(r.name, r.kind, r.count, r.size, r.places) for r in network.readables.values()]
     about = [VERSION, readables, network.frame_shape, data.fingerprint, seed, steps]
     frames, readings = first
     return _digest({"about": np.array(json.dumps(about)), "frames": frames, **readings})

@@ -34,15 +34,10 @@ class Network(keras.Model):
     """A small convolutional network with a linear head per readable, float32 under any policy."""
 
     def __init__(self, readables: Sequence, frame_shape: tuple[int, int, int], seed: int = 0):
-        """Builds all weights.
-
-        Args:
-          readables: A data set's `data_loaders.attributes.Readable`s.
-          frame_shape: (H, W, C).
-          seed: Seed of the initial weights.
+        """Builds all weights for a data set's `data_loaders.attributes.Readable`s.
 
         Raises:
-          ValueError: This network cannot read them.
+          ValueError: This network cannot read them, or frames of this shape, (H, W, C).
         """
         super().__init__(dtype="float32")
         self.readables = {readable.name: readable for readable in readables}
@@ -57,16 +52,9 @@ class Network(keras.Model):
         strides = [4] + [2] * _HALVINGS[height] + [1] * (3 - _HALVINGS[height])
         body = []
         for size, filters, stride in zip((_STEM, 3, 3, 3), _FILTERS, strides, strict=True):
+            options = {"use_bias": False, "kernel_initializer": _he(draws), "dtype": "float32"}
             body += [
-                keras.layers.Conv2D(
-                    filters,
-                    size,
-                    stride,
-                    "same",
-                    use_bias=False,
-                    kernel_initializer=_he(draws),
-                    dtype="float32",
-                ),
+                keras.layers.Conv2D(filters, size, stride, "same", **options),
                 keras.layers.BatchNormalization(momentum=_MOMENTUM, dtype="float32"),
                 keras.layers.ReLU(dtype="float32"),
             ]
@@ -95,15 +83,10 @@ class Network(keras.Model):
             raise ValueError(f"{name}: {readable.places!r} are not {count} points.")
 
     def call(self, frames: tf.Tensor, training: bool = False) -> Tensors:
-        """Returns the outputs of the heads, by the readable's name.
+        """Returns the outputs of the heads for float32 frames [F, H, W, C] in [0, 1], by name.
 
-        Args:
-          frames: float32 [F, H, W, C] in [0, 1].
-          training: Whether batch normalization uses the batch's statistics and averages them.
-
-        Returns:
-          float32: for points [F, G, G], for classes at points [F, 8, 8, size], for the class of
-          the whole frame [F, size].
+        They are float32: for points [F, G, G], for classes at points [F, 8, 8, size], for the class
+        of the whole frame [F, size].
         """
         x = self.body(frames, training=training)
         pooled = tf.concat([tf.reduce_mean(x, (1, 2)), tf.reduce_max(x, (1, 2))], -1)
@@ -118,10 +101,8 @@ class Network(keras.Model):
     def cross_entropies(self, outputs: Tensors, readings: Tensors) -> Tensors:
         """Returns the mean cross-entropy of each readable, a float32 scalar by its name.
 
-        Args:
-          outputs: The outputs of a call.
-          readings: By name int64 [F, K] classes, negative where unreadable, or float32 [F, K, 2]
-            points in pixels. Classes at points are in the points' order.
+        `readings` are by name int64 [F, K] classes, negative where unreadable, or float32 [F, K, 2]
+        points in pixels. Classes at points are in the points' order.
         """
         results = {}
         for name, readable in self.readables.items():
@@ -197,7 +178,7 @@ def warped(frames: tf.Tensor, readings: Tensors, points: Sequence[str], strength
     Args:
       frames: float32 [F, H, H, C].
       readings: Readings by name.
-      points: The names of those that are points, float32 [F, K, 2] in pixels.
+      points: The names of those that are points.
       strength: The largest difference of a matrix from the identity, in each of its four entries.
       seed: int [2].
     """

@@ -1,7 +1,6 @@
-"""The meaning of metrics.json, for its writer and its readers, and its scores as text.
+"""The meaning of metrics.json, for its writer and readers; its scores as text. No TensorFlow."""
 
-No TensorFlow.
-"""
+ARROWS = {"higher": "↑", "lower": "↓"}  # by the direction of better values
 
 # The format of metrics.json. Raise it when a reader of the old format would misread the new one.
 FORMAT = 3
@@ -10,6 +9,12 @@ FORMAT = 3
 COPY, MEAN, RANDOM = "copy last frame", "mean training frame", "random training frame"
 # The readout's scores on true frames are the ceiling of its scores on predicted ones.
 TRUTH = "true frames"
+
+
+def metric_name(metric: str, protocol: str) -> str:
+    """Returns the name of a metric; that of PSNR and SSIM depends on the protocol."""
+    plain = metric not in ("ssim", "psnr") or protocol == "standard"
+    return metric if plain else f"{metric}_{protocol}"
 
 
 def best_of(model: str, num_samples: int) -> str:
@@ -48,7 +53,15 @@ def table(results: dict) -> str:
         for name, summaries in scores.items():
             values = (summaries.get(metric, {}).get(key) for metric in metrics)
             lines.append(row(name, ("-" if v is None else f"{v:.3f}" for v in values)))
-    lines += _distance_lines(results["fvd"])
+    if fvd := results["fvd"]:
+        lines += ["", f"{'FVD':26}{'all frames':>11}{'95% interval':>24}"]
+        for name, distance in fvd["scores"].items():
+            interval = "{:.1f} to {:.1f}".format(*distance["interval"])
+            lines.append(f"{name:26}{distance['value']:>11.1f}{interval:>24}")
+        floor = fvd["floor"]
+        value = "-" if floor["value"] is None else f"{floor['value']:.1f}"
+        lines.append(f"{'other real videos':26}{value:>11}  ({floor['source']})")
+        lines += [f"warning: {warning}" for warning in fvd["warnings"]]
     elbo = results["elbo"]
     over = f"sum over {elbo['frames']} frames"
     lines += ["", f"{'KL [nats]':26}{'per step':>18}{over:>24}"]
@@ -57,16 +70,3 @@ def table(results: dict) -> str:
     for name, why in results["not_computed"].items():
         lines += ["", f"{name} was not computed: {why}"]
     return "\n".join(lines)
-
-
-def _distance_lines(distances: dict | None) -> list[str]:
-    if distances is None:
-        return []
-    lines = ["", f"{'FVD':26}{'all frames':>11}{'95% interval':>24}"]
-    for name, scores in distances["scores"].items():
-        low, high = scores["interval"]
-        lines.append(f"{name:26}{scores['value']:>11.1f}{f'{low:.1f} to {high:.1f}':>24}")
-    floor = distances["floor"]
-    value = "-" if floor["value"] is None else f"{floor['value']:.1f}"
-    lines.append(f"{'other real videos':26}{value:>11}  ({floor['source']})")
-    return lines + [f"warning: {warning}" for warning in distances["warnings"]]

@@ -16,8 +16,7 @@ from cwvae.video_model import Rollout, VideoModel, as_seed
 def held_out(options: EvaluationConfig, data):
     """Returns the clips to evaluate: the first that are long enough, in file order.
 
-    Raises:
-      UserError: The clips are too short or too few.
+    Raises a UserError if the clips are too short or too few.
     """
     needed = options.context + options.horizon
     if data.clips.longest < needed:
@@ -54,15 +53,10 @@ def predict(
     first: int,
     observe_levels: tuple[bool, ...] | None = None,
 ) -> Iterator[tuple[int, Rollout]]:
-    """Predicts `options.horizon` frames of a batch of clips.
+    """Predicts `options.horizon` frames after the context [B, context, H, W, C] of clips.
 
-    Args:
-      model: The model.
-      context: The clips' frames that the model sees, [B, context, H, W, C].
-      options: The section `evaluation` of a configuration.
-      sample: Number of the sample; samples differ in their latents.
-      first: Number of the first clip; batches differ in their latents.
-      observe_levels: A bool per level, instead of `options.observe_levels`.
+    Latents differ between samples (number `sample`) and batches (number `first` of its first clip).
+    `observe_levels` has a bool per level and replaces `options.observe_levels`.
 
     Yields:
       The number of a stretch's first predicted frame, from 0, and the stretch as NumPy arrays.

@@ -1,7 +1,6 @@
 """Scores predicted frames: every predictor under every score, one stretch of frames at a time.
 
-Apart from the scores themselves, memory use does not depend on the horizon or on the number of
-videos or samples.
+Memory use, except for the scores, does not depend on the horizon, videos or samples.
 
 Symbols: N videos, B of a batch, S samples, T predicted frames.
 """
@@ -33,13 +32,9 @@ def guesses(mean: np.ndarray, pool: np.ndarray, seed: int) -> dict[str, Guess]:
 
     They need the mean training frame [H, W, C] and training frames to draw from [P, H, W, C].
     """
-
-    def mean_frame(_, videos, start, stop):
-        return trivial.repeat_frame(mean, len(videos), stop - start)
-
     return {
-        COPY: lambda last, videos, start, stop: trivial.copy_last_frame(last, stop - start),
-        MEAN: mean_frame,
+        COPY: lambda last, _, start, stop: trivial.copy_last_frame(last, stop - start),
+        MEAN: lambda _, videos, start, stop: trivial.repeat_frame(mean, len(videos), stop - start),
         RANDOM: lambda last, *where: trivial.random_frames(pool, *where, seed),
     }
 
@@ -129,7 +124,6 @@ def score(
 
 
 def _blank(*shape: int) -> collections.defaultdict[str, np.ndarray]:
-    """Returns values by score, all NaN until they are filled."""
     return collections.defaultdict(lambda: np.full(shape, np.nan, np.float32))
 
 

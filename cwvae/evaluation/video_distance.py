@@ -1,10 +1,8 @@
 """FVD of predictions, which arrive one stretch of frames at a time.
 
 Besides the distance over the whole horizon there are two curves: growing prefixes (Figure E.1 of
-the paper) and windows of 16 frames, whose values compare with each other.
-
-Features lie on the disk, so memory use does not depend on the number of videos or of points in the
-curves. One batch of predicted videos is held as bytes until it is complete.
+the paper) and windows of 16 frames, whose values compare with each other. Memory holds a batch of
+predicted videos as bytes; features lie on the disk.
 
 N: videos, B: videos of a batch, T: frames, H, W: height and width, C: channels, D: features.
 """
@@ -62,11 +60,9 @@ def windows(horizon: int) -> list[Piece]:
 
 @dataclasses.dataclass
 class _Predictor:
-    """The progress of a predictor."""
-
-    features: Features  # Of complete videos.
-    batch: np.ndarray | None = None  # uint8 [B, T, H, W, C], or None between batches.
-    filled: int = 0  # Number of frames in `batch` that have arrived.
+    features: Features  # of complete videos
+    batch: np.ndarray | None = None  # uint8 [B, T, H, W, C], or None between batches
+    filled: int = 0  # number of frames in `batch` that have arrived
 
 
 class VideoDistances:
@@ -89,9 +85,9 @@ class VideoDistances:
           i3d: `fvd.I3D`, or an object with its `features`, `size` and `digest`.
           horizon: Predicted frames, T.
           num_videos: N.
-          truth: The true continuation of video n, uint8 [T, H, W, C].
-          other_real: N other real videos of the same shape. Their distance from the true ones is
-            the floor: the distance between two real sets of this size. None if there are none.
+          truth: The true continuation of each video.
+          other_real: N other real videos, or None. Their distance from the true ones is the floor:
+            the distance between two real sets of this size.
           other_source: The origin of these, or why there are none.
           seed: Seed of the bootstrap.
 
@@ -112,14 +108,14 @@ class VideoDistances:
         self._predictors: dict[str, _Predictor] = {}
 
     def add(self, predictor: str, start: int, frames: np.ndarray) -> None:
-        """Takes a stretch of a batch's predictions.
+        """Takes predicted frames of a batch, from number `start` on.
 
-        Batches arrive in the order of the videos, and the stretches of a batch in order of time.
-        Predictors may alternate.
+        Batches arrive in the order of the videos, and their frames in order of time. Predictors may
+        alternate.
 
         Args:
           predictor: The predictor's name.
-          start: Number of the stretch's first predicted frame, from 0.
+          start: Number of the first of these frames; the first predicted frame is 0.
           frames: Floats [B, t, H, W, C], clipped to [0, 1] and rounded to 8 bits here, as a saved
             video would be.
 
@@ -169,6 +165,10 @@ class VideoDistances:
                     f"{name}: {state.features.written} whole videos out of {self._count}."
                 )
         truth = self._real_features(self._truth, self._pieces, "true videos")
+        floor = None
+        if self._other_real:
+            other = self._real_features(self._other_real, [self._whole], "other real videos")
+            floor = self._distance(truth, other, self._whole)
         return {
             "frames": self._horizon,
             "num_videos": self._count,
@@ -176,38 +176,28 @@ class VideoDistances:
             "protocol": _protocol(self._horizon, self._count),
             "warnings": _warnings(self._count),
             "scores": self._scores(truth),
-            "floor": {"value": self._floor(truth), "source": self._other_source},
+            "floor": {"value": floor, "source": self._other_source},
         }
 
     def _scores(self, truth: Features) -> dict:
         predicted = {name: state.features for name, state in self._predictors.items()}
-        distances = {
-            name: {piece: self._distance(truth, features, piece) for piece in self._pieces}
-            for name, features in predicted.items()
-        }
+        scores = {}
+        for name, features in predicted.items():
+            of_pieces = {piece: self._distance(truth, features, piece) for piece in self._pieces}
+            scores[name] = {
+                "value": of_pieces[self._whole],
+                "prefixes": [[piece[1], of_pieces[piece]] for piece in prefixes(self._horizon)],
+                "windows": [[piece[0], of_pieces[piece]] for piece in windows(self._horizon)],
+            }
         intervals = frechet.bootstrap_intervals(
-            {name: of_pieces[self._whole] for name, of_pieces in distances.items()},
+            {name: score["value"] for name, score in scores.items()},
             functools.partial(truth.chunks, self._whole),
             {name: functools.partial(f.chunks, self._whole) for name, f in predicted.items()},
             self._count,
             self._i3d.size,
             self._seed,
         )
-        return {
-            name: {
-                "value": of_pieces[self._whole],
-                "interval": intervals[name],
-                "prefixes": [[piece[1], of_pieces[piece]] for piece in prefixes(self._horizon)],
-                "windows": [[piece[0], of_pieces[piece]] for piece in windows(self._horizon)],
-            }
-            for name, of_pieces in distances.items()
-        }
-
-    def _floor(self, truth: Features) -> float | None:
-        if self._other_real is None:
-            return None
-        other = self._real_features(self._other_real, [self._whole], "other real videos")
-        return self._distance(truth, other, self._whole)
+        return {name: score | {"interval": intervals[name]} for name, score in scores.items()}
 
     def _distance(self, truth: Features, other: Features, piece: Piece) -> float:
         pair = (frechet.moments(f.chunks(piece), self._i3d.size) for f in (truth, other))

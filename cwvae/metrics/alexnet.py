@@ -25,15 +25,9 @@ EPSILON = 1e-10
 def tap_distances(
     arrays: Mapping[str, tf.Tensor], truth: tf.Tensor, prediction: tf.Tensor
 ) -> tf.Tensor:
-    """Returns the distance of two images at each of the five taps.
+    """Returns the distances [F, 5] of images [F, H, W, 3] in [-1, 1] at the five taps.
 
-    Args:
-      arrays: Weights by the names in `lpips.SHAPES`.
-      truth: Float32 in [-1, 1], [F, H, W, 3].
-      prediction: Float32 in [-1, 1], [F, H, W, 3].
-
-    Returns:
-      Float32 [F, 5]. The sum over taps is LPIPS.
+    `arrays` are weights by the names in `lpips.SHAPES`. The sum over taps is LPIPS.
     """
     num_frames = tf.shape(truth)[0]
     distances = []

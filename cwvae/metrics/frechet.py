@@ -22,12 +22,7 @@ CONFIDENCE = 0.95
 
 
 class Moments:
-    """Mean and covariance of features, without keeping the features.
-
-    Attributes:
-      count: Number of videos so far.
-      mean: float64 [D].
-    """
+    """The `count` of videos so far, and their features' `mean` [D] and `covariance`, in float64."""
 
     def __init__(self, size: int):
         self.count = 0
@@ -35,10 +30,7 @@ class Moments:
         self._scatter = np.zeros((size, size))  # sum of outer products about the mean
 
     def add(self, features: ArrayLike) -> None:
-        """Adds the features [N, D] of videos.
-
-        Raises:
-          ValueError: They have another shape or are not finite.
+        """Adds features [N, D]; raises ValueError if they have another shape or are not finite.
 
         Source: Chan, Golub, LeVeque, Updating Formulae and a Pairwise Algorithm for Computing
           Sample Variances, 1979: it avoids differences of large numbers.
@@ -61,11 +53,7 @@ class Moments:
 
     @property
     def covariance(self) -> np.ndarray:
-        """Unbiased covariance, float64 [D, D].
-
-        Raises:
-          ValueError: There are fewer than 2 videos.
-        """
+        """Unbiased covariance [D, D]; raises ValueError for fewer than 2 videos."""
         if self.count < 2:
             raise ValueError(f"a covariance needs at least 2 videos, got {self.count}.")
         return self._scatter / (self.count - 1)
@@ -120,17 +108,9 @@ def bootstrap_intervals(
     of the replicates' deviations from their own mean. It covers the mean distance over other sets
     of N clips, including the bias at N. It says nothing about the limit of many videos.
 
-    Args:
-      values: Each predictor's distance.
-      truth: Features of the true videos.
-      predictions: Each predictor's features; video n predicts true video n.
-      count: N, number of videos.
-      size: D, number of features.
-      seed: Seed of the draws, which all predictors share.
-      replicates: Number of resampled sets.
-
-    Returns:
-      [low, high] of each predictor, at least 0.
+    Takes each predictor's distance, the features [N, D] of `count` true videos, and each
+    predictor's features, whose video n predicts true video n. `size` is D. All predictors share the
+    draws of `replicates` resampled sets. Returns [low, high] of each predictor, at least 0.
     """
     rng = np.random.default_rng(seed)
     distances = {name: [] for name in predictions}

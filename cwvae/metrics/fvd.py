@@ -33,7 +33,6 @@ _HUB_FOLDER = hashlib.sha1(_HANDLE.encode()).hexdigest()  # as TensorFlow Hub na
 _KAGGLE = "deepmind/i3d-kinetics/tensorFlow1/400/1"
 _INPUT, _OUTPUT = "input_frames:0", "RGB/inception_i3d/Mean:0"
 _SIZE = 224
-_CHUNK = 1 << 20
 
 # Limits of one call of the network, at least one video: they bound its memory.
 _MAX_VIDEOS, _MAX_FRAMES = 16, 256
@@ -43,7 +42,7 @@ def find_module(path: str | os.PathLike | None = None) -> pathlib.Path:
     """Returns the folder of the I3D module, without starting TensorFlow.
 
     Args:
-      path: The folder, as given with --i3d. By default this looks into TensorFlow Hub's cache
+      path: The folder, as given with --i3d. None looks into TensorFlow Hub's cache
         ($TFHUB_CACHE_DIR) and then asks kagglehub, if it is installed, which downloads the module.
 
     Raises:
@@ -114,26 +113,20 @@ class I3D:
     """
 
     def __init__(self, folder: str | os.PathLike):
-        """Loads the network from the folder that `find_module` returned.
-
-        Raises:
-          UserError: This is not an I3D module, or it is damaged.
-        """
+        """Loads the network; raises a UserError if the folder holds no intact I3D module."""
         self._folder = pathlib.Path(folder)
         _check_folder(self._folder)
         # The module must stay alive: the function alone does not hold the variables.
-        self._module, self._network = _load(self._folder)
+        with _quiet():
+            self._module, self._network = _load(self._folder)
         self.size = self._network.outputs[0].shape[-1]
         self.digest = _digest(self._folder)
 
     def features(self, videos: ArrayLike) -> np.ndarray:
-        """Returns the features of videos.
+        """Returns the features of videos, float32 [N, D].
 
         Args:
           videos: uint8 [N, T, H, W, C], gray or RGB, T at least `MIN_FRAMES`.
-
-        Returns:
-          float32 [N, D].
 
         Raises:
           ValueError: The videos have another type or shape.
@@ -159,9 +152,8 @@ class I3D:
 
 
 def preprocess(videos: np.ndarray):
-    """Returns the network's input, computed as in the reference implementation.
+    """Maps uint8 [N, T, H, W, C] to the network's input, float32 [N, T, 224, 224, 3] in [-1, 1].
 
-    Maps uint8 [N, T, H, W, C], gray or RGB, to a float32 tensor [N, T, 224, 224, 3] in [-1, 1].
     Resizes as TensorFlow 1, without half-pixel centres: pixel i is sampled at i * H / 224.
     """
     import tensorflow as tf
@@ -183,8 +175,7 @@ def _load(folder: pathlib.Path):
     import tensorflow as tf
 
     try:
-        with _quiet(tf.get_logger()):
-            module = tf.saved_model.load(str(folder), tags=[])
+        module = tf.saved_model.load(str(folder), tags=[])
     except Exception as error:  # TensorFlow raises many types here.
         if "with tags" in str(error) or "argument tags" in str(error):
             reason = "its graphs have tags, but a module of TensorFlow Hub's format 1 has none"
@@ -196,8 +187,7 @@ def _load(folder: pathlib.Path):
             module.graph.get_tensor_by_name(name)
         except KeyError:
             raise UserError(f"{folder}: not an I3D module: it has no tensor {name}.") from None
-    with _quiet(tf.get_logger()):
-        network = module.prune(_INPUT, _OUTPUT)
+    network = module.prune(_INPUT, _OUTPUT)
     shape = network.outputs[0].shape
     if shape.rank != 2 or shape[-1] is None:
         raise UserError(
@@ -207,8 +197,9 @@ def _load(folder: pathlib.Path):
 
 
 @contextlib.contextmanager
-def _quiet(logger: logging.Logger) -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Hides TensorFlow's many warnings that the module's variables cannot be trained."""
+    logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -221,9 +212,6 @@ def _digest(folder: pathlib.Path) -> str:
     """Returns the SHA-256 of the graph and the variables, and ignores other files."""
     whole = hashlib.sha256()
     for path in [folder / "saved_model.pb", *sorted((folder / "variables").glob("*"))]:
-        content = hashlib.sha256()
-        with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                content.update(chunk)
-        whole.update(f"{path.relative_to(folder).as_posix()} {content.hexdigest()}\n".encode())
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        whole.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return whole.hexdigest()

@@ -1,12 +1,8 @@
-"""PSNR and SSIM per frame, under two protocols.
+"""PSNR and SSIM per frame, under the protocols of `cwvae.metrics.protocols`.
 
-`standard`: predictions are clipped to [0, 1], the value range is 1, PSNR pools the channels, and
-SSIM has the 11x11 Gaussian window of Wang et al. 2004. This is `tf.image.psnr` and `tf.image.ssim`.
-
-`cwvae2021`: as the authors' code computed them for the paper with scikit-image 0.18.1. Predictions
-are not clipped, and both metrics are computed per channel and averaged. PSNR has range 1. SSIM has
-a uniform 7x7 window, the sample covariance, and range 2, scikit-image's old default for floats.
-Range 2 instead of 1 raises an SSIM near .5 by about .1, so compare only within a protocol.
+`standard` computes `tf.image.psnr` and `tf.image.ssim`, `cwvae2021` what the authors' code computed
+for the paper with scikit-image 0.18.1. That library's old value range for floats, 2 instead of 1,
+raises an SSIM near .5 by about .1, so compare only within a protocol.
 
 N: videos, T: frames, H, W: height and width, C: channels.
 """
@@ -21,8 +17,8 @@ from numpy.typing import ArrayLike
 from cwvae.metrics import loops
 from cwvae.metrics.protocols import PROTOCOLS
 
-# Lower bound of the mean squared error in PSNR: identical frames give 100 dB, not infinity, so that
-# averages stay finite and the result can be written as JSON.
+# Lower bound of the mean squared error in PSNR: identical frames give 100 dB, so that averages stay
+# finite and can be written as JSON.
 MSE_FLOOR = 1e-10
 
 # Frames per task of a thread.
@@ -38,7 +34,7 @@ def psnr(truth: ArrayLike, prediction: ArrayLike, protocol: str = "standard") ->
       protocol: A name in `PROTOCOLS`.
 
     Returns:
-      Decibels, float32 [N, T]: 10 log10(1 / MSE), at most 100 dB because of `MSE_FLOOR`.
+      Decibels, float32 [N, T]: 10 log10(1 / MSE), at most 100.
 
     Raises:
       ValueError: The shapes differ or are not [N, T, H, W, C], the arguments are not floats or not
@@ -59,9 +55,9 @@ def psnr(truth: ArrayLike, prediction: ArrayLike, protocol: str = "standard") ->
 def ssim(truth: ArrayLike, prediction: ArrayLike, protocol: str = "standard") -> np.ndarray:
     """Returns the structural similarity of every frame.
 
-    `standard` equals `tf.image.ssim`, and scikit-image's `structural_similarity` with
-    `gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1` on clipped
-    predictions; `cwvae2021` the same function with `data_range=2` and its other defaults.
+    `standard` equals scikit-image's `structural_similarity` with `gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False, data_range=1` on clipped predictions; `cwvae2021` the same function
+    with `data_range=2` and its other defaults.
 
     Args:
       truth: Floats in [0, 1], array or tensor [N, T, H, W, C], H and W at least the window's size.

@@ -54,19 +54,11 @@ def squared_errors(truth, prediction, channels, clip, out, flaw):
 
 @_compiled
 def similarities(truth, prediction, channels, clip, gaussian, c1, c2, sample, out, flaw):
-    """Writes the SSIM of every frame.
+    """Writes the SSIM of every frame to `out`, float64 [F]; arguments as in `squared_errors`.
 
-    Args:
-      truth: float32 [F, H, R].
-      prediction: float32 [F, H, R].
-      channels: C.
-      clip: Whether to clip the prediction to [0, 1].
-      gaussian: Whether the window is Gaussian, 11x11 pixels, or uniform, 7x7.
-      c1: (0.01 * range)^2, float32.
-      c2: (0.03 * range)^2, float32.
-      sample: Factor of variances and covariance, float32: n / (n - 1) for a sample, or 1.
-      out: float64 [F], the mean over the windows inside the frame and over the channels.
-      flaw: As in `squared_errors`.
+    It is the mean over the windows inside the frame, Gaussian of 11x11 pixels or uniform of 7x7,
+    and over the channels. The constants c1 and c2 and the factor `sample` of variances and
+    covariance, n / (n - 1) for a sample or 1, are float32.
     """
     frames, height, width = truth.shape
     window = 11 if gaussian else 7

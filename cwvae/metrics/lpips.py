@@ -68,12 +68,7 @@ To create the file of weights, once, in the project's folder:
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """The weights of LPIPS.
-
-    Attributes:
-      arrays: Float32, by the names in `SHAPES`.
-      digest: Their SHA-256.
-    """
+    """The weights of LPIPS: float32 arrays by the names in `SHAPES`, and their SHA-256."""
 
     arrays: dict[str, np.ndarray]
     digest: str
@@ -105,15 +100,12 @@ class LPIPS:
         self._distances = tf.function(distances, autograph=False)
 
     def __call__(self, truth: ArrayLike, prediction: ArrayLike) -> np.ndarray:
-        """Returns the distance of every frame.
+        """Returns the distance of every frame, float32 [N, T]: 0 for identical frames.
 
         Args:
           truth: Floats in [0, 1], array or tensor [N, T, H, W, C], C 1 (repeated to RGB) or 3, H
             and W at least `MIN_SIZE`.
           prediction: Floats of the same shape, clipped to [0, 1] here.
-
-        Returns:
-          float32 [N, T], 0 for identical frames, below about 1 otherwise.
 
         Raises:
           ValueError: The shapes differ or do not fit, the arguments are not floats or not finite,
@@ -131,15 +123,12 @@ class LPIPS:
         return taps.sum(-1).reshape(num_videos, num_frames)
 
     def taps(self, truth: ArrayLike, prediction: ArrayLike) -> np.ndarray:
-        """Returns the distance of images at each layer. The sum over layers is LPIPS.
+        """Returns the distance of images at each layer, float32 [F, 5]. Their sum is LPIPS.
 
         Args:
           truth: Floats in [-1, 1], unlike elsewhere: array or tensor [F, H, W, 3], H and W at
             least `MIN_SIZE`.
           prediction: Floats of the same shape, in [-1, 1].
-
-        Returns:
-          float32 [F, 5].
 
         Raises:
           ValueError: The shapes differ or do not fit, the arguments are not floats, or either
@@ -182,9 +171,6 @@ def _refuse_small(height, width):
 def find(path: str | os.PathLike | None = None) -> pathlib.Path:
     """Returns the file of weights: `path`, else $CWVAE_LPIPS, else the one in the cache folder.
 
-    Args:
-      path: A file written by `convert`.
-
     Raises:
       UserError: The file at `path` or $CWVAE_LPIPS does not exist.
       MissingWeights: Neither is given, and the cache folder has no file.
@@ -203,11 +189,7 @@ def find(path: str | os.PathLike | None = None) -> pathlib.Path:
 
 
 def load(path: str | os.PathLike) -> Weights:
-    """Reads a file written by `convert`.
-
-    Raises:
-      UserError: The file is damaged or of another kind.
-    """
+    """Reads a file of `convert`; raises a UserError if it is damaged or of another kind."""
     try:
         file = io.BytesIO(pathlib.Path(path).read_bytes())
     except OSError as error:
@@ -247,16 +229,13 @@ def convert(
     out: str | os.PathLike | None = None,
     hashes: tuple[str, str] = (ALEXNET_SHA256, HEADS_SHA256),
 ) -> pathlib.Path:
-    """Writes the file of weights from the two official ones. Needs torch.
+    """Writes the file of weights from the two official ones, and returns it. Needs torch.
 
     Args:
       alexnet: torchvision's file.
       heads: The file of LPIPS.
       out: The file to write; None for the one in the cache folder.
       hashes: The expected SHA-256 of the two files, checked before torch reads them.
-
-    Returns:
-      The file written.
 
     Raises:
       UserError: A file is missing or not the official one, torch is missing, or `out` cannot be
@@ -306,14 +285,9 @@ def _official(path, sha256, url):
 def from_state_dicts(
     alexnet: Mapping[str, np.ndarray], heads: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Returns the weights by the names in `SHAPES`, in TensorFlow's layout.
+    """Returns the weights in the two official files by the names in `SHAPES`, for TensorFlow.
 
-    Args:
-      alexnet: The content of torchvision's file; the classifier is skipped.
-      heads: The content of the file of LPIPS.
-
-    Raises:
-      UserError: A name is missing, or a shape or value is wrong.
+    Raises a UserError if a name is missing, or a shape or value is wrong.
     """
     arrays = {}
     try:
@@ -350,18 +324,13 @@ def save(
 ) -> None:
     """Writes a file of weights and the hashes of its sources, and creates its folder.
 
-    Raises:
-      UserError: The file cannot be written. An existing file stays as it was.
+    Raises a UserError if it cannot be written. An existing file stays as it was.
     """
-    texts = {
-        "sha256": digest(arrays),
-        "alexnet_sha256": alexnet_sha256,
-        "heads_sha256": heads_sha256,
-    }
+    texts = {"alexnet_sha256": alexnet_sha256, "heads_sha256": heads_sha256}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with files.whole(out) as aside, open(aside, "wb") as file:
-            np.savez(file, **arrays, **texts)
+            np.savez(file, **arrays, sha256=digest(arrays), **texts)
     except OSError as error:
         raise UserError(
             f"{out}: cannot be written ({error.strerror}). Name a file with --out."

@@ -5,25 +5,15 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How PSNR and SSIM are computed.
-
-    Attributes:
-      psnr: A description of PSNR, as metrics.json and reports show it.
-      ssim: A description of SSIM.
-      clip: Whether predictions are clipped to [0, 1].
-      pool: Whether PSNR pools the error over channels, or is itself averaged over them.
-      gaussian: Whether SSIM's window is Gaussian, 11x11 pixels, or uniform, 7x7.
-      sample: Whether variances under a window are sample variances, divided by n - 1.
-      value_range: SSIM's value range; PSNR's is always 1.
-    """
+    """How PSNR and SSIM are computed: a description of each, as reports show it, and options."""
 
     psnr: str
     ssim: str
-    clip: bool
-    pool: bool
-    gaussian: bool
-    sample: bool
-    value_range: float
+    clip: bool  # whether predictions are clipped to [0, 1]
+    pool: bool  # whether PSNR pools the error over channels, or is itself averaged over them
+    gaussian: bool  # whether SSIM's window is Gaussian, 11x11 pixels, or uniform, 7x7
+    sample: bool  # whether variances under a window are sample variances, divided by n - 1
+    value_range: float  # SSIM's value range; PSNR's is always 1
 
 
 # `standard`: as tf.image computes them. `cwvae2021`: as the authors' code did.

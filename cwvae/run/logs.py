@@ -1,8 +1,7 @@
 """Training logs: TensorBoard events, and the same scalars as JSON lines.
 
 Both are written one whole record at a time. On a full disk, TensorFlow's own event writer leaves a
-partial record, or drops the rest of a large one without an error. Once there is space it appends
-after the partial record, where TensorBoard has stopped reading.
+partial record and later appends after it, where TensorBoard has stopped reading.
 """
 
 import contextlib
@@ -35,10 +34,7 @@ class RunLog:
     """
 
     def __init__(self, logdir: str | pathlib.Path, step: int):
-        """Opens the logs of a run that starts or resumes at `step`.
-
-        Drops records of later steps and partial records, which a crash may have left.
-        """
+        """Opens the logs of a run at `step`; drops partial records and those of later steps."""
         logdir = pathlib.Path(logdir)
         self._folder = logdir / "tensorboard"
         self._lines, self._events = _Appender(logdir / "metrics.jsonl"), _Appender()
@@ -49,9 +45,8 @@ class RunLog:
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes scalars by name."""
         self._lines.append((json.dumps({"step": step, **values}) + "\n").encode())
-        self._write_event(
-            step, "scalars", {name: np.float32(value) for name, value in values.items()}
-        )
+        floats = {name: np.float32(value) for name, value in values.items()}
+        self._write_event(step, "scalars", floats)
 
     def video(self, step: int, name: str, frames: np.ndarray) -> None:
         """Writes an animated GIF of uint8 frames [T, H, W, 3]."""
@@ -61,10 +56,7 @@ class RunLog:
         self._write_event(step, "images", {name: [*size, visualize.gif_bytes(frames)]})
 
     def sync(self) -> None:
-        """Waits until all records are on the disk.
-
-        Called before a checkpoint is saved, so that the log always reaches the checkpoint.
-        """
+        """Waits until all records are on the disk: before a checkpoint, so that none is missing."""
         self._lines.sync()
         self._events.sync()
 

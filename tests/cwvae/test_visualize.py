@@ -279,24 +279,18 @@ def test_save_gif_and_save_png_write_files(tmp_path):
 
 
 @pytest.mark.parametrize("metrics", [["SSIM"], ["PSNR (dB)", "SSIM"]])
-def test_save_curves_draws_each_series_and_cuts_nothing_off(tmp_path, metrics):
+def test_each_curve_is_drawn_and_nothing_is_cut_off(metrics):
     names = ["CW-VAE", "copy last frame", "mean training frame"]
-    values = {name: np.linspace(1, 0.5 - 0.1 * i, 20) for i, name in enumerate(names)}
-    visualize.save_curves(tmp_path / "curves.png", {metric: values for metric in metrics})
-    with Image.open(tmp_path / "curves.png") as picture:
+    lines = {name: (range(20), np.linspace(1, 0.5 - 0.1 * i, 20)) for i, name in enumerate(names)}
+    panels = [visualize.Panel(lines, "frames predicted", metric) for metric in metrics]
+    png = visualize.figure_bytes(visualize.draw_curves(panels), "png")
+    with Image.open(io.BytesIO(png)) as picture:
         np.testing.assert_allclose(picture.info["dpi"], 150, rtol=0.01)
         pixels = np.asarray(picture.convert("RGB"))
     for color in visualize.CURVE_COLORS[:3]:
         rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
         assert (pixels == rgb).all(-1).sum() > 100 * len(metrics)
     assert (pixels[:, [0, -1]] == 255).all()
-
-
-def test_save_curves_rejects_wrong_input(tmp_path):
-    with pytest.raises(ValueError, match="at least one series"):
-        visualize.save_curves(tmp_path / "curves.png", {})
-    with pytest.raises(ValueError, match=r"SSIM, CW-VAE: expected values \[T\], got \(2, 3\)"):
-        visualize.save_curves(tmp_path / "curves.png", {"SSIM": {"CW-VAE": np.zeros((2, 3))}})
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
@@ -320,11 +314,12 @@ def test_missing_values_are_not_drawn():
     assert frames.tolist() == values.tolist() == [1, 3, 5]
 
 
-def test_drawing_needs_neither_tensorflow_nor_pyplot(tmp_path):
+def test_drawing_needs_neither_tensorflow_nor_pyplot():
     code = (
         "import sys; from cwvae import visualize;"
         "assert 'matplotlib' not in sys.modules;"
-        f"visualize.save_curves({str(tmp_path / 'curves.png')!r}, {{'SSIM': {{'a': [1, 2]}}}});"
+        "panel = visualize.Panel({'a': ([1, 2], [3, 4])}, 'frames');"
+        "visualize.figure_bytes(visualize.draw_curves([panel]), 'png');"
         "assert not {'tensorflow', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -27,10 +27,7 @@ def write(
     levels: "Levels | None" = None,
     segments: "Segments | None" = None,
 ) -> pathlib.Path:
-    """Writes report.html to the folder `eval` of a run and returns its path.
-
-    The other arguments are those of `html`.
-    """
+    """Writes the page `html` of the run to its folder `eval` and returns the path."""
     path = folder / "report.html"
     files.write(path, html(results, samples, levels, segments, folder.resolve().parent.name))
     return path
@@ -43,14 +40,9 @@ def html(
     segments: "Segments | None" = None,
     run: str = "",
 ) -> str:
-    """Returns the report as a page.
+    """Returns the report of a run as a page.
 
-    Args:
-      results: Content of metrics.json.
-      samples: From `cwvae.evaluation.pictures.write_samples`.
-      levels: From `cwvae.evaluation.pictures.write_levels`.
-      segments: From `cwvae.evaluation.pictures.write_boundaries`.
-      run: The run's name.
+    It shows the content of metrics.json and the pictures that `cwvae.evaluation.pictures` returned.
     """
     name = f"{results['model']} on {results['data']}"
     terms = {about["label"]: about["protocol"] for about in results["metrics"].values()}
@@ -182,16 +174,12 @@ def _kl(elbo: dict) -> str:
 
 
 def _configuration(results: dict) -> str:
-    tables = "".join(
-        f"<table><caption>{text.escape(section)}</caption><tbody>{_settings(values)}</tbody></table>"
-        for section, values in results["settings"].items()
-    )
+    tables = ""
+    for section, values in results["settings"].items():
+        rows = "".join(
+            f'<tr><th scope="row">{text.escape(key)}</th>'
+            f"<td>{text.escape(json.dumps(value, ensure_ascii=False))}</td></tr>"
+            for key, value in values.items()
+        )
+        tables += f"<table><caption>{text.escape(section)}</caption><tbody>{rows}</tbody></table>"
     return f'<details><summary>All settings</summary><div class="settings">{tables}</div></details>'
-
-
-def _settings(values: dict) -> str:
-    return "".join(
-        f'<tr><th scope="row">{text.escape(key)}</th>'
-        f"<td>{text.escape(json.dumps(value, ensure_ascii=False))}</td></tr>"
-        for key, value in values.items()
-    )

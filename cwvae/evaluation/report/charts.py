@@ -16,11 +16,7 @@ def section(results: dict) -> str:
     styles = {name: visualize.curve_style(i) for i, name in enumerate(names)}
     panels = []
     for metric, about in results["metrics"].items():
-        curves = {
-            name: visualize.by_frame(row[metric]["per_frame"])
-            for name, row in scores.items()
-            if metric in row
-        }
+        curves = of_metric(results, metric)
         panels.append(visualize.Panel(curves, "frames predicted", title=text.label(about)))
     for kind, what, axis in (
         ("prefixes", "of growing prefixes", "frames predicted"),
@@ -41,6 +37,15 @@ def section(results: dict) -> str:
     )
     charts = "".join(_chart(panel, styles, number) for number, panel in enumerate(panels))
     return f'<ul class="legend">{legend}</ul>\n<div class="charts">{charts}</div>'
+
+
+def of_metric(results: dict, metric: str) -> dict[str, tuple]:
+    """Returns {predictor: (frames predicted, values)} of a metric, without missing values."""
+    return {
+        name: visualize.by_frame(row[metric]["per_frame"])
+        for name, row in results["scores"].items()
+        if metric in row
+    }
 
 
 def colors(darkness: str) -> str:

@@ -5,8 +5,9 @@ import math
 import re
 from collections.abc import Mapping
 
+from cwvae.evaluation.results import ARROWS
+
 DASH = "\N{EN DASH}"  # for a missing number
-_ARROWS = {"higher": "↑", "lower": "↓"}
 _DECIMALS = {"dB": 2, "%": 1, "pixels": 2}  # decimals of a unit's numbers; others have 3
 
 
@@ -18,7 +19,7 @@ def escape(value: object) -> str:
 def label(about: dict) -> str:
     """Returns a metric's name, unit, and an arrow in the direction of better values."""
     unit = f"<span>[{escape(about['unit'])}]</span> " if about.get("unit") else ""
-    arrow = _ARROWS[about["better"]]
+    arrow = ARROWS[about["better"]]
     return f'{escape(about["label"])} <span class="together">{unit}{arrow}</span>'
 
 

@@ -307,6 +307,12 @@ def test_bad_predictions_are_refused(trained):
         trained.scores(frames[:, :2], readings)
 
 
+def test_the_protocol_names_the_version(trained, monkeypatch):
+    before = trained.metrics()["readout_shapes"]["protocol"]
+    monkeypatch.setattr(readout, "VERSION", readout.VERSION + 1)
+    assert trained.metrics()["readout_shapes"]["protocol"] != before
+
+
 # The cache.
 
 
