@@ -6,13 +6,12 @@ import inspect
 from cwvae.errors import UserError, unknown_name
 from data_loaders.generated.moving_digits import MovingDigits
 from data_loaders.generated.procedural_mazes import ProceduralMazes
-from data_loaders.options import check_split
 from data_loaders.pipeline import WINDOWS, Dataset
 from data_loaders.published.downloads import data_folder
 from data_loaders.published.kth_actions import KthActions
 from data_loaders.published.sets import Published
 from data_loaders.published.tfds_directory import TfdsDirectory, find
-from data_loaders.sources import Source
+from data_loaders.sources import Source, check_split
 from data_loaders.store import preparation
 from data_loaders.store.store import Store
 from data_loaders.video.folder import VideoFolder

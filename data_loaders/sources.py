@@ -11,9 +11,28 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from cwvae.errors import UserError, unknown_name
 from data_loaders.attributes import Readable
 
 SPLITS = ("train", "test")
+
+
+def check_split(split: str) -> None:
+    """Raises a UserError unless there is a split of that name."""
+    if split not in SPLITS:
+        raise UserError(unknown_name("split", split, SPLITS))
+
+
+def check_whole_number(name: str, value: object, least: int) -> None:
+    """Raises a UserError unless an option, called `name` in a configuration, is large enough."""
+    if not isinstance(value, int | np.integer) or value < least:
+        raise UserError(f"{name} is {value!r}; expected a whole number >= {least}.")
+
+
+def check_channels(channels: object) -> None:
+    """Raises a UserError unless frames are gray or RGB."""
+    if channels not in (1, 3):
+        raise UserError(f"model.channels is {channels!r}; expected 1 or 3.")
 
 
 class BadVideo(Exception):
@@ -33,9 +52,14 @@ class Source(abc.ABC):
           name: The data set's name, as in `data.name`.
           frame_size: H and W of the frames that `read` yields, in pixels.
           channels: C, 1 or 3.
+
+        Raises:
+          UserError: A size or number of channels out of range.
         """
+        check_whole_number("model.frame_size", frame_size, 1)
+        check_channels(channels)
         self.name = name
-        self.frame_shape = (frame_size, frame_size, channels)
+        self.frame_shape = (int(frame_size), int(frame_size), int(channels))
 
     @abc.abstractmethod
     def describe(self) -> dict[str, object]:

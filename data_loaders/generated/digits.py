@@ -18,7 +18,7 @@ import numpy as np
 import requests
 
 from cwvae.errors import UserError, unknown_name
-from data_loaders.options import check_split
+from data_loaders.sources import check_split
 
 SOURCES = ("sklearn", "mnist")
 

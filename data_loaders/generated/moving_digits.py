@@ -17,9 +17,8 @@ import numpy as np
 from cwvae.errors import UserError, unknown_name
 from data_loaders.attributes import CLASSES, POINTS, Readable
 from data_loaders.generated import digits as digit_images
-from data_loaders.options import check_channels, check_whole_number
 from data_loaders.pipeline import Dataset
-from data_loaders.sources import SPLITS
+from data_loaders.sources import SPLITS, check_channels, check_whole_number
 from data_loaders.windows import EqualClips
 
 OVERLAPS = ("sum", "max")

@@ -22,8 +22,7 @@ from cwvae.errors import UserError
 from data_loaders.attributes import CLASSES, NOT_READABLE, Readable
 from data_loaders.generated.maze_walks import Maze, random_maze, walk
 from data_loaders.generated.raycaster import TEXTURE_SIZE, Raycaster, texture_pyramid
-from data_loaders.options import check_channels, check_split, check_whole_number
-from data_loaders.sources import SPLITS, Source
+from data_loaders.sources import SPLITS, Source, check_split, check_whole_number
 from data_loaders.video.frames import FrameFormat
 
 # Bump when the same options would give different frames.
@@ -79,8 +78,7 @@ class ProceduralMazes(Source):
             ("data.test_length", test_length, 1),
         ):
             check_whole_number(name, value, least)
-        check_channels(channels)
-        super().__init__("procedural_mazes", int(frame_size), int(channels))
+        super().__init__("procedural_mazes", frame_size, channels)
         self._format = FrameFormat(frame_size, channels)
         self._seed = int(seed)
         self._videos = dict(zip(SPLITS, (int(train_videos), int(test_videos)), strict=True))

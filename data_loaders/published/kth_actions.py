@@ -13,10 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from cwvae.errors import UserError, unknown_name
-from data_loaders.options import check_split
 from data_loaders.published import archives
 from data_loaders.published.sets import ArchivedVideos, Facts, natural_order
-from data_loaders.sources import SPLITS, BadVideo
+from data_loaders.sources import SPLITS, BadVideo, check_split
 from data_loaders.video.frames import FrameFormat
 
 ACTIONS = ("walking", "jogging", "running", "boxing", "handwaving", "handclapping")

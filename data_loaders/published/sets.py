@@ -16,10 +16,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from cwvae.errors import UserError, unknown_name
-from data_loaders.options import check_channels, check_split
 from data_loaders.published import archives
 from data_loaders.published.downloads import archive_org_checksum, data_folder, download
-from data_loaders.sources import SPLITS, Source
+from data_loaders.sources import SPLITS, Source, check_split
 from data_loaders.video.frames import FrameFormat, read_video
 
 
@@ -176,9 +175,7 @@ class ArchivedVideos(Source):
         Raises:
           UserError: An option out of range.
         """
-        if channels is None:
-            channels = facts.frame_shape[-1]
-        check_channels(channels)
+        channels = facts.frame_shape[-1] if channels is None else channels
         super().__init__(name, frame_size, channels)
         self.facts = facts
         self._format = FrameFormat(frame_size, channels, fit, resize)

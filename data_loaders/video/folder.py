@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from cwvae.errors import UserError
-from data_loaders.options import check_channels, check_whole_number
 from data_loaders.sources import SPLITS, BadVideo, Source
 from data_loaders.video import decoding
 from data_loaders.video.frames import (
@@ -68,8 +67,7 @@ class VideoFolder(Source):
                 "data set 'video_folder': data.videos_dir is not set. Set it to the folder of your"
                 " videos."
             )
-        check_whole_number("model.frame_size", frame_size, 1)
-        check_channels(channels)
+        super().__init__("video_folder", frame_size, channels)
         if not _is_number(test_fraction) or not 0 <= test_fraction <= 1:
             raise UserError(
                 f"data.test_fraction is {test_fraction!r}; expected a number from 0 to 1."
@@ -78,11 +76,10 @@ class VideoFolder(Source):
             raise UserError(
                 f"data.fps is {fps!r}; expected frames per second, above 0, or null for all frames."
             )
-        super().__init__("video_folder", int(frame_size), int(channels))
         self._folder = pathlib.Path(videos_dir).expanduser().resolve()
         self._test_fraction = float(test_fraction)
         self._fps = None if fps is None else float(fps)
-        self._format = FrameFormat(int(frame_size), int(channels), fit, resize)
+        self._format = FrameFormat(*self.frame_shape[1:], fit, resize)
 
     def describe(self) -> dict[str, object]:
         """As in `Source`."""
