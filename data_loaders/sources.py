@@ -7,6 +7,8 @@ frame.
 """
 
 import abc
+import importlib
+import types
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +17,29 @@ from cwvae.errors import UserError, unknown_name
 from data_loaders.attributes import Readable
 
 SPLITS = ("train", "test")
+
+
+def require(module: str, purpose: str, package: str, advice: str = "") -> types.ModuleType:
+    """Imports and returns a package that only some data sets need.
+
+    Args:
+      module: The package or a module in it, which is imported, too.
+      purpose: The subject of the message, such as "decoding videos".
+      package: The package's name, and perhaps version, for pip.
+      advice: What else the user can do.
+
+    Raises:
+      UserError: It cannot be imported.
+    """
+    try:
+        imported = importlib.import_module(module.partition(".")[0])
+        importlib.import_module(module)
+        return imported
+    except ImportError as error:
+        raise UserError(
+            f"{purpose} needs {package}, which cannot be imported ({error})."
+            f" Install it: pip install {package}{advice and f'; or {advice}'}."
+        ) from error
 
 
 def check_split(split: str) -> None:

@@ -9,7 +9,6 @@ T is a video's length; H, W and C are as in `sources.py`.
 """
 
 import functools
-import importlib
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -18,11 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from cwvae.errors import UserError
 from data_loaders.attributes import CLASSES, NOT_READABLE, Readable
 from data_loaders.generated.maze_walks import Maze, random_maze, walk
 from data_loaders.generated.raycaster import TEXTURE_SIZE, Raycaster, texture_pyramid
-from data_loaders.sources import SPLITS, Source, check_split, check_whole_number
+from data_loaders.sources import SPLITS, Source, check_split, check_whole_number, require
 from data_loaders.video.frames import FrameFormat
 
 # Bump when the same options would give different frames.
@@ -192,21 +190,10 @@ def _of_the_room(name: str, known: dict[str, np.ndarray]) -> np.ndarray:
 
 def _labmaze() -> ModuleType:
     """Returns the package `labmaze` with its module `assets`; raises a UserError without it."""
-    try:
-        labmaze = importlib.import_module("labmaze")
-        importlib.import_module("labmaze.assets")
-        return labmaze
-    except ImportError as error:
-        message = (
-            f"data.name procedural_mazes needs the package labmaze ({error}): "
-            "pip install labmaze==1.0.6"
-        )
-        if sys.version_info >= (3, 13):
-            message += (
-                "\nIt has wheels for Python up to 3.12; this is Python "
-                f"{sys.version_info[0]}.{sys.version_info[1]}."
-            )
-        raise UserError(message) from error
+    advice = (
+        "use Python 3.12, the last that it has wheels for" if sys.version_info >= (3, 13) else ""
+    )
+    return require("labmaze.assets", "data.name=procedural_mazes", "labmaze==1.0.6", advice)
 
 
 @functools.cache

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from cwvae.errors import UserError
-from data_loaders.sources import BadVideo
+from data_loaders.sources import BadVideo, require
 
 if TYPE_CHECKING:
     import av
@@ -41,10 +40,7 @@ def require_av() -> types.ModuleType:
     Raises:
       UserError: It is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise UserError("decoding videos needs PyAV. Install it: pip install av") from error
+    av = require("av", "decoding videos", "av")
     av.logging.set_level(None)  # Errors are raised; FFmpeg's messages would only clutter stderr.
     return av
 
