@@ -66,11 +66,8 @@ class MovingDigits(Dataset):
           speed: (lowest, highest), in pixels per frame. Each digit has a constant speed, drawn
             uniformly.
           overlap: How crossing digits are combined: 'sum', clipped at 255, or 'max'.
-          digits: The source of digit images; see `load_digits`.
-          digits_dir: See `load_digits`.
-          data_dir: See `load_digits`.
-          train_length: Frames per clip of the train split.
-          test_length: Frames per clip of the test split.
+          digits, digits_dir, data_dir: The source of digit images; see `load_digits`.
+          train_length, test_length: Frames per clip of each split.
 
         Raises:
           UserError: An option out of range, or digits that are missing or damaged.
@@ -96,11 +93,8 @@ class MovingDigits(Dataset):
         self._images, self._labels = digit_images.load_digits(
             split, digit_size, digits, digits_dir, data_dir
         )
-        self._split = split
-        self._seed = seed
-        self._num_digits = num_digits
-        self._digit_size = digit_size
-        self._overlap = overlap
+        self._split, self._seed = split, seed
+        self._num_digits, self._digit_size, self._overlap = num_digits, digit_size, overlap
         self._room = frame_size - digit_size  # S
         clips = EqualClips(NUM_CLIPS, train_length if split == "train" else test_length)
         super().__init__(clips, (frame_size, frame_size, channels))
@@ -110,7 +104,7 @@ class MovingDigits(Dataset):
         length = self._window_length(i, start, length)
         motion = self._motion(i)
         positions, _ = self._trajectory(motion, start, length)
-        corners = _corners(positions).astype(int)  # [T, N, 2]
+        corners = np.rint(positions).astype(int)  # [T, N, 2]
         frames = self._draw(motion.indices[0], corners[:, 0])
         for n in range(1, self._num_digits):
             _merge(frames, self._draw(motion.indices[n], corners[:, n]), self._overlap)
@@ -119,12 +113,7 @@ class MovingDigits(Dataset):
     def attributes(
         self, i: int, start: int = 0, length: int | None = None
     ) -> dict[str, np.ndarray]:
-        """Returns the attributes of `clip(i, start, length)`.
-
-        Args:
-          i: The number of the clip.
-          start: The first frame.
-          length: The number of frames, T; None for all to the end of the clip.
+        """Returns the attributes of `clip(i, start, length)`, by name.
 
         Returns:
           digits: int64 [N], the class of each digit, 0 to 9.
@@ -151,7 +140,7 @@ class MovingDigits(Dataset):
             return np.tile(known["digits"], (len(known["positions"]), 1))
 
         def centers(known: dict[str, np.ndarray]) -> np.ndarray:
-            return _corners(known["positions"]) + np.float32(self._digit_size / 2)
+            return np.rint(known["positions"]) + np.float32(self._digit_size / 2)
 
         return (
             Readable("digits", "digits right", CLASSES, count, digits, 10, "positions"),
@@ -189,11 +178,6 @@ class MovingDigits(Dataset):
         windows = np.lib.stride_tricks.sliding_window_view(canvas, self.frame_shape[:2])
         offsets = self._room - corners
         return windows[offsets[:, 0], offsets[:, 1]]
-
-
-def _corners(positions: np.ndarray) -> np.ndarray:
-    """Returns the whole pixels at which digits with these positions are drawn."""
-    return np.rint(positions)
 
 
 def _checked_speed(speed: Sequence[float]) -> tuple[float, float]:

@@ -59,10 +59,8 @@ class ProceduralMazes(Source):
           frame_size: H and W, in pixels.
           channels: C: 3, or 1 for the luma of the same pictures.
           seed: The seed of the videos, not negative.
-          train_videos: Videos of the train split.
-          test_videos: Videos of the test split, in other mazes.
-          train_length: Frames per video of the train split.
-          test_length: Frames per video of the test split.
+          train_videos, test_videos: Videos of each split, in different mazes.
+          train_length, test_length: Frames per video of each split.
 
         Raises:
           UserError: An option out of range.

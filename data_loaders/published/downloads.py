@@ -90,8 +90,8 @@ def archive_org_checksum(item: str, file_name: str) -> Checksum | None:
         algorithm = "sha1" if "sha1" in entry else "md5"
         return Checksum(algorithm, entry[algorithm].lower(), int(entry["size"]))
     except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
-        answered = not isinstance(error, requests.RequestException) or isinstance(error, ValueError)
-        reason = f"unexpected response: {error!r}" if answered else _reason(error)
+        failed = requests.ConnectionError, requests.Timeout, requests.HTTPError
+        reason = _reason(error) if isinstance(error, failed) else f"unexpected response: {error!r}"
         print(
             f"Note: no checksum for {file_name} ({url}: {reason}). Only the checksums inside the"
             " archive will be checked.",
@@ -116,10 +116,9 @@ def download(urls: Sequence[str], path: pathlib.Path, checksum: Checksum | None 
     """
     if path.is_file():
         return
-    with _disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         with _disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             lock = locked(path.with_name(f"{path.name}.lock"), f"downloading {path.name}")
             stack.enter_context(lock)
             if path.is_file():
@@ -171,14 +170,7 @@ def _request(url: str, part: "_Part", checksum: Checksum | None) -> None:
             url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, STALL_SECONDS)
         ) as response:
             _accept(response, part, checksum)
-            with tqdm.tqdm(
-                desc=part.path.name,
-                total=part.total,
-                initial=part.size,
-                unit="B",
-                unit_scale=True,
-                dynamic_ncols=True,
-            ) as progress:
+            with _progress(part.path.name, part.total, initial=part.size) as progress:
                 for chunk in response.iter_content(_CHUNK):
                     part.append(chunk)
                     progress.update(len(chunk))
@@ -323,21 +315,18 @@ def _disk_errors(path: pathlib.Path) -> Iterator[None]:
 
 def _digest(path: pathlib.Path, algorithm: str) -> str:
     digest, size = hashlib.new(algorithm), path.stat().st_size
-    with (
-        open(path, "rb") as file,
-        tqdm.tqdm(
-            desc=f"checking {path.stem}",
-            total=size,
-            unit="B",
-            unit_scale=True,
-            delay=1,
-            leave=False,
-        ) as progress,
-    ):
+    progress = _progress(f"checking {path.stem}", size, delay=1, leave=False)
+    with open(path, "rb") as file, progress:
         while block := file.read(2**20):
             digest.update(block)
             progress.update(len(block))
     return digest.hexdigest()
+
+
+def _progress(name: str, total: int | None, **options: object) -> tqdm.tqdm:
+    return tqdm.tqdm(
+        desc=name, total=total, unit="B", unit_scale=True, dynamic_ncols=True, **options
+    )
 
 
 def _reason(error: requests.RequestException) -> str:

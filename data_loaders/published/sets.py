@@ -36,7 +36,7 @@ class Facts:
       frames_per_video: The approximate length of a video, by split.
       num_frames: The approximate number of frames of both splits.
       item: The archive.org item that has the files and their checksums.
-      folders: The archive's folder with the videos of a split, by split.
+      folders: The archive's folder with the videos of each split; by default the split's name.
     """
 
     description: str
@@ -48,7 +48,7 @@ class Facts:
     frames_per_video: Mapping[str, int]
     num_frames: int
     item: str | None = None
-    folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    folders: Mapping[str, str] = dataclasses.field(default_factory=lambda: {s: s for s in SPLITS})
 
 
 # Published numbers of frames are rounded or guessed. Below this ratio it is another data set.
@@ -69,8 +69,7 @@ _CLOCKWORK = """\
 _MINERL = """\
 @inproceedings{guss2019minerl,
   title = {{MineRL}: A Large-Scale Dataset of {Minecraft} Demonstrations},
-  author = {Guss, William H. and Houghton, Brandon and Topin, Nicholay and Wang, Phillip and
-            Codel, Cayden and Veloso, Manuela and Salakhutdinov, Ruslan},
+  author = {Guss, William H. and Houghton, Brandon and Topin, Nicholay and others},
   booktitle = {International Joint Conference on Artificial Intelligence},
   year = {2019}
 }
@@ -81,9 +80,6 @@ _GQN = """\
   title = {Neural scene representation and rendering},
   author = {Eslami, S. M. Ali and others},
   journal = {Science},
-  volume = {360},
-  number = {6394},
-  pages = {1204--1210},
   year = {2018},
   doi = {10.1126/science.aar6170}
 }
@@ -111,7 +107,6 @@ FACTS = {
         frames_per_video={"train": 500, "test": 500},
         num_frames=608_000,
         item="minerl_navigate",
-        folders={"train": "train", "test": "test"},
     ),
     "gqn_mazes": Facts(
         description="Walks through pairs of rooms with random textures.",
@@ -123,7 +118,6 @@ FACTS = {
         frames_per_video={"train": 300, "test": 300},
         num_frames=9_000_000,
         item="gqn_mazes",
-        folders={"train": "train", "test": "test"},
     ),
     "moving_mnist_2digit": Facts(
         description="Two handwritten digits that drift and bounce off the edges.",
@@ -169,8 +163,7 @@ class ArchivedVideos(Source):
           data_dir: The folder of data sets; archives are kept in its folder `downloads`. None for
             the folder of `tensorflow_datasets`.
           archives_dir: A folder that has the archives, instead of `downloads`.
-          fit: See `FrameFormat`.
-          resize: See `FrameFormat`.
+          fit, resize: See `FrameFormat`.
 
         Raises:
           UserError: An option out of range.
@@ -294,8 +287,8 @@ class Published(ArchivedVideos):
         """
         check_split(split)
         path, folder = self._folder() / next(iter(self._files)), self.facts.folders[split]
-        videos = archives.members(path, (".mp4",))
-        found = [video for video in videos if _is_in(folder, video)]
+        place = re.compile(rf"([^/]+/)?{folder}/[^/]+")
+        found = [video for video in archives.members(path, (".mp4",)) if place.fullmatch(video)]
         if not found:
             raise UserError(
                 f"{path}: has no mp4 files in a folder {folder}/, where the {split} split of"
@@ -306,12 +299,6 @@ class Published(ArchivedVideos):
 
     def _member(self, item: str) -> tuple[str, str]:
         return next(iter(self._files)), item
-
-
-def _is_in(folder: str, video: str) -> bool:
-    """Returns whether a video lies in a folder at the archive's root or one level below."""
-    parts = video.split("/")
-    return len(parts) <= 3 and parts[-2:-1] == [folder]
 
 
 def natural_order(name: str) -> tuple:

@@ -24,7 +24,7 @@ from cwvae.errors import UserError
 from cwvae.run.files import locked
 from data_loaders.sources import SPLITS, Source
 from data_loaders.store import store
-from data_loaders.store.processes import Readers, open_readers
+from data_loaders.store.processes import Read, open_readers
 
 _SECONDS_BETWEEN_SYNCS = 2.0  # A kill loses at most this much work.
 _SHOWN_REASONS = 5  # Reasons for skipped videos to print. skipped.txt has all of them.
@@ -63,9 +63,8 @@ def prepare(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.with_name(folder.name + ".lock"), f"preparing {source.name}"):
-            if again or not store.is_complete(
-                folder
-            ):  # Another process may have made it meanwhile.
+            # Another process may have made it meanwhile.
+            if again or not store.is_complete(folder):
                 _prepare(source, folder, recipe, processes)
     except OSError as error:
         raise _disk_error(error, folder) from None
@@ -92,13 +91,13 @@ def _prepare(
     count = sum(map(len, items.values()))
     done = sum(len(writer.lines) for writer in kept.values())
     with (
-        open_readers(source, recipe, min(processes or _cores(), count)) as readers,
+        open_readers(source, recipe, min(processes or _cores(), count)) as read,
         tqdm.tqdm(
             total=count, initial=done, unit="video", desc=source.name, dynamic_ncols=True
         ) as progress,
     ):
         for writer in kept.values():
-            writer.run(readers, progress)
+            writer.run(read, progress)
     _finish(source, folder, partial, kept, stamps)
     _report(source, folder, kept, time.monotonic() - began)
 
@@ -158,7 +157,7 @@ class _Writer:
         self._pending = []
         self._synced = time.monotonic()
 
-    def run(self, readers: Readers, progress) -> None:
+    def run(self, read: Read, progress: tqdm.tqdm) -> None:
         """Reads all remaining videos."""
         with (
             open(self._frames_path, "ab", buffering=0) as frames,
@@ -166,7 +165,7 @@ class _Writer:
         ):
             try:
                 left = self.items[len(self.lines) :]
-                with contextlib.closing(readers.read(self.split, left, self._partial)) as answers:
+                with contextlib.closing(read(self.split, left, self._partial)) as answers:
                     for answer, path in answers:
                         self._append(frames, answer, path)
                         if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
@@ -311,11 +310,7 @@ def _report(source: Source, folder: pathlib.Path, kept: dict[str, _Writer], seco
 
 def size_text(count: float) -> str:
     """Returns a number of bytes in a readable unit."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.1f} GB"
+    return tqdm.tqdm.format_sizeof(count, "B")
 
 
 def _disk_error(error: OSError, folder: pathlib.Path) -> UserError:
