@@ -11,7 +11,7 @@ from data_loaders.published.downloads import data_folder
 from data_loaders.published.kth_actions import KthActions
 from data_loaders.published.sets import FACTS, Published
 from data_loaders.published.tfds_directory import TfdsDirectory, find
-from data_loaders.sources import Source, check_split
+from data_loaders.sources import SPLITS, Source, check_choice
 from data_loaders.store import preparation
 from data_loaders.store.store import Store
 from data_loaders.video.folder import VideoFolder
@@ -46,10 +46,9 @@ def load(name: str, split: str, **options: object) -> Dataset:
       UserError: An unknown name, split or option, or data that are missing or damaged.
     """
     check(name, options)
-    check_split(split)
+    check_choice("split", split, SPLITS)
     windows = options.get("windows", "random")
-    if windows not in WINDOWS:
-        raise UserError(unknown_name("data.windows", windows, WINDOWS))
+    check_choice("data.windows", windows, WINDOWS)
     if name in GENERATORS:
         if windows == "chunks":
             raise UserError(
@@ -95,9 +94,7 @@ def open_source(name: str, **options: object) -> Source:
 
 def check(name: str, options: dict[str, object]) -> None:
     """Raises a UserError if there is no such data set, or an option that no data set has."""
-    names = [*GENERATORS, *SOURCES]
-    if name not in names:
-        raise UserError(unknown_name("data set", name, names))
+    check_choice("data set", name, [*GENERATORS, *SOURCES])
     kinds = [*GENERATORS.values(), *SOURCES.values()]
     known = {*_OPTIONS, *(option for kind in kinds for option in _parameters(kind))}
     for option in options:

@@ -9,7 +9,7 @@ frame.
 import abc
 import importlib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -42,20 +42,22 @@ def require(module: str, purpose: str, package: str, advice: str = "") -> types.
         ) from error
 
 
-def check_split(split: str) -> None:
-    """Raises a UserError unless there is a split of that name."""
-    if split not in SPLITS:
-        raise UserError(unknown_name("split", split, SPLITS))
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Raises a UserError unless an option has one of the values that it may have."""
+    if value not in choices:
+        raise UserError(unknown_name(name, value, choices))
 
 
-def check_whole_number(name: str, value: object, least: int) -> None:
-    """Raises a UserError unless an option, called `name` in a configuration, is large enough."""
-    if not isinstance(value, int | np.integer) or value < least:
-        raise UserError(f"{name} is {value!r}; expected a whole number >= {least}.")
+def check_whole_numbers(least: int, section: str = "data", **options: object) -> None:
+    """Raises a UserError unless options of a section are whole numbers, `least` or more."""
+    for name, value in options.items():
+        if not isinstance(value, int | np.integer) or value < least:
+            raise UserError(f"{section}.{name} is {value!r}; expected a whole number >= {least}.")
 
 
-def check_channels(channels: object) -> None:
-    """Raises a UserError unless frames are gray or RGB."""
+def check_frame_shape(frame_size: object, channels: object) -> None:
+    """Raises a UserError unless frames of this size are possible, and gray or RGB."""
+    check_whole_numbers(2, "model", frame_size=frame_size)
     if channels not in (1, 3):
         raise UserError(f"model.channels is {channels!r}; expected 1 or 3.")
 
@@ -81,8 +83,7 @@ class Source(abc.ABC):
         Raises:
           UserError: A size or number of channels out of range.
         """
-        check_whole_number("model.frame_size", frame_size, 1)
-        check_channels(channels)
+        check_frame_shape(frame_size, channels)
         self.name = name
         self.frame_shape = (int(frame_size), int(frame_size), int(channels))
 

@@ -110,12 +110,7 @@ class EqualClips(Clips):
 
 
 def _locate(ends: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Converts numbers counted over all clips to (clip, number within the clip).
-
-    Args:
-      ends: The cumulative counts of the clips, int64 [N].
-      numbers: int64 [B].
-    """
+    """Converts numbers counted over all clips to (clip, number within it); `ends` is cumulative."""
     clips = np.searchsorted(ends, numbers, side="right")
     return clips, numbers - np.where(clips > 0, ends[clips - 1], 0)
 

@@ -18,8 +18,8 @@ import numpy as np
 import requests
 from PIL import Image
 
-from cwvae.errors import UserError, unknown_name
-from data_loaders.sources import check_split, require
+from cwvae.errors import UserError
+from data_loaders.sources import SPLITS, check_choice, require
 
 SOURCES = ("sklearn", "mnist")
 
@@ -56,15 +56,14 @@ def load_digits(
     Raises:
       UserError: An unknown split or source, or digits that are missing or damaged.
     """
-    check_split(split)
+    check_choice("split", split, SPLITS)
     if digits_dir is not None:
         images, labels = _from_idx_files(Path(digits_dir).expanduser(), split)
-    elif digits == "sklearn":
-        images, labels = _from_sklearn(split)
-    elif digits == "mnist":
-        images, labels = _from_tfds(split, data_dir)
     else:
-        raise UserError(unknown_name("data.digits", digits, SOURCES))
+        check_choice("data.digits", digits, SOURCES)
+        images, labels = (
+            _from_sklearn(split) if digits == "sklearn" else _from_tfds(split, data_dir)
+        )
     return _resize(images, size), labels.astype(np.int64)
 
 

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cwvae.errors import UserError, unknown_name
+from cwvae.errors import UserError
 from data_loaders.attributes import CLASSES, POINTS, Readable
 from data_loaders.generated import digits as digit_images
 from data_loaders.pipeline import Dataset
-from data_loaders.sources import SPLITS, check_channels, check_whole_number
+from data_loaders.sources import SPLITS, check_choice, check_frame_shape, check_whole_numbers
 from data_loaders.windows import EqualClips
 
 OVERLAPS = ("sum", "max")
@@ -66,29 +66,25 @@ class MovingDigits(Dataset):
           speed: (lowest, highest), in pixels per frame. Each digit has a constant speed, drawn
             uniformly.
           overlap: How crossing digits are combined: 'sum', clipped at 255, or 'max'.
-          digits, digits_dir, data_dir: The source of digit images; see `load_digits`.
-          train_length, test_length: Frames per clip of each split.
+          digits: The source of digit images; see `load_digits`.
+          digits_dir: See `load_digits`.
+          data_dir: See `load_digits`.
+          train_length: Frames per clip of the train split.
+          test_length: Frames per clip of the test split.
 
         Raises:
           UserError: An option out of range, or digits that are missing or damaged.
         """
-        for name, value, least in (
-            ("model.frame_size", frame_size, 2),
-            ("data.digit_size", digit_size, 1),
-            ("data.num_digits", num_digits, 1),
-            ("data.train_length", train_length, 1),
-            ("data.test_length", test_length, 1),
-            ("data.seed", seed, 0),
-        ):
-            check_whole_number(name, value, least)
+        check_frame_shape(frame_size, channels)
+        check_whole_numbers(0, seed=seed)
+        check_whole_numbers(1, digit_size=digit_size, num_digits=num_digits)
+        check_whole_numbers(1, train_length=train_length, test_length=test_length)
         if digit_size >= frame_size:
             raise UserError(
                 f"data.digit_size: digits of {digit_size} pixels cannot move in frames of"
                 f" {frame_size} pixels (model.frame_size). Make the digits smaller."
             )
-        check_channels(channels)
-        if overlap not in OVERLAPS:
-            raise UserError(unknown_name("data.overlap", overlap, OVERLAPS))
+        check_choice("data.overlap", overlap, OVERLAPS)
         self._speed = _checked_speed(speed)
         self._images, self._labels = digit_images.load_digits(
             split, digit_size, digits, digits_dir, data_dir

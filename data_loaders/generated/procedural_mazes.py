@@ -20,7 +20,7 @@ from PIL import Image
 from data_loaders.attributes import CLASSES, NOT_READABLE, Readable
 from data_loaders.generated.maze_walks import Maze, random_maze, walk
 from data_loaders.generated.raycaster import TEXTURE_SIZE, Raycaster, texture_pyramid
-from data_loaders.sources import SPLITS, Source, check_split, check_whole_number, require
+from data_loaders.sources import SPLITS, Source, check_choice, check_whole_numbers, require
 from data_loaders.video.frames import FrameFormat
 
 # Bump when the same options would give different frames.
@@ -59,22 +59,18 @@ class ProceduralMazes(Source):
           frame_size: H and W, in pixels.
           channels: C: 3, or 1 for the luma of the same pictures.
           seed: The seed of the videos, not negative.
-          train_videos, test_videos: Videos of each split, in different mazes.
-          train_length, test_length: Frames per video of each split.
+          train_videos: Videos of the train split.
+          test_videos: Videos of the test split, in other mazes.
+          train_length: Frames per video of the train split.
+          test_length: Frames per video of the test split.
 
         Raises:
           UserError: An option out of range.
         """
-        for name, value, least in (
-            ("model.frame_size", frame_size, 2),
-            ("data.seed", seed, 0),
-            ("data.train_videos", train_videos, 1),
-            ("data.test_videos", test_videos, 1),
-            ("data.train_length", train_length, 1),
-            ("data.test_length", test_length, 1),
-        ):
-            check_whole_number(name, value, least)
         super().__init__("procedural_mazes", frame_size, channels)
+        check_whole_numbers(0, seed=seed)
+        check_whole_numbers(1, train_videos=train_videos, test_videos=test_videos)
+        check_whole_numbers(1, train_length=train_length, test_length=test_length)
         self._format = FrameFormat(frame_size, channels)
         self._seed = int(seed)
         self._videos = dict(zip(SPLITS, (int(train_videos), int(test_videos)), strict=True))
@@ -97,7 +93,7 @@ class ProceduralMazes(Source):
 
     def items(self, split: str) -> list[str]:
         """Returns the videos' numbers, from 000000."""
-        check_split(split)
+        check_choice("split", split, SPLITS)
         return [f"{i:06d}" for i in range(self._videos[split])]
 
     def expected_frames(self) -> int:
@@ -168,7 +164,6 @@ class ProceduralMazes(Source):
         )
 
     def _clip(self, split: str, item: str) -> _Clip:
-        check_split(split)
         # With a spawn key, no (split, i) collides with another seed.
         key = (SPLITS.index(split), int(item))
         rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cwvae.errors import UserError, unknown_name
+from cwvae.errors import UserError
 from data_loaders.published import archives
 from data_loaders.published.sets import ArchivedVideos, Facts, natural_order
-from data_loaders.sources import SPLITS, BadVideo, check_split
+from data_loaders.sources import SPLITS, BadVideo, check_choice
 from data_loaders.video.frames import FrameFormat
 
 ACTIONS = ("walking", "jogging", "running", "boxing", "handwaving", "handclapping")
@@ -77,8 +77,7 @@ class KthActions(ArchivedVideos):
           UserError: An option out of range.
         """
         super().__init__("kth_actions", FACTS, **options)
-        if kth_split not in PERSONS:
-            raise UserError(unknown_name("data.kth_split", kth_split, PERSONS))
+        check_choice("data.kth_split", kth_split, PERSONS)
         self._kth_split, self._ranges = kth_split, bool(kth_sequences)
         if not self._ranges:
             del self._files[SEQUENCES]
@@ -110,7 +109,7 @@ class KthActions(ArchivedVideos):
 
     def items(self, split: str) -> list[str]:
         """Returns the names of the videos or ranges, 2 before 10."""
-        check_split(split)
+        check_choice("split", split, SPLITS)
         persons = PERSONS[self._kth_split][split]
         videos, _ = self._videos()
         keys = {video: key for video, (key, person) in videos.items() if person in persons}

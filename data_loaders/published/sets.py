@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from cwvae.errors import UserError, unknown_name
+from cwvae.errors import UserError
 from data_loaders.published import archives
 from data_loaders.published.downloads import archive_org_checksum, data_folder, download
-from data_loaders.sources import SPLITS, Source, check_split
+from data_loaders.sources import SPLITS, Source, check_choice
 from data_loaders.video.frames import FrameFormat, read_video
 
 
@@ -163,7 +163,8 @@ class ArchivedVideos(Source):
           data_dir: The folder of data sets; archives are kept in its folder `downloads`. None for
             the folder of `tensorflow_datasets`.
           archives_dir: A folder that has the archives, instead of `downloads`.
-          fit, resize: See `FrameFormat`.
+          fit: See `FrameFormat`.
+          resize: See `FrameFormat`.
 
         Raises:
           UserError: An option out of range.
@@ -276,8 +277,7 @@ class Published(ArchivedVideos):
 
     def __init__(self, name: str, **options: object):
         """Stores the options: those of `ArchivedVideos`; `name` is a key of `FACTS`."""
-        if name not in FACTS:
-            raise UserError(unknown_name("data set", name, FACTS))
+        check_choice("data set", name, FACTS)
         super().__init__(name, FACTS[name], **options)
 
     def items(self, split: str) -> list[str]:
@@ -285,7 +285,7 @@ class Published(ArchivedVideos):
 
         A split's folder is at the archive's root or one level below.
         """
-        check_split(split)
+        check_choice("split", split, SPLITS)
         path, folder = self._folder() / next(iter(self._files)), self.facts.folders[split]
         place = re.compile(rf"([^/]+/)?{folder}/[^/]+")
         found = [video for video in archives.members(path, (".mp4",)) if place.fullmatch(video)]

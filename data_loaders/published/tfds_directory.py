@@ -66,7 +66,8 @@ class TfdsDirectory(Source):
             from, so both lead to the same store.
           frame_size: H and W of the returned frames, in pixels.
           channels: C of the returned frames, 1 or 3. The PNGs may have others.
-          fit, resize: See `FrameFormat`.
+          fit: See `FrameFormat`.
+          resize: See `FrameFormat`.
         """
         super().__init__(name, frame_size, channels)
         self._folder = Path(folder).expanduser()

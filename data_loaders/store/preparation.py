@@ -315,11 +315,11 @@ def size_text(count: float) -> str:
 
 def _disk_error(error: OSError, folder: pathlib.Path) -> UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
-            f"{folder.parent}: the disk is full. Prepared videos are kept: make room, and the same"
-            " command resumes; or set data.data_dir to a folder on a larger disk."
-        )
+        place, problem, advice = folder.parent, "the disk is full", "make room"
+    else:
+        place, problem = error.filename or folder.parent, error.strerror or error
+        advice = "make the folder writable"
     return UserError(
-        f"{error.filename or folder.parent}: {error.strerror or error}. Prepared videos are written"
-        " there: set data.data_dir to a writable folder."
+        f"{place}: {problem}. Prepared videos are kept: {advice}, and the same command resumes; or"
+        " set data.data_dir to another folder."
     )

@@ -56,7 +56,8 @@ class VideoFolder(Source):
           channels: C: 1 for gray, 3 for RGB.
           test_fraction: The share of test videos, if there are no `train/` and `test/`.
           fps: Frames per second; see `read_video`.
-          fit, resize: See `FrameFormat`.
+          fit: See `FrameFormat`.
+          resize: See `FrameFormat`.
 
         Raises:
           UserError: An option is missing or out of range.
