@@ -25,9 +25,8 @@ WINDOWS = ("random", "chunks")
 class Dataset(abc.ABC):
     """A sequence of video clips of one frame size, with random access to their frames.
 
-    A subclass provides the clips, this class the batches. A batch is a pure function of (seed,
-    step): a run needs only its step to resume, and two runs with the same seed see the same
-    batches. There is no shuffle buffer: windows are drawn by number, and nothing else is read.
+    A batch is a pure function of (seed, step): a run needs only its step to resume, and two runs
+    with the same seed see the same batches. Windows are drawn by number, so only they are read.
     """
 
     # How windows are chosen; `load` sets it. 'random': any T frames of a clip, each window equally

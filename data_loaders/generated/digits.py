@@ -112,10 +112,9 @@ def _from_tfds(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray
 
 def _from_idx_files(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the images [N, H, H] and labels [N] of a folder in MNIST's format."""
-    images_file = _find_idx(folder, f"{_IDX_PREFIX[split]}-images-idx3-ubyte")
-    labels_file = _find_idx(folder, f"{_IDX_PREFIX[split]}-labels-idx1-ubyte")
-    images = _read_idx(images_file, num_dims=3)
-    labels = _read_idx(labels_file, num_dims=1)
+    prefix = _IDX_PREFIX[split]
+    images_file, images = _read_idx(folder, f"{prefix}-images-idx3-ubyte", num_dims=3)
+    labels_file, labels = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", num_dims=1)
     if images.size == 0 or images.shape[1] != images.shape[2]:
         raise UserError(
             f"{images_file}: holds images of shape {images.shape}; expected [N, H, H] with N > 0 "
@@ -129,20 +128,16 @@ def _from_idx_files(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def _find_idx(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
-    problem = "has no file" if folder.is_dir() else "is not a folder; expected there:"
-    raise UserError(
-        f"data.digits_dir: {folder} {problem} {name} or {name}.gz. Put MNIST's four IDX files "
-        "into that folder, or unset data.digits_dir and set data.digits=sklearn, which needs no "
-        "download."
-    )
-
-
-def _read_idx(path: Path, num_dims: int) -> np.ndarray:
+def _read_idx(folder: Path, name: str, num_dims: int) -> tuple[Path, np.ndarray]:
     """Reads an IDX file of unsigned bytes: magic number, sizes (big-endian uint32), values."""
+    path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
+    if path is None:
+        problem = "has no file" if folder.is_dir() else "is not a folder; expected there:"
+        raise UserError(
+            f"data.digits_dir: {folder} {problem} {name} or {name}.gz. Put MNIST's four IDX files"
+            " into that folder, or unset data.digits_dir and set data.digits=sklearn, which needs"
+            " no download."
+        )
     try:
         data = path.read_bytes()
         if data.startswith(b"\x1f\x8b"):  # Browsers may decompress a .gz file and keep its name.
@@ -171,7 +166,7 @@ def _read_idx(path: Path, num_dims: int) -> np.ndarray:
             f"{path}: {problem}: the header announces {expected} bytes, found {len(data)}. "
             "Download it again."
         )
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    return path, np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
 def _resize(images: np.ndarray, size: int) -> np.ndarray:

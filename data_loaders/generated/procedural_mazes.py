@@ -191,10 +191,7 @@ def _labmaze() -> ModuleType:
 
 @functools.cache
 def texture_paths(kind: str) -> list[str]:
-    """Returns the image files of all textures of a kind, in the order of their numbers.
-
-    Args:
-      kind: 'wall' or 'floor'.
+    """Returns the image files of all textures of a kind, 'wall' or 'floor', by their numbers.
 
     Raises:
       UserError: The package `labmaze` is missing.

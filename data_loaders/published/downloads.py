@@ -73,14 +73,10 @@ def data_folder(data_dir: str | None) -> pathlib.Path:
 
 
 def archive_org_checksum(item: str, file_name: str) -> Checksum | None:
-    """Asks archive.org for the checksum of a file.
-
-    Args:
-      item: The archive.org item that has the file.
-      file_name: The file's name in that item.
+    """Asks archive.org for the checksum and size of a file of an item.
 
     Returns:
-      The checksum with the size, or None after a note on stderr if the request fails.
+      The checksum, or None after a note on stderr if the request fails.
     """
     url = f"{ARCHIVE_ORG}/metadata/{item}/files"
     try:
@@ -248,10 +244,8 @@ class _Part(contextlib.AbstractContextManager):
                 data = data[self._file.write(data) :]
 
     def check_room(self) -> None:
-        """Raises a UserError if the disk has no room for the rest."""
-        if self.total is None:
-            return
-        need = self.total - self.size
+        """Raises a UserError if the disk has no room for the rest, if its size is known."""
+        need = (self.total or 0) - self.size
         free = shutil.disk_usage(self.path.parent).free
         if need > free:
             raise UserError(

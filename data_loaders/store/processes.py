@@ -31,13 +31,7 @@ _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
 
 
 def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[str, object]:
-    """Reads one video into a file.
-
-    Args:
-      source: The source of the video.
-      split: 'train' or 'test'.
-      item: The video's name.
-      path: The file to write: uint8 [frames, H, W, C].
+    """Reads one video of a source into the file `path`, uint8 [frames, H, W, C].
 
     Returns:
       For a good video: `name`, `frames`, `sha256` of the file, `source_sha256`, and per channel

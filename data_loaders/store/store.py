@@ -9,11 +9,8 @@ A store is a folder:
   test.frames, test.index.jsonl
   skipped.txt        the skipped videos, with reasons
 
-`numpy.memmap` can read a `.frames` file. The class `Store` uses `pread` into the batch instead. It
-is about as fast and uses the same page cache, but pages of a memory map count as memory of the
-process, which seems to grow to the size of the data (benchmarks/data.py).
-
-H, W and C are the height, width and channels of a frame.
+`Store` reads with `pread`, which is about as fast as a memory map (benchmarks/data.py), whose pages
+count as memory of the process. H, W and C are the height, width and channels of a frame.
 """
 
 import contextlib

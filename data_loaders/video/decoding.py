@@ -32,14 +32,7 @@ _LONGEST_HOLD = 600
 
 
 def require_av() -> types.ModuleType:
-    """Imports PyAV and silences it.
-
-    Returns:
-      The module `av`.
-
-    Raises:
-      UserError: It is not installed.
-    """
+    """Imports and silences PyAV; raises a UserError if it is not installed."""
     av = require("av", "decoding videos", "av")
     av.logging.set_level(None)  # Errors are raised; FFmpeg's messages would only clutter stderr.
     return av

@@ -235,16 +235,12 @@ def _files(folder: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Iterat
     real = folder.resolve()
     if real in above:
         return
-    with os.scandir(folder) as entries:
-        entries = sorted(entries, key=lambda entry: entry.name)
-    for entry in entries:
-        path = folder / entry.name
-        is_link = entry.is_symlink()
-        if entry.name.startswith("."):
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
             continue
-        if path.is_dir() if is_link else entry.is_dir():
+        if path.is_dir():
             yield from _files(path, (*above, real))
-        elif is_link or entry.is_file():
+        elif path.is_file() or path.is_symlink():  # A broken link is reported when it is read.
             yield path
 
 

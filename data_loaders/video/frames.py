@@ -118,8 +118,7 @@ def read_video(
     """Decodes a video, or reads an array of frames; memory use does not depend on its length.
 
     Uses the first video stream, rotated as a player would rotate it. Transparent areas show their
-    hidden color; in GIFs that is white. Arrays are uint8 [T, h, w] or [T, h, w, 1 or 3], a single
-    one in a .npz file.
+    hidden color; in GIFs that is white. Arrays are as in `array_frames`.
 
     Args:
       file: The path of a file, or an open file that can seek, such as `io.BytesIO`.
