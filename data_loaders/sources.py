@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from cwvae.errors import UserError, unknown_name
-from data_loaders.attributes import Readable
+from data_loaders.attributes import Attributes, Readable
 
 SPLITS = ("train", "test")
 
@@ -134,7 +134,7 @@ class Source(abc.ABC):
           BadVideo: The video cannot be used. It may be raised after some of the frames.
         """
 
-    def attributes(self, split: str, item: str) -> dict[str, np.ndarray]:
+    def attributes(self, split: str, item: str) -> Attributes:
         """Returns the known attributes of a video's content, by name; may be empty.
 
         Arrays whose first dimension is the video's length hold a value per frame.

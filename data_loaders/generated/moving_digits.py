@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cwvae.errors import UserError
-from data_loaders.attributes import CLASSES, POINTS, Readable
+from data_loaders.attributes import CLASSES, POINTS, Attributes, Readable
 from data_loaders.generated import digits as digit_images
 from data_loaders.pipeline import Dataset
 from data_loaders.sources import SPLITS, check_choice, check_frame_shape, check_whole_numbers
@@ -103,12 +103,14 @@ class MovingDigits(Dataset):
         corners = np.rint(positions).astype(int)  # [T, N, 2]
         frames = self._draw(motion.indices[0], corners[:, 0])
         for n in range(1, self._num_digits):
-            _merge(frames, self._draw(motion.indices[n], corners[:, n]), self._overlap)
+            digit = self._draw(motion.indices[n], corners[:, n])
+            if self._overlap == "max":
+                np.maximum(frames, digit, out=frames)
+            else:
+                frames += np.minimum(digit, 255 - frames)  # At most 255 in all.
         return np.repeat(frames[..., None], self.frame_shape[-1], axis=-1)
 
-    def attributes(
-        self, i: int, start: int = 0, length: int | None = None
-    ) -> dict[str, np.ndarray]:
+    def attributes(self, i: int, start: int = 0, length: int | None = None) -> Attributes:
         """Returns the attributes of `clip(i, start, length)`, by name.
 
         Returns:
@@ -132,10 +134,10 @@ class MovingDigits(Dataset):
         """Returns the digits, and the centers of their images at whole pixels."""
         count = self._num_digits
 
-        def digits(known: dict[str, np.ndarray]) -> np.ndarray:
+        def digits(known: Attributes) -> np.ndarray:
             return np.tile(known["digits"], (len(known["positions"]), 1))
 
-        def centers(known: dict[str, np.ndarray]) -> np.ndarray:
+        def centers(known: Attributes) -> np.ndarray:
             return np.rint(known["positions"]) + np.float32(self._digit_size / 2)
 
         return (
@@ -187,12 +189,3 @@ def _checked_speed(speed: Sequence[float]) -> tuple[float, float]:
             " frame, such as [2, 6]."
         )
     return low, high
-
-
-def _merge(frames: np.ndarray, other: np.ndarray, overlap: str) -> None:
-    """Adds a digit to `frames` in place; both uint8 [T, H, W]. Overwrites `other`, too."""
-    if overlap == "max":
-        np.maximum(frames, other, out=frames)
-    else:
-        np.minimum(other, 255 - frames, out=other)  # So the sum cannot overflow.
-        frames += other

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from data_loaders.attributes import CLASSES, NOT_READABLE, Readable
+from data_loaders.attributes import CLASSES, NOT_READABLE, Attributes, Readable
 from data_loaders.generated.maze_walks import Maze, random_maze, walk
 from data_loaders.generated.raycaster import TEXTURE_SIZE, Raycaster, texture_pyramid
 from data_loaders.sources import SPLITS, Source, check_choice, check_whole_numbers, require
@@ -115,7 +115,7 @@ class ProceduralMazes(Source):
             frames = raycaster.render(clip.pose[start : start + BLOCK])
             yield self._format.convert(frames)
 
-    def attributes(self, split: str, item: str) -> dict[str, np.ndarray]:
+    def attributes(self, split: str, item: str) -> Attributes:
         """Returns a video's attributes without drawing it.
 
         Args:
@@ -175,7 +175,7 @@ class ProceduralMazes(Source):
         return _Clip(maze, walls, floors, sky, pose.astype(np.float32))
 
 
-def _of_the_room(name: str, known: dict[str, np.ndarray]) -> np.ndarray:
+def _of_the_room(name: str, known: Attributes) -> np.ndarray:
     """Returns the current room's value of an attribute that has one per room, int64 [T, 1]."""
     room = known["room"][:, None]
     return np.where(room < 0, NOT_READABLE, known[name][room])

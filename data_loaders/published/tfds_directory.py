@@ -32,12 +32,9 @@ def find(data_dir: str | os.PathLike, name: str) -> Path | None:
 
     tfds writes to a folder with a longer name and renames it at the end.
     """
-    found = []
-    for path in Path(data_dir).expanduser().glob(f"{name}/1.*/dataset_info.json"):
-        version = path.parent.name
-        if re.fullmatch(r"1\.\d+\.\d+", version):
-            found.append(([int(number) for number in version.split(".")], path.parent))
-    return max(found)[1] if found else None
+    paths = Path(data_dir).expanduser().glob(f"{name}/1.*/dataset_info.json")
+    found = [path.parent for path in paths if re.fullmatch(r"1\.\d+\.\d+", path.parent.name)]
+    return max(found, key=lambda path: [int(n) for n in path.name.split(".")], default=None)
 
 
 class TfdsDirectory(Source):

@@ -5,10 +5,12 @@ video, in order, and a line of the index is written once its frames are on the d
 both files are truncated to the last such line, and preparation resumes there.
 """
 
+import collections
 import contextlib
 import datetime
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -201,6 +203,29 @@ class _Writer:
         os.fsync(index.fileno())
         self._pending, self._synced = [], time.monotonic()
 
+    def skipped(self) -> list[tuple[str, str]]:
+        """Returns the names of the skipped videos, and the reasons."""
+        bad = [line for line in self.lines if "skipped" in line]
+        return [(store.label(self.split, line["name"]), line["skipped"]) for line in bad]
+
+    def statistics(self) -> dict:
+        """Returns the split's counts, mean and standard deviation per channel, and a checksum."""
+        lines = [line for line in self.lines if "skipped" not in line]
+        frames = [line["frames"] for line in lines]
+        values = self.bytes / len(lines[0]["sum"])  # Per channel.
+        mean = np.sum([line["sum"] for line in lines], 0) / values
+        variance = np.sum([line["squares"] for line in lines], 0) / values - mean**2
+        return {
+            "clips": len(lines),
+            "skipped": len(self.lines) - len(lines),
+            "frames": sum(frames),
+            "shortest": min(frames),
+            "longest": max(frames),
+            "mean": mean.round(4).tolist(),
+            "stddev": np.sqrt(np.maximum(variance, 0)).round(4).tolist(),
+            "index_sha256": hashlib.sha256(self._index_path.read_bytes()).hexdigest(),
+        }
+
 
 def _line(answer: dict) -> bytes:
     return (json.dumps(answer) + "\n").encode()
@@ -227,7 +252,7 @@ def _finish(
     stamps: dict[str, str] | None,
 ) -> None:
     """Writes the store's summary, and renames its folder."""
-    skipped = [f"{name}: {reason}\n" for name, reason in _skipped(kept)]
+    skipped = [f"{name}: {why}\n" for writer in kept.values() for name, why in writer.skipped()]
     # Names of files need not be UTF-8.
     (partial / "skipped.txt").write_text("".join(skipped), errors="backslashreplace")
     for split, writer in kept.items():
@@ -242,7 +267,7 @@ def _finish(
         "description": source.describe(),
         "frame_shape": source.frame_shape,
         "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "splits": {split: _statistics(partial, writer) for split, writer in kept.items()},
+        "splits": {split: writer.statistics() for split, writer in kept.items()},
         "stamps": stamps,
     }
     store.write_summary(partial, content)
@@ -256,44 +281,14 @@ def _finish(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _skipped(kept: dict[str, _Writer]) -> list[tuple[str, str]]:
-    """Returns the skipped videos and the reasons."""
-    return [
-        (store.label(split, line["name"]), line["skipped"])
-        for split, writer in kept.items()
-        for line in writer.lines
-        if "skipped" in line
-    ]
-
-
-def _statistics(partial: pathlib.Path, writer: _Writer) -> dict:
-    """Returns a split's counts, mean and standard deviation per channel, and a checksum."""
-    lines = [line for line in writer.lines if "skipped" not in line]
-    frames = [line["frames"] for line in lines]
-    values = writer.bytes / len(lines[0]["sum"])  # Per channel.
-    mean = np.sum([line["sum"] for line in lines], 0) / values
-    variance = np.sum([line["squares"] for line in lines], 0) / values - mean**2
-    index = store.index_file(partial, writer.split).read_bytes()
-    return {
-        "clips": len(lines),
-        "skipped": len(writer.lines) - len(lines),
-        "frames": sum(frames),
-        "shortest": min(frames),
-        "longest": max(frames),
-        "mean": mean.round(4).tolist(),
-        "stddev": np.sqrt(np.maximum(variance, 0)).round(4).tolist(),
-        "index_sha256": hashlib.sha256(index).hexdigest(),
-    }
-
-
 def _report(source: Source, folder: pathlib.Path, kept: dict[str, _Writer], seconds: float) -> None:
     splits = store.summary(folder)["splits"]
     counts = " and ".join(f"{splits[split]['clips']} {split}" for split in kept)
     size = size_text(sum(writer.bytes for writer in kept.values()))
     print(f"Prepared {source.name}: {counts} videos, {size}, {seconds:.0f} s.", file=sys.stderr)
-    skipped = {}
-    for name, reason in _skipped(kept):
-        skipped.setdefault(reason, []).append(name)
+    skipped = collections.defaultdict(list)
+    for name, reason in itertools.chain(*(writer.skipped() for writer in kept.values())):
+        skipped[reason].append(name)
     if skipped:
         bad, total = sum(map(len, skipped.values())), sum(len(w.items) for w in kept.values())
         shown = [
