@@ -103,7 +103,6 @@ class Dataset(abc.ABC):
 
     def attributes(self, i: int, start: int = 0, length: int | None = None) -> Attributes:
         """Returns the known attributes of `clip(i, start, length)`, by name; may be empty."""
-        del start, length
         self._check_index(i)
         return {}
 

@@ -123,7 +123,6 @@ class Source(abc.ABC):
         Raises:
           BadVideo: They cannot be read.
         """
-        del split, item
         return None
 
     @abc.abstractmethod
@@ -139,7 +138,6 @@ class Source(abc.ABC):
 
         Arrays whose first dimension is the video's length hold a value per frame.
         """
-        del split, item
         return {}
 
     def readable(self) -> tuple[Readable, ...]:

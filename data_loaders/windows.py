@@ -81,7 +81,6 @@ class EqualClips(Clips):
 
     def length(self, i: int) -> int:
         """As in `Clips`."""
-        del i
         return self._length
 
     @property

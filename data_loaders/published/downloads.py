@@ -6,6 +6,7 @@ file on the server. It is renamed to `NAME` when it is complete and has the expe
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -30,6 +31,8 @@ STALL_SECONDS = 60.0
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # Waits after interrupted connections.
 
 _CHUNK = 2**14  # Bytes. At most one chunk is downloaded twice after an interruption.
+
+_progress = functools.partial(tqdm.tqdm, unit="B", unit_scale=True, dynamic_ncols=True)
 
 
 class Checksum(NamedTuple):
@@ -166,7 +169,7 @@ def _request(url: str, part: "_Part", checksum: Checksum | None) -> None:
             url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, STALL_SECONDS)
         ) as response:
             _accept(response, part, checksum)
-            with _progress(part.path.name, part.total, initial=part.size) as progress:
+            with _progress(desc=part.path.name, total=part.total, initial=part.size) as progress:
                 for chunk in response.iter_content(_CHUNK):
                     part.append(chunk)
                     progress.update(len(chunk))
@@ -309,18 +312,12 @@ def _disk_errors(path: pathlib.Path) -> Iterator[None]:
 
 def _digest(path: pathlib.Path, algorithm: str) -> str:
     digest, size = hashlib.new(algorithm), path.stat().st_size
-    progress = _progress(f"checking {path.stem}", size, delay=1, leave=False)
+    progress = _progress(desc=f"checking {path.stem}", total=size, delay=1, leave=False)
     with open(path, "rb") as file, progress:
         while block := file.read(2**20):
             digest.update(block)
             progress.update(len(block))
     return digest.hexdigest()
-
-
-def _progress(name: str, total: int | None, **options: object) -> tqdm.tqdm:
-    return tqdm.tqdm(
-        desc=name, total=total, unit="B", unit_scale=True, dynamic_ncols=True, **options
-    )
 
 
 def _reason(error: requests.RequestException) -> str:

@@ -1,8 +1,4 @@
-"""Data sets that are published as zip archives of videos, and the facts about each.
-
-`ArchivedVideos` downloads archives and reads videos from them. `Published` is a data set of
-archive.org, with a folder for each split.
-"""
+"""Data sets that are published as zip archives of videos, and the facts about each."""
 
 import abc
 import dataclasses
@@ -53,9 +49,6 @@ class Facts:
 
 # Published numbers of frames are rounded or guessed. Below this ratio it is another data set.
 _SIMILAR = 0.5
-_MEANWHILE = (
-    "Without a download, you can try configs/quickstart.yml and configs/procedural_mazes.yml."
-)
 
 _CLOCKWORK = """\
 @article{saxena2021clockwork,
@@ -137,7 +130,7 @@ FACTS = {
 
 
 class ArchivedVideos(Source):
-    """Videos read from archives. A subclass knows the layout of the archives."""
+    """Videos in archives, which it downloads. A subclass knows the layout of the archives."""
 
     version = "1.0.0"
 
@@ -267,11 +260,14 @@ class ArchivedVideos(Source):
             try:
                 download(self._files[file], folder / file, checksum)
             except UserError as error:
-                raise UserError(f"{error} {_MEANWHILE}") from None
+                raise UserError(
+                    f"{error} Without a download, you can try configs/quickstart.yml and"
+                    " configs/procedural_mazes.yml."
+                ) from None
 
 
 class Published(ArchivedVideos):
-    """A data set of `FACTS`: one archive, with a folder of mp4 files for each split."""
+    """A data set of archive.org: one archive, with a folder of mp4 files for each split."""
 
     in_tfds = True
 

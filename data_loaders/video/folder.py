@@ -147,7 +147,6 @@ class VideoFolder(Source):
 
     def digest(self, split: str, item: str) -> str:
         """Returns the SHA-256 of the file."""
-        del split
         digest = hashlib.sha256()
         try:
             with open(self._folder / item, "rb") as file:
@@ -159,7 +158,6 @@ class VideoFolder(Source):
 
     def read(self, split: str, item: str) -> Iterator[np.ndarray]:
         """As in `Source`; see `read_video`."""
-        del split
         yield from read_video(self._folder / item, item, self._format, self._fps)
 
     def _statuses(self) -> dict[str, os.stat_result]:
@@ -192,11 +190,10 @@ class VideoFolder(Source):
                 f" or rename {present[0]}/ to have all videos split by data.test_fraction."
             )
         videos = self._videos(self._folder)
-        tested = {item for item in videos if hash_fraction(item) < self._test_fraction}
-        splits = {
-            "train": [item for item in videos if item not in tested],
-            "test": [item for item in videos if item in tested],
-        }
+        splits = {"train": [], "test": []}
+        for item in videos:
+            is_test = hash_fraction(item) < self._test_fraction
+            splits["test" if is_test else "train"].append(item)
         for split, items in splits.items():
             if not items:
                 raise UserError(
