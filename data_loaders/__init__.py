@@ -6,13 +6,12 @@ import inspect
 from cwvae.errors import UserError, unknown_name
 from data_loaders.generated.moving_digits import MovingDigits
 from data_loaders.generated.procedural_mazes import ProceduralMazes
-from data_loaders.options import check_split
 from data_loaders.pipeline import WINDOWS, Dataset
 from data_loaders.published.downloads import data_folder
 from data_loaders.published.kth_actions import KthActions
-from data_loaders.published.sets import Published
+from data_loaders.published.sets import FACTS, Published
 from data_loaders.published.tfds_directory import TfdsDirectory, find
-from data_loaders.sources import Source
+from data_loaders.sources import SPLITS, Source, check_choice
 from data_loaders.store import preparation
 from data_loaders.store.store import Store
 from data_loaders.video.folder import VideoFolder
@@ -21,9 +20,7 @@ __all__ = ["Dataset", "Source", "load", "open_source"]
 
 # Data sets that are prepared into a store: the sources of their videos, called with options.
 SOURCES = {
-    "minerl_navigate": functools.partial(Published, "minerl_navigate"),
-    "gqn_mazes": functools.partial(Published, "gqn_mazes"),
-    "moving_mnist_2digit": functools.partial(Published, "moving_mnist_2digit"),
+    **{name: functools.partial(Published, name) for name in FACTS},
     "kth_actions": KthActions,
     "video_folder": VideoFolder,
     "procedural_mazes": ProceduralMazes,
@@ -49,10 +46,9 @@ def load(name: str, split: str, **options: object) -> Dataset:
       UserError: An unknown name, split or option, or data that are missing or damaged.
     """
     check(name, options)
-    check_split(split)
+    check_choice("split", split, SPLITS)
     windows = options.get("windows", "random")
-    if windows not in WINDOWS:
-        raise UserError(unknown_name("data.windows", windows, WINDOWS))
+    check_choice("data.windows", windows, WINDOWS)
     if name in GENERATORS:
         if windows == "chunks":
             raise UserError(
@@ -96,39 +92,22 @@ def open_source(name: str, **options: object) -> Source:
     return TfdsDirectory(name=name, folder=folder, description=source.describe(), **frames)
 
 
-def options_of(name: str) -> list[str]:
-    """Returns the options that have an effect on a data set, by their names in `data`."""
-    if name in GENERATORS:
-        return _parameters(GENERATORS[name])
-    return list(dict.fromkeys([*_OPTIONS, *_parameters(SOURCES[name])]))
-
-
 def check(name: str, options: dict[str, object]) -> None:
-    """Raises a UserError if there is no such data set, or an option that no data set has.
-
-    Args:
-      name: As for `load`.
-      options: As for `load`.
-    """
-    names = [*GENERATORS, *SOURCES]
-    if name not in names:
-        raise UserError(unknown_name("data set", name, names))
-    known = {option for other in names for option in options_of(other)}
+    """Raises a UserError if there is no such data set, or an option that no data set has."""
+    check_choice("data set", name, [*GENERATORS, *SOURCES])
+    kinds = [*GENERATORS.values(), *SOURCES.values()]
+    known = {*_OPTIONS, *(option for kind in kinds for option in _parameters(kind))}
     for option in options:
         if option not in known and option != "name":
             raise UserError(unknown_name(f"option of data set {name!r}:", option, sorted(known)))
 
 
 def _own(source, options: dict[str, object]) -> dict[str, object]:
-    known = _parameters(source)
-    return {key: value for key, value in options.items() if key in known and key != "name"}
+    own = _parameters(source) - {"name"}
+    return {key: value for key, value in options.items() if key in own}
 
 
-def _parameters(source) -> list[str]:
+def _parameters(source) -> set[str]:
     """Returns the keyword arguments of a class, including those that it passes to its bases."""
     classes = getattr(source, "func", source).__mro__
-    own = [vars(kind)["__init__"] for kind in classes if "__init__" in vars(kind)]
-    parameters = [
-        p for function in own[:-1] for p in inspect.signature(function).parameters.values()
-    ]
-    return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    return {name for kind in classes for name in inspect.getfullargspec(kind.__init__).kwonlyargs}

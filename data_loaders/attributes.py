@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+Attributes = dict[str, np.ndarray]  # By name.
 CLASSES, POINTS = "classes", "points"
 NOT_READABLE = -1  # Instead of a class: this frame does not show it.
 
@@ -33,6 +34,6 @@ class Readable:
     label: str
     kind: str
     count: int
-    read: Callable[[dict[str, np.ndarray]], np.ndarray] = dataclasses.field(repr=False)
+    read: Callable[[Attributes], np.ndarray] = dataclasses.field(repr=False)
     size: int | None = None
     places: str | None = None

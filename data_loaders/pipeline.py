@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cwvae.errors import UserError
-from data_loaders.attributes import Readable
+from data_loaders.attributes import Attributes, Readable
 from data_loaders.windows import Clips, chunk_numbers
 
 if TYPE_CHECKING:
@@ -25,9 +25,8 @@ WINDOWS = ("random", "chunks")
 class Dataset(abc.ABC):
     """A sequence of video clips of one frame size, with random access to their frames.
 
-    A subclass provides the clips, this class the batches. A batch is a pure function of (seed,
-    step): a run needs only its step to resume, and two runs with the same seed see the same
-    batches. There is no shuffle buffer: windows are drawn by number, and nothing else is read.
+    A batch is a pure function of (seed, step): a run needs only its step to resume, and two runs
+    with the same seed see the same batches. Windows are drawn by number, so only they are read.
     """
 
     # How windows are chosen; `load` sets it. 'random': any T frames of a clip, each window equally
@@ -102,11 +101,8 @@ class Dataset(abc.ABC):
         """Returns a data set of the clips with these numbers, in this order."""
         return Selection(self, numbers)
 
-    def attributes(
-        self, i: int, start: int = 0, length: int | None = None
-    ) -> dict[str, np.ndarray]:
+    def attributes(self, i: int, start: int = 0, length: int | None = None) -> Attributes:
         """Returns the known attributes of `clip(i, start, length)`, by name; may be empty."""
-        del start, length
         self._check_index(i)
         return {}
 
@@ -114,7 +110,7 @@ class Dataset(abc.ABC):
         """Returns the attributes that a single frame shows; may be empty."""
         return ()
 
-    def readings(self, i: int, start: int = 0, length: int | None = None) -> dict[str, np.ndarray]:
+    def readings(self, i: int, start: int = 0, length: int | None = None) -> Attributes:
         """Returns the true values of `readable()` for each frame of `clip(i, start, length)`.
 
         Returns:
@@ -254,9 +250,7 @@ class Selection(Dataset):
         self._check_index(i)
         return self._dataset.name(int(self._numbers[i]))
 
-    def attributes(
-        self, i: int, start: int = 0, length: int | None = None
-    ) -> dict[str, np.ndarray]:
+    def attributes(self, i: int, start: int = 0, length: int | None = None) -> Attributes:
         """As in `Dataset`."""
         self._check_index(i)
         return self._dataset.attributes(int(self._numbers[i]), start, length)

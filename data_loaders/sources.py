@@ -7,13 +7,59 @@ frame.
 """
 
 import abc
-from collections.abc import Iterator
+import importlib
+import types
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from data_loaders.attributes import Readable
+from cwvae.errors import UserError, unknown_name
+from data_loaders.attributes import Attributes, Readable
 
 SPLITS = ("train", "test")
+
+
+def require(module: str, purpose: str, package: str, advice: str = "") -> types.ModuleType:
+    """Imports and returns a package that only some data sets need.
+
+    Args:
+      module: The package or a module in it, which is imported, too.
+      purpose: The subject of the message, such as "decoding videos".
+      package: The package's name, and perhaps version, for pip.
+      advice: What else the user can do.
+
+    Raises:
+      UserError: It cannot be imported.
+    """
+    try:
+        imported = importlib.import_module(module.partition(".")[0])
+        importlib.import_module(module)
+        return imported
+    except ImportError as error:
+        raise UserError(
+            f"{purpose} needs {package}, which cannot be imported ({error})."
+            f" Install it: pip install {package}{advice and f'; or {advice}'}."
+        ) from error
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Raises a UserError unless an option has one of the values that it may have."""
+    if value not in choices:
+        raise UserError(unknown_name(name, value, choices))
+
+
+def check_whole_numbers(least: int, section: str = "data", **options: object) -> None:
+    """Raises a UserError unless options of a section are whole numbers, `least` or more."""
+    for name, value in options.items():
+        if not isinstance(value, int | np.integer) or value < least:
+            raise UserError(f"{section}.{name} is {value!r}; expected a whole number >= {least}.")
+
+
+def check_frame_shape(frame_size: object, channels: object) -> None:
+    """Raises a UserError unless frames of this size are possible, and gray or RGB."""
+    check_whole_numbers(2, "model", frame_size=frame_size)
+    if channels not in (1, 3):
+        raise UserError(f"model.channels is {channels!r}; expected 1 or 3.")
 
 
 class BadVideo(Exception):
@@ -33,9 +79,13 @@ class Source(abc.ABC):
           name: The data set's name, as in `data.name`.
           frame_size: H and W of the frames that `read` yields, in pixels.
           channels: C, 1 or 3.
+
+        Raises:
+          UserError: A size or number of channels out of range.
         """
+        check_frame_shape(frame_size, channels)
         self.name = name
-        self.frame_shape = (frame_size, frame_size, channels)
+        self.frame_shape = (int(frame_size), int(frame_size), int(channels))
 
     @abc.abstractmethod
     def describe(self) -> dict[str, object]:
@@ -73,7 +123,6 @@ class Source(abc.ABC):
         Raises:
           BadVideo: They cannot be read.
         """
-        del split, item
         return None
 
     @abc.abstractmethod
@@ -84,12 +133,11 @@ class Source(abc.ABC):
           BadVideo: The video cannot be used. It may be raised after some of the frames.
         """
 
-    def attributes(self, split: str, item: str) -> dict[str, np.ndarray]:
+    def attributes(self, split: str, item: str) -> Attributes:
         """Returns the known attributes of a video's content, by name; may be empty.
 
         Arrays whose first dimension is the video's length hold a value per frame.
         """
-        del split, item
         return {}
 
     def readable(self) -> tuple[Readable, ...]:

@@ -1,7 +1,6 @@
-"""The windows of a data set's clips, and how they are drawn.
+"""Draws windows from the clips of a data set.
 
-A window is T successive frames of one clip. B is the batch size. Everything here is a pure function
-of its arguments. Memory is at most proportional to the number of clips.
+A window is T successive frames of one clip. B is the batch size. All functions are pure.
 """
 
 import functools
@@ -82,7 +81,6 @@ class EqualClips(Clips):
 
     def length(self, i: int) -> int:
         """As in `Clips`."""
-        del i
         return self._length
 
     @property
@@ -110,12 +108,7 @@ class EqualClips(Clips):
 
 
 def _locate(ends: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Converts numbers counted over all clips to (clip, number within the clip).
-
-    Args:
-      ends: The cumulative counts of the clips, int64 [N].
-      numbers: int64 [B].
-    """
+    """Converts numbers counted over all clips to (clip, number within it); `ends` is cumulative."""
     clips = np.searchsorted(ends, numbers, side="right")
     return clips, numbers - np.where(clips > 0, ends[clips - 1], 0)
 
@@ -126,16 +119,9 @@ def _epoch(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def chunk_numbers(count: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """Returns the chunks of a batch. Each epoch is another permutation of all chunks.
+    """Returns the chunks of batch `step`, int64 [B], of `count` chunks in all.
 
-    Args:
-      count: The number of chunks.
-      batch_size: B.
-      seed: The seed of the run.
-      step: The number of the batch.
-
-    Returns:
-      int64 [B]. A batch may span epochs.
+    Each epoch is another permutation of all chunks. A batch may span epochs.
     """
     epochs, places = np.divmod(step * batch_size + np.arange(batch_size), count)
     numbers = np.empty(batch_size, np.int64)

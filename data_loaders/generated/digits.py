@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import requests
+from PIL import Image
 
-from cwvae.errors import UserError, unknown_name
-from data_loaders.options import check_split
+from cwvae.errors import UserError
+from data_loaders.sources import SPLITS, check_choice, require
 
 SOURCES = ("sklearn", "mnist")
 
@@ -26,8 +27,8 @@ _IDX_PREFIX = {"train": "train", "test": "t10k"}  # The splits in the names of M
 _UBYTE = 0x08  # The IDX type code of unsigned bytes, the only one in MNIST.
 _MNIST_HOST = "https://storage.googleapis.com"  # tensorflow-datasets downloads MNIST from here.
 _OTHER_SOURCES = (
-    "Set data.digits_dir to a folder of MNIST's IDX files, or data.digits=sklearn, "
-    "which needs no download."
+    "set data.digits_dir to a folder of MNIST's IDX files, or data.digits=sklearn, which needs no"
+    " download"
 )
 
 
@@ -55,29 +56,22 @@ def load_digits(
     Raises:
       UserError: An unknown split or source, or digits that are missing or damaged.
     """
-    check_split(split)
+    check_choice("split", split, SPLITS)
     if digits_dir is not None:
         images, labels = _from_idx_files(Path(digits_dir).expanduser(), split)
-    elif digits == "sklearn":
-        images, labels = _from_sklearn(split)
-    elif digits == "mnist":
-        images, labels = _from_tfds(split, data_dir)
     else:
-        raise UserError(unknown_name("data.digits", digits, SOURCES))
+        check_choice("data.digits", digits, SOURCES)
+        images, labels = (
+            _from_sklearn(split) if digits == "sklearn" else _from_tfds(split, data_dir)
+        )
     return _resize(images, size), labels.astype(np.int64)
 
 
 def _from_sklearn(split: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the UCI digits, redrawn at 112x112."""
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise UserError(
-            f"data.digits=sklearn needs scikit-learn, which cannot be imported ({error}). "
-            "Install it with `pip install scikit-learn`, or set data.digits_dir to a folder of "
-            "MNIST's IDX files."
-        ) from error
-    bundle = datasets.load_digits()
+    other = "set data.digits_dir to a folder of MNIST's IDX files"
+    sklearn = require("sklearn.datasets", "data.digits=sklearn", "scikit-learn", other)
+    bundle = sklearn.datasets.load_digits()
     num_train = len(bundle.images) * 8 // 10
     part = slice(num_train) if split == "train" else slice(num_train, None)
     return _redraw(bundle.images[part]), bundle.target[part]
@@ -86,13 +80,12 @@ def _from_sklearn(split: str) -> tuple[np.ndarray, np.ndarray]:
 def _redraw(images: np.ndarray) -> np.ndarray:
     """Redraws [N, 8, 8] images in 0..16 as strokes with sharp edges, uint8 [N, 112, 112].
 
-    Each of the 8x8 values is the share of ink in a 4x4 block of a black and white scan. Smooth
-    interpolation to a fine grid and a steep contrast curve recover a plausible outline. Resizing
-    to the final size then smooths the edges over one pixel.
+    A value is the share of ink in a 4x4 block of a black and white scan. Smooth interpolation and a
+    steep contrast curve recover a plausible outline.
     """
     # MNIST's layout at four times its size: 80 pixels of digit in the middle of 112.
     framed = np.pad(images / 16, ((0, 0), (2, 2), (2, 2)))
-    fine = _interpolate(framed, 120)[:, 4:-4, 4:-4]
+    fine = _resize(framed, 120)[:, 4:-4, 4:-4]
     # From 0.4 to 0.6: lower, loops fill with ink; higher, thin strokes break.
     ramp = np.clip((fine - 0.4) / 0.2, 0, 1)
     return _to_uint8(ramp * ramp * (3 - 2 * ramp) * 255)
@@ -100,13 +93,9 @@ def _redraw(images: np.ndarray) -> np.ndarray:
 
 def _from_tfds(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Returns MNIST from `tensorflow_datasets`, [N, 28, 28], downloading it if needed."""
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise UserError(
-            f"data.digits=mnist needs tensorflow-datasets, which cannot be imported ({error}). "
-            f"Install it with `pip install tensorflow-datasets`. {_OTHER_SOURCES}"
-        ) from error
+    tfds = require(
+        "tensorflow_datasets", "data.digits=mnist", "tensorflow-datasets", _OTHER_SOURCES
+    )
     try:
         if not tfds.builder("mnist", data_dir=data_dir).is_prepared():
             # Without a network, tensorflow-datasets itself retries for minutes.
@@ -116,17 +105,16 @@ def _from_tfds(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray
         where = data_dir or "the default folder of tensorflow-datasets (~/tensorflow_datasets)"
         raise UserError(
             f"MNIST was not found in {where} and could not be downloaded there "
-            f"({type(error).__name__}: {error}). {_OTHER_SOURCES}"
+            f"({type(error).__name__}: {error}). Try again, or {_OTHER_SOURCES}."
         ) from error
     return data["image"][..., 0], data["label"]
 
 
 def _from_idx_files(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the images [N, H, H] and labels [N] of a folder in MNIST's format."""
-    images_file = _find_idx(folder, f"{_IDX_PREFIX[split]}-images-idx3-ubyte")
-    labels_file = _find_idx(folder, f"{_IDX_PREFIX[split]}-labels-idx1-ubyte")
-    images = _read_idx(images_file, num_dims=3)
-    labels = _read_idx(labels_file, num_dims=1)
+    prefix = _IDX_PREFIX[split]
+    images_file, images = _read_idx(folder, f"{prefix}-images-idx3-ubyte", num_dims=3)
+    labels_file, labels = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", num_dims=1)
     if images.size == 0 or images.shape[1] != images.shape[2]:
         raise UserError(
             f"{images_file}: holds images of shape {images.shape}; expected [N, H, H] with N > 0 "
@@ -140,21 +128,24 @@ def _from_idx_files(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def _find_idx(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
-    problem = "has no file" if folder.is_dir() else "is not a folder; expected there:"
-    raise UserError(
-        f"data.digits_dir: {folder} {problem} {name} or {name}.gz. Put MNIST's four IDX files "
-        "into that folder, or unset data.digits_dir and set data.digits=sklearn, which needs no "
-        "download."
-    )
-
-
-def _read_idx(path: Path, num_dims: int) -> np.ndarray:
+def _read_idx(folder: Path, name: str, num_dims: int) -> tuple[Path, np.ndarray]:
     """Reads an IDX file of unsigned bytes: magic number, sizes (big-endian uint32), values."""
-    data = _read_maybe_gzip(path)
+    path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
+    if path is None:
+        problem = "has no file" if folder.is_dir() else "is not a folder; expected there:"
+        raise UserError(
+            f"data.digits_dir: {folder} {problem} {name} or {name}.gz. Put MNIST's four IDX files"
+            " into that folder, or unset data.digits_dir and set data.digits=sklearn, which needs"
+            " no download."
+        )
+    try:
+        data = path.read_bytes()
+        if data.startswith(b"\x1f\x8b"):  # Browsers may decompress a .gz file and keep its name.
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}). It may be damaged: download it again."
+        ) from error
     header = 4 * (1 + num_dims)
     if len(data) < header:
         raise UserError(
@@ -175,45 +166,19 @@ def _read_idx(path: Path, num_dims: int) -> np.ndarray:
             f"{path}: {problem}: the header announces {expected} bytes, found {len(data)}. "
             "Download it again."
         )
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
-
-
-def _read_maybe_gzip(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-        # By content, since browsers may decompress a .gz file without renaming it.
-        return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}). It may be damaged: download it again."
-        ) from error
+    return path, np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
 def _resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Resizes uint8 [N, H, H] to uint8 [N, size, size], smoothly and without aliasing."""
+    """Resizes [N, H, H] to [N, size, size] without aliasing; rounds if they are uint8."""
     if size == images.shape[1]:
         return images
-    resized = np.empty((len(images), size, size), np.uint8)
-    for first in range(0, len(images), 1024):  # All of MNIST in float32 would take 188 MB.
-        piece = slice(first, first + 1024)
-        resized[piece] = _to_uint8(_interpolate(images[piece], size))
+    resized = np.empty((len(images), size, size), images.dtype)
+    for image, target in zip(images, resized, strict=True):
+        picture = Image.fromarray(image.astype(np.float32))
+        picture = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
+        target[:] = _to_uint8(picture) if images.dtype == np.uint8 else picture
     return resized
-
-
-def _interpolate(images: np.ndarray, size: int) -> np.ndarray:
-    """Resamples [N, H, H] to float32 [N, size, size] with the Catmull-Rom cubic kernel.
-
-    If the picture shrinks, the kernel is widened to the output's pixels, which prevents aliasing.
-    """
-    num_inputs = images.shape[1]
-    scale = num_inputs / size  # Input pixels per output pixel.
-    centers = (np.arange(size) + 0.5) * scale - 0.5  # Output pixels' centers, in input pixels.
-    x = np.abs(centers[:, None] - np.arange(num_inputs)) / max(1, scale)  # [size, H]
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    weights = np.where(x < 1, near, np.where(x < 2, far, 0))
-    weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    return weights @ images.astype(np.float32) @ weights.T
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:

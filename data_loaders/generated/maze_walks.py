@@ -44,13 +44,7 @@ class Maze(NamedTuple):
 
 
 def random_maze(labmaze: ModuleType, rng: np.random.Generator, parity: int) -> Maze:
-    """Returns a floor plan. Plans of different parity use different seeds.
-
-    Args:
-      labmaze: The package `labmaze`.
-      rng: The source of randomness.
-      parity: 0 or 1.
-    """
+    """Returns a floor plan made by `labmaze`. Plans of parity 0 and 1 use different seeds."""
     while True:
         height, width = rng.choice(PLAN_SIZES, 2)
         plan = labmaze.RandomMaze(

@@ -14,12 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cwvae.errors import UserError, unknown_name
-from data_loaders.attributes import CLASSES, POINTS, Readable
+from cwvae.errors import UserError
+from data_loaders.attributes import CLASSES, POINTS, Attributes, Readable
 from data_loaders.generated import digits as digit_images
-from data_loaders.options import check_channels, check_whole_number
 from data_loaders.pipeline import Dataset
-from data_loaders.sources import SPLITS
+from data_loaders.sources import SPLITS, check_choice, check_frame_shape, check_whole_numbers
 from data_loaders.windows import EqualClips
 
 OVERLAPS = ("sum", "max")
@@ -76,32 +75,22 @@ class MovingDigits(Dataset):
         Raises:
           UserError: An option out of range, or digits that are missing or damaged.
         """
-        for name, value, least in (
-            ("model.frame_size", frame_size, 2),
-            ("data.digit_size", digit_size, 1),
-            ("data.num_digits", num_digits, 1),
-            ("data.train_length", train_length, 1),
-            ("data.test_length", test_length, 1),
-            ("data.seed", seed, 0),
-        ):
-            check_whole_number(name, value, least)
+        check_frame_shape(frame_size, channels)
+        check_whole_numbers(0, seed=seed)
+        check_whole_numbers(1, digit_size=digit_size, num_digits=num_digits)
+        check_whole_numbers(1, train_length=train_length, test_length=test_length)
         if digit_size >= frame_size:
             raise UserError(
                 f"data.digit_size: digits of {digit_size} pixels cannot move in frames of"
                 f" {frame_size} pixels (model.frame_size). Make the digits smaller."
             )
-        check_channels(channels)
-        if overlap not in OVERLAPS:
-            raise UserError(unknown_name("data.overlap", overlap, OVERLAPS))
+        check_choice("data.overlap", overlap, OVERLAPS)
         self._speed = _checked_speed(speed)
         self._images, self._labels = digit_images.load_digits(
             split, digit_size, digits, digits_dir, data_dir
         )
-        self._split = split
-        self._seed = seed
-        self._num_digits = num_digits
-        self._digit_size = digit_size
-        self._overlap = overlap
+        self._split, self._seed = split, seed
+        self._num_digits, self._digit_size, self._overlap = num_digits, digit_size, overlap
         self._room = frame_size - digit_size  # S
         clips = EqualClips(NUM_CLIPS, train_length if split == "train" else test_length)
         super().__init__(clips, (frame_size, frame_size, channels))
@@ -111,21 +100,18 @@ class MovingDigits(Dataset):
         length = self._window_length(i, start, length)
         motion = self._motion(i)
         positions, _ = self._trajectory(motion, start, length)
-        corners = _corners(positions).astype(int)  # [T, N, 2]
+        corners = np.rint(positions).astype(int)  # [T, N, 2]
         frames = self._draw(motion.indices[0], corners[:, 0])
         for n in range(1, self._num_digits):
-            _merge(frames, self._draw(motion.indices[n], corners[:, n]), self._overlap)
+            digit = self._draw(motion.indices[n], corners[:, n])
+            if self._overlap == "max":
+                np.maximum(frames, digit, out=frames)
+            else:
+                frames += np.minimum(digit, 255 - frames)  # At most 255 in all.
         return np.repeat(frames[..., None], self.frame_shape[-1], axis=-1)
 
-    def attributes(
-        self, i: int, start: int = 0, length: int | None = None
-    ) -> dict[str, np.ndarray]:
-        """Returns the attributes of `clip(i, start, length)`.
-
-        Args:
-          i: The number of the clip.
-          start: The first frame.
-          length: The number of frames, T; None for all to the end of the clip.
+    def attributes(self, i: int, start: int = 0, length: int | None = None) -> Attributes:
+        """Returns the attributes of `clip(i, start, length)`, by name.
 
         Returns:
           digits: int64 [N], the class of each digit, 0 to 9.
@@ -148,11 +134,11 @@ class MovingDigits(Dataset):
         """Returns the digits, and the centers of their images at whole pixels."""
         count = self._num_digits
 
-        def digits(known: dict[str, np.ndarray]) -> np.ndarray:
+        def digits(known: Attributes) -> np.ndarray:
             return np.tile(known["digits"], (len(known["positions"]), 1))
 
-        def centers(known: dict[str, np.ndarray]) -> np.ndarray:
-            return _corners(known["positions"]) + np.float32(self._digit_size / 2)
+        def centers(known: Attributes) -> np.ndarray:
+            return np.rint(known["positions"]) + np.float32(self._digit_size / 2)
 
         return (
             Readable("digits", "digits right", CLASSES, count, digits, 10, "positions"),
@@ -192,11 +178,6 @@ class MovingDigits(Dataset):
         return windows[offsets[:, 0], offsets[:, 1]]
 
 
-def _corners(positions: np.ndarray) -> np.ndarray:
-    """Returns the whole pixels at which digits with these positions are drawn."""
-    return np.rint(positions)
-
-
 def _checked_speed(speed: Sequence[float]) -> tuple[float, float]:
     try:
         low, high = (float(value) for value in speed)
@@ -208,12 +189,3 @@ def _checked_speed(speed: Sequence[float]) -> tuple[float, float]:
             " frame, such as [2, 6]."
         )
     return low, high
-
-
-def _merge(frames: np.ndarray, other: np.ndarray, overlap: str) -> None:
-    """Adds a digit to `frames` in place; both uint8 [T, H, W]. Overwrites `other`, too."""
-    if overlap == "max":
-        np.maximum(frames, other, out=frames)
-    else:
-        np.minimum(other, 255 - frames, out=other)  # So the sum cannot overflow.
-        frames += other

@@ -9,7 +9,6 @@ T is a video's length; H, W and C are as in `sources.py`.
 """
 
 import functools
-import importlib
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -18,12 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from cwvae.errors import UserError
-from data_loaders.attributes import CLASSES, NOT_READABLE, Readable
+from data_loaders.attributes import CLASSES, NOT_READABLE, Attributes, Readable
 from data_loaders.generated.maze_walks import Maze, random_maze, walk
 from data_loaders.generated.raycaster import TEXTURE_SIZE, Raycaster, texture_pyramid
-from data_loaders.options import check_channels, check_split, check_whole_number
-from data_loaders.sources import SPLITS, Source
+from data_loaders.sources import SPLITS, Source, check_choice, check_whole_numbers, require
 from data_loaders.video.frames import FrameFormat
 
 # Bump when the same options would give different frames.
@@ -70,17 +67,10 @@ class ProceduralMazes(Source):
         Raises:
           UserError: An option out of range.
         """
-        for name, value, least in (
-            ("model.frame_size", frame_size, 2),
-            ("data.seed", seed, 0),
-            ("data.train_videos", train_videos, 1),
-            ("data.test_videos", test_videos, 1),
-            ("data.train_length", train_length, 1),
-            ("data.test_length", test_length, 1),
-        ):
-            check_whole_number(name, value, least)
-        check_channels(channels)
-        super().__init__("procedural_mazes", int(frame_size), int(channels))
+        super().__init__("procedural_mazes", frame_size, channels)
+        check_whole_numbers(0, seed=seed)
+        check_whole_numbers(1, train_videos=train_videos, test_videos=test_videos)
+        check_whole_numbers(1, train_length=train_length, test_length=test_length)
         self._format = FrameFormat(frame_size, channels)
         self._seed = int(seed)
         self._videos = dict(zip(SPLITS, (int(train_videos), int(test_videos)), strict=True))
@@ -103,7 +93,7 @@ class ProceduralMazes(Source):
 
     def items(self, split: str) -> list[str]:
         """Returns the videos' numbers, from 000000."""
-        check_split(split)
+        check_choice("split", split, SPLITS)
         return [f"{i:06d}" for i in range(self._videos[split])]
 
     def expected_frames(self) -> int:
@@ -125,7 +115,7 @@ class ProceduralMazes(Source):
             frames = raycaster.render(clip.pose[start : start + BLOCK])
             yield self._format.convert(frames)
 
-    def attributes(self, split: str, item: str) -> dict[str, np.ndarray]:
+    def attributes(self, split: str, item: str) -> Attributes:
         """Returns a video's attributes without drawing it.
 
         Args:
@@ -174,7 +164,6 @@ class ProceduralMazes(Source):
         )
 
     def _clip(self, split: str, item: str) -> _Clip:
-        check_split(split)
         # With a spawn key, no (split, i) collides with another seed.
         key = (SPLITS.index(split), int(item))
         rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
@@ -186,7 +175,7 @@ class ProceduralMazes(Source):
         return _Clip(maze, walls, floors, sky, pose.astype(np.float32))
 
 
-def _of_the_room(name: str, known: dict[str, np.ndarray]) -> np.ndarray:
+def _of_the_room(name: str, known: Attributes) -> np.ndarray:
     """Returns the current room's value of an attribute that has one per room, int64 [T, 1]."""
     room = known["room"][:, None]
     return np.where(room < 0, NOT_READABLE, known[name][room])
@@ -194,29 +183,15 @@ def _of_the_room(name: str, known: dict[str, np.ndarray]) -> np.ndarray:
 
 def _labmaze() -> ModuleType:
     """Returns the package `labmaze` with its module `assets`; raises a UserError without it."""
-    try:
-        labmaze = importlib.import_module("labmaze")
-        importlib.import_module("labmaze.assets")
-        return labmaze
-    except ImportError as error:
-        message = (
-            f"data.name procedural_mazes needs the package labmaze ({error}): "
-            "pip install labmaze==1.0.6"
-        )
-        if sys.version_info >= (3, 13):
-            message += (
-                "\nIt has wheels for Python up to 3.12; this is Python "
-                f"{sys.version_info[0]}.{sys.version_info[1]}."
-            )
-        raise UserError(message) from error
+    advice = (
+        "use Python 3.12, the last that it has wheels for" if sys.version_info >= (3, 13) else ""
+    )
+    return require("labmaze.assets", "data.name=procedural_mazes", "labmaze==1.0.6", advice)
 
 
 @functools.cache
 def texture_paths(kind: str) -> list[str]:
-    """Returns the image files of all textures of a kind, in the order of their numbers.
-
-    Args:
-      kind: 'wall' or 'floor'.
+    """Returns the image files of all textures of a kind, 'wall' or 'floor', by their numbers.
 
     Raises:
       UserError: The package `labmaze` is missing.

@@ -87,12 +87,8 @@ def _first_wall(
 ) -> np.ndarray:
     """Returns the depth at which rays first enter a solid cell through a line of constant p.
 
-    Args:
-      solid: bool, the floor plan as [p, q].
-      p: float32 [F, 1], the origin's coordinate across the lines.
-      q: float32 [F, 1], the other coordinate.
-      dp: float32 [F, S], the ray's direction in p, not zero.
-      dq: float32 [F, S], the ray's direction in q.
+    `solid` is the floor plan as [p, q], (p, q) the origin, [F, 1] each, and (dp, dq) the direction,
+    [F, S] each. No dp is zero.
     """
     nearest = np.full(dp.shape, np.inf, np.float32)
     for line in range(1, len(solid)):
@@ -216,10 +212,9 @@ class Raycaster:
     def _walls(
         self, hits: Hits, direction: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the texel of each sample above the horizon and below, and the columns' light.
+        """Returns texels above the horizon and below, and the columns' light, uint64 [F, 1, S].
 
-        The texels are indices int32 [F, S / 2, S], valid only where there is wall; the light is
-        uint64 [F, 1, S].
+        Texels are indices int32 [F, S / 2, S], valid only where there is wall.
         """
         spacing = hits.depth * self._step
         # The more slanted a wall is, the further apart are its samples.
@@ -237,10 +232,8 @@ class Raycaster:
         return above, below, _light(hits.depth, light)[:, None]
 
     def _floor(self, depth: np.ndarray, origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """Returns the floor's texel for each sample below the horizon, int32 [F, S / 2, S].
-
-        Samples behind a wall are moved to the wall, so all of them lie inside the maze.
-        """
+        """Returns the floor's texel for each sample below the horizon, int32 [F, S / 2, S]."""
+        # Samples behind a wall are moved to the wall, so all of them lie inside the maze.
         depth = np.minimum(self._floor_depth, depth[:, None])
         x, y = (
             ((origin[:, i, None, None] + depth * direction[:, None, :, i]) * self._floor_size)
@@ -265,10 +258,7 @@ class Raycaster:
 
 
 def _level(spacing: np.ndarray, other_spacing: np.ndarray) -> np.ndarray:
-    """Returns the size level of a texture to read, given the sample distances along both edges.
-
-    It is a compromise between flicker along one edge and blur along the other.
-    """
+    """Returns the level of a texture to read, a compromise between flicker and blur."""
     texels = TEXTURE_SIZE * np.sqrt(spacing * other_spacing)
     return np.clip(np.rint(np.log2(texels)), 0, _NUM_LEVELS - 1).astype(np.int32)
 

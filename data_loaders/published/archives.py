@@ -13,7 +13,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from cwvae.errors import UserError
 from data_loaders.sources import BadVideo
@@ -27,17 +26,11 @@ _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error)
 _DAMAGE += (EOFError, ValueError, OverflowError, RuntimeError)
 
+_Archive = tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]
 _REPLACE = (
     "Delete it and run the same command again, which downloads it again; in a data.archives_dir,"
     " replace it with a complete copy."
 )
-
-
-class _Archive(NamedTuple):
-    """An open archive and its files by name, without folders and hidden files."""
-
-    file: zipfile.ZipFile
-    members: dict[str, zipfile.ZipInfo]
 
 
 def members(path: str | os.PathLike, suffixes: Sequence[str] = (".mp4", ".avi")) -> list[str]:
@@ -55,7 +48,7 @@ def members(path: str | os.PathLike, suffixes: Sequence[str] = (".mp4", ".avi"))
       UserError: The file is missing, truncated or not a zip archive, or it contains names that lead
         out of a folder, symbolic links, encrypted files, a name twice, or an unknown compression.
     """
-    names = _open(path).members
+    _, names = _open(path)
     return sorted(name for name in names if name.lower().endswith(tuple(suffixes)))
 
 
@@ -70,14 +63,14 @@ def read_member(path: str | os.PathLike, name: str) -> bytes:
       BadVideo: The file is damaged, missing or too large.
       UserError: The archive cannot be used, as for `members`.
     """
-    archive = _open(path)
-    member = archive.members.get(name)
+    archive, found = _open(path)
+    member = found.get(name)
     if member is None:
         raise BadVideo(f"is not in {path}")
     if member.file_size > MAX_BYTES:
         raise BadVideo(f"has {member.file_size} bytes in {path}, more than {MAX_BYTES}")
     try:
-        with archive.file.open(member) as file:
+        with archive.open(member) as file:
             # The output may be far larger than the announced size.
             data = file.read(member.file_size)
     except (OSError, *_DAMAGE) as error:
@@ -88,7 +81,11 @@ def read_member(path: str | os.PathLike, name: str) -> bytes:
 
 
 def _open(path: str | os.PathLike) -> _Archive:
-    """Returns an archive, opened once per process and version of the file."""
+    """Opens an archive, once per process and version of the file.
+
+    Returns:
+      The archive, and its files by name, without folders and hidden files.
+    """
     try:
         found = os.stat(path)
         # The process is part of the key: a forked one shares the file's position with its parent.
@@ -120,7 +117,7 @@ def _index(path: pathlib.Path, *_: int) -> _Archive:
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
         if not member.is_dir() and not hidden:
             found[member.filename] = member
-    return _Archive(file, found)
+    return file, found
 
 
 def _problem(member: zipfile.ZipInfo) -> str | None:

@@ -67,7 +67,7 @@ class _Videos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
-        del dl_manager  # It restarts interrupted downloads, and unpacks archives to the disk.
+        # Without `dl_manager`: it restarts interrupted downloads, and unpacks archives.
         self._source.fetch()
         return {split: self._generate_examples(split) for split in SPLITS}
 
@@ -77,8 +77,6 @@ class _Videos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for number, item in enumerate(items):
             try:
                 blocks = list(self._source.read(split, item))
-                if not blocks:
-                    raise BadVideo("has no frames")
             except BadVideo as error:
                 skipped.append(f"{label(split, item)}: {error}")
                 continue

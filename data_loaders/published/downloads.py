@@ -6,6 +6,7 @@ file on the server. It is renamed to `NAME` when it is complete and has the expe
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -30,6 +31,8 @@ STALL_SECONDS = 60.0
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # Waits after interrupted connections.
 
 _CHUNK = 2**14  # Bytes. At most one chunk is downloaded twice after an interruption.
+
+_progress = functools.partial(tqdm.tqdm, unit="B", unit_scale=True, dynamic_ncols=True)
 
 
 class Checksum(NamedTuple):
@@ -73,14 +76,10 @@ def data_folder(data_dir: str | None) -> pathlib.Path:
 
 
 def archive_org_checksum(item: str, file_name: str) -> Checksum | None:
-    """Asks archive.org for the checksum of a file.
-
-    Args:
-      item: The archive.org item that has the file.
-      file_name: The file's name in that item.
+    """Asks archive.org for the checksum and size of a file of an item.
 
     Returns:
-      The checksum with the size, or None after a note on stderr if the request fails.
+      The checksum, or None after a note on stderr if the request fails.
     """
     url = f"{ARCHIVE_ORG}/metadata/{item}/files"
     try:
@@ -90,8 +89,8 @@ def archive_org_checksum(item: str, file_name: str) -> Checksum | None:
         algorithm = "sha1" if "sha1" in entry else "md5"
         return Checksum(algorithm, entry[algorithm].lower(), int(entry["size"]))
     except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
-        answered = not isinstance(error, requests.RequestException) or isinstance(error, ValueError)
-        reason = f"unexpected response: {error!r}" if answered else _reason(error)
+        failed = requests.ConnectionError, requests.Timeout, requests.HTTPError
+        reason = _reason(error) if isinstance(error, failed) else f"unexpected response: {error!r}"
         print(
             f"Note: no checksum for {file_name} ({url}: {reason}). Only the checksums inside the"
             " archive will be checked.",
@@ -116,10 +115,9 @@ def download(urls: Sequence[str], path: pathlib.Path, checksum: Checksum | None 
     """
     if path.is_file():
         return
-    with _disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         with _disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             lock = locked(path.with_name(f"{path.name}.lock"), f"downloading {path.name}")
             stack.enter_context(lock)
             if path.is_file():
@@ -171,14 +169,7 @@ def _request(url: str, part: "_Part", checksum: Checksum | None) -> None:
             url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, STALL_SECONDS)
         ) as response:
             _accept(response, part, checksum)
-            with tqdm.tqdm(
-                desc=part.path.name,
-                total=part.total,
-                initial=part.size,
-                unit="B",
-                unit_scale=True,
-                dynamic_ncols=True,
-            ) as progress:
+            with _progress(desc=part.path.name, total=part.total, initial=part.size) as progress:
                 for chunk in response.iter_content(_CHUNK):
                     part.append(chunk)
                     progress.update(len(chunk))
@@ -256,10 +247,8 @@ class _Part(contextlib.AbstractContextManager):
                 data = data[self._file.write(data) :]
 
     def check_room(self) -> None:
-        """Raises a UserError if the disk has no room for the rest."""
-        if self.total is None:
-            return
-        need = self.total - self.size
+        """Raises a UserError if the disk has no room for the rest, if its size is known."""
+        need = (self.total or 0) - self.size
         free = shutil.disk_usage(self.path.parent).free
         if need > free:
             raise UserError(
@@ -323,17 +312,8 @@ def _disk_errors(path: pathlib.Path) -> Iterator[None]:
 
 def _digest(path: pathlib.Path, algorithm: str) -> str:
     digest, size = hashlib.new(algorithm), path.stat().st_size
-    with (
-        open(path, "rb") as file,
-        tqdm.tqdm(
-            desc=f"checking {path.stem}",
-            total=size,
-            unit="B",
-            unit_scale=True,
-            delay=1,
-            leave=False,
-        ) as progress,
-    ):
+    progress = _progress(desc=f"checking {path.stem}", total=size, delay=1, leave=False)
+    with open(path, "rb") as file, progress:
         while block := file.read(2**20):
             digest.update(block)
             progress.update(len(block))

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cwvae.errors import UserError, unknown_name
-from data_loaders.options import check_split
+from cwvae.errors import UserError
 from data_loaders.published import archives
 from data_loaders.published.sets import ArchivedVideos, Facts, natural_order
-from data_loaders.sources import SPLITS, BadVideo
+from data_loaders.sources import SPLITS, BadVideo, check_choice
 from data_loaders.video.frames import FrameFormat
 
 ACTIONS = ("walking", "jogging", "running", "boxing", "handwaving", "handclapping")
@@ -55,6 +54,7 @@ _VIDEO = re.compile(
     r"(?P<key>person(?P<person>0[1-9]|1[0-9]|2[0-5])"
     rf"_(?P<action>{'|'.join(ACTIONS)})_d[1-4])(_uncomp)?\.avi"
 )
+_RANGES = re.compile(r"frames[,\s]*(\d+\s*-\s*\d+([,\s]+|$))+")
 _LINE = re.compile(r"(?P<key>person\d+_\w+_d\d+)(\s+(?P<rest>.*))?")
 
 
@@ -77,8 +77,7 @@ class KthActions(ArchivedVideos):
           UserError: An option out of range.
         """
         super().__init__("kth_actions", FACTS, **options)
-        if kth_split not in PERSONS:
-            raise UserError(unknown_name("data.kth_split", kth_split, PERSONS))
+        check_choice("data.kth_split", kth_split, PERSONS)
         self._kth_split, self._ranges = kth_split, bool(kth_sequences)
         if not self._ranges:
             del self._files[SEQUENCES]
@@ -105,18 +104,18 @@ class KthActions(ArchivedVideos):
         self._note(others, "files are skipped: their names are not those of videos of the archive")
         self._note(published - keys - {ABSENT}, "videos are not in the archives")
         if self._ranges:
-            unlisted = keys - set(self._sequences())
+            unlisted = keys - read_sequences(self._folder() / SEQUENCES).keys()
             self._note(unlisted, f"videos are skipped: {SEQUENCES} lists no frames of them")
 
     def items(self, split: str) -> list[str]:
         """Returns the names of the videos or ranges, 2 before 10."""
-        check_split(split)
+        check_choice("split", split, SPLITS)
         persons = PERSONS[self._kth_split][split]
         videos, _ = self._videos()
         keys = {video: key for video, (key, person) in videos.items() if person in persons}
         found = sorted(keys, key=natural_order)
         if self._ranges:
-            ranges = self._sequences()
+            ranges = read_sequences(self._folder() / SEQUENCES)
             found = [
                 f"{video}#{first}-{last}"
                 for video in found
@@ -162,13 +161,10 @@ class KthActions(ArchivedVideos):
                     others.append(name)
         return videos, others
 
-    def _sequences(self) -> dict[str, list[tuple[int, int]]]:
-        return read_sequences(self._folder() / SEQUENCES)
-
-    def _note(self, names: set[str] | list[str], what: str) -> None:
+    def _note(self, names: set[str] | list[str], problem: str) -> None:
         if names:
             some = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
-            print(f"Note: {self.name}: {len(names)} {what}: {some}.", file=sys.stderr)
+            print(f"Note: {self.name}: {len(names)} {problem}: {some}.", file=sys.stderr)
 
 
 def read_sequences(path: pathlib.Path) -> dict[str, list[tuple[int, int]]]:
@@ -184,16 +180,12 @@ def read_sequences(path: pathlib.Path) -> dict[str, list[tuple[int, int]]]:
     Raises:
       UserError: The file cannot be read, a line is malformed, or no video is listed.
     """
+    source = FACTS.files[SEQUENCES][-1]
+    advice = f"Delete the file and run the same command again, or get it from {source}."
     try:
         text = path.read_text(errors="replace")
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}). Get it from {FACTS.files[SEQUENCES][-1]}."
-        ) from None
-    advice = (
-        "Delete the file and run the same command again, or get it from"
-        f" {FACTS.files[SEQUENCES][-1]}."
-    )
+        raise UserError(f"{path}: cannot be read ({error.strerror}). {advice}") from None
     found = {}
     for number, line in enumerate(text.splitlines(), start=1):
         match = _LINE.fullmatch(line.strip())
@@ -215,13 +207,9 @@ def _parse_ranges(text: str) -> list[tuple[int, int]] | None:
     """Returns the ranges of a line, or None if it is malformed."""
     if "missing" in text:
         return []
-    if not text.startswith("frames"):
+    if not _RANGES.fullmatch(text):
         return None
-    text = re.sub(r"\s*-\s*", "-", text.removeprefix("frames"))
-    ranges = [re.fullmatch(r"(\d+)-(\d+)", part) for part in re.split(r"[,\s]+", text) if part]
-    if not ranges or None in ranges:
-        return None
-    ranges = [(int(match[1]), int(match[2])) for match in ranges]
+    ranges = [(int(first), int(last)) for first, last in re.findall(r"(\d+)\s*-\s*(\d+)", text)]
     return ranges if all(1 <= first <= last for first, last in ranges) else None
 
 

@@ -1,8 +1,4 @@
-"""Data sets that are published as zip archives of videos, and the facts about each.
-
-`ArchivedVideos` downloads archives and reads videos from them. `Published` is a data set of
-archive.org, with a folder for each split.
-"""
+"""Data sets that are published as zip archives of videos, and the facts about each."""
 
 import abc
 import dataclasses
@@ -15,11 +11,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from cwvae.errors import UserError, unknown_name
-from data_loaders.options import check_channels, check_split
+from cwvae.errors import UserError
 from data_loaders.published import archives
 from data_loaders.published.downloads import archive_org_checksum, data_folder, download
-from data_loaders.sources import SPLITS, Source
+from data_loaders.sources import SPLITS, Source, check_choice
 from data_loaders.video.frames import FrameFormat, read_video
 
 
@@ -37,7 +32,7 @@ class Facts:
       frames_per_video: The approximate length of a video, by split.
       num_frames: The approximate number of frames of both splits.
       item: The archive.org item that has the files and their checksums.
-      folders: The archive's folder with the videos of a split, by split.
+      folders: The archive's folder with the videos of each split; by default the split's name.
     """
 
     description: str
@@ -49,14 +44,11 @@ class Facts:
     frames_per_video: Mapping[str, int]
     num_frames: int
     item: str | None = None
-    folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    folders: Mapping[str, str] = dataclasses.field(default_factory=lambda: {s: s for s in SPLITS})
 
 
 # Published numbers of frames are rounded or guessed. Below this ratio it is another data set.
 _SIMILAR = 0.5
-_MEANWHILE = (
-    "Without a download, you can try configs/quickstart.yml and configs/procedural_mazes.yml."
-)
 
 _CLOCKWORK = """\
 @article{saxena2021clockwork,
@@ -70,8 +62,7 @@ _CLOCKWORK = """\
 _MINERL = """\
 @inproceedings{guss2019minerl,
   title = {{MineRL}: A Large-Scale Dataset of {Minecraft} Demonstrations},
-  author = {Guss, William H. and Houghton, Brandon and Topin, Nicholay and Wang, Phillip and
-            Codel, Cayden and Veloso, Manuela and Salakhutdinov, Ruslan},
+  author = {Guss, William H. and Houghton, Brandon and Topin, Nicholay and others},
   booktitle = {International Joint Conference on Artificial Intelligence},
   year = {2019}
 }
@@ -82,9 +73,6 @@ _GQN = """\
   title = {Neural scene representation and rendering},
   author = {Eslami, S. M. Ali and others},
   journal = {Science},
-  volume = {360},
-  number = {6394},
-  pages = {1204--1210},
   year = {2018},
   doi = {10.1126/science.aar6170}
 }
@@ -112,7 +100,6 @@ FACTS = {
         frames_per_video={"train": 500, "test": 500},
         num_frames=608_000,
         item="minerl_navigate",
-        folders={"train": "train", "test": "test"},
     ),
     "gqn_mazes": Facts(
         description="Walks through pairs of rooms with random textures.",
@@ -124,7 +111,6 @@ FACTS = {
         frames_per_video={"train": 300, "test": 300},
         num_frames=9_000_000,
         item="gqn_mazes",
-        folders={"train": "train", "test": "test"},
     ),
     "moving_mnist_2digit": Facts(
         description="Two handwritten digits that drift and bounce off the edges.",
@@ -144,7 +130,7 @@ FACTS = {
 
 
 class ArchivedVideos(Source):
-    """Videos read from archives. A subclass knows the layout of the archives."""
+    """Videos in archives, which it downloads. A subclass knows the layout of the archives."""
 
     version = "1.0.0"
 
@@ -176,9 +162,7 @@ class ArchivedVideos(Source):
         Raises:
           UserError: An option out of range.
         """
-        if channels is None:
-            channels = facts.frame_shape[-1]
-        check_channels(channels)
+        channels = facts.frame_shape[-1] if channels is None else channels
         super().__init__(name, frame_size, channels)
         self.facts = facts
         self._format = FrameFormat(frame_size, channels, fit, resize)
@@ -276,18 +260,20 @@ class ArchivedVideos(Source):
             try:
                 download(self._files[file], folder / file, checksum)
             except UserError as error:
-                raise UserError(f"{error} {_MEANWHILE}") from None
+                raise UserError(
+                    f"{error} Without a download, you can try configs/quickstart.yml and"
+                    " configs/procedural_mazes.yml."
+                ) from None
 
 
 class Published(ArchivedVideos):
-    """A data set of `FACTS`: one archive, with a folder of mp4 files for each split."""
+    """A data set of archive.org: one archive, with a folder of mp4 files for each split."""
 
     in_tfds = True
 
     def __init__(self, name: str, **options: object):
         """Stores the options: those of `ArchivedVideos`; `name` is a key of `FACTS`."""
-        if name not in FACTS:
-            raise UserError(unknown_name("data set", name, FACTS))
+        check_choice("data set", name, FACTS)
         super().__init__(name, FACTS[name], **options)
 
     def items(self, split: str) -> list[str]:
@@ -295,10 +281,10 @@ class Published(ArchivedVideos):
 
         A split's folder is at the archive's root or one level below.
         """
-        check_split(split)
+        check_choice("split", split, SPLITS)
         path, folder = self._folder() / next(iter(self._files)), self.facts.folders[split]
-        videos = archives.members(path, (".mp4",))
-        found = [video for video in videos if _is_in(folder, video)]
+        place = re.compile(rf"([^/]+/)?{folder}/[^/]+")
+        found = [video for video in archives.members(path, (".mp4",)) if place.fullmatch(video)]
         if not found:
             raise UserError(
                 f"{path}: has no mp4 files in a folder {folder}/, where the {split} split of"
@@ -309,12 +295,6 @@ class Published(ArchivedVideos):
 
     def _member(self, item: str) -> tuple[str, str]:
         return next(iter(self._files)), item
-
-
-def _is_in(folder: str, video: str) -> bool:
-    """Returns whether a video lies in a folder at the archive's root or one level below."""
-    parts = video.split("/")
-    return len(parts) <= 3 and parts[-2:-1] == [folder]
 
 
 def natural_order(name: str) -> tuple:

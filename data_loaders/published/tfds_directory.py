@@ -1,10 +1,7 @@
 """The videos in a folder that `tensorflow_datasets` (tfds) prepared.
 
-tfds reads the folder's description and parses records. The walk from record to record is ours:
-TensorFlow's reader gives up the rest of a file at the first damaged record, and it cannot jump to
-the record of one video. Nothing here starts TensorFlow.
-
-The folder, `<data_dir>/<name>/<version>`, holds `dataset_info.json` and the shards of each split. A
+Nothing here starts TensorFlow, whose reader gives up a file at the first damaged record and cannot
+jump to a record. The folder, `<data_dir>/<name>/<version>`, holds `dataset_info.json` and shards. A
 shard is a TFRecord file: for each record its size (uint64, little-endian), a CRC (uint32), the
 record and its CRC (uint32). A record is one video, a `tf.train.Example` with one PNG per frame.
 CRC-32C is slow in Python, so these CRCs are not checked: each chunk of a PNG has its own.
@@ -35,12 +32,9 @@ def find(data_dir: str | os.PathLike, name: str) -> Path | None:
 
     tfds writes to a folder with a longer name and renames it at the end.
     """
-    found = []
-    for path in Path(data_dir).expanduser().glob(f"{name}/1.*/dataset_info.json"):
-        version = path.parent.name
-        if re.fullmatch(r"1\.\d+\.\d+", version):
-            found.append(([int(number) for number in version.split(".")], path.parent))
-    return max(found)[1] if found else None
+    paths = Path(data_dir).expanduser().glob(f"{name}/1.*/dataset_info.json")
+    found = [path.parent for path in paths if re.fullmatch(r"1\.\d+\.\d+", path.parent.name)]
+    return max(found, key=lambda path: [int(n) for n in path.name.split(".")], default=None)
 
 
 class TfdsDirectory(Source):
@@ -62,8 +56,7 @@ class TfdsDirectory(Source):
         Args:
           name: The data set's name.
           folder: The folder, as `find` returns it.
-          description: The result of `describe`. It is that of the archives that the folder was made
-            from, so both lead to the same store.
+          description: The description of the archives, so both lead to the same store.
           frame_size: H and W of the returned frames, in pixels.
           channels: C of the returned frames, 1 or 3. The PNGs may have others.
           fit: See `FrameFormat`.

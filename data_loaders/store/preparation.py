@@ -5,10 +5,12 @@ video, in order, and a line of the index is written once its frames are on the d
 both files are truncated to the last such line, and preparation resumes there.
 """
 
+import collections
 import contextlib
 import datetime
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -24,7 +26,7 @@ from cwvae.errors import UserError
 from cwvae.run.files import locked
 from data_loaders.sources import SPLITS, Source
 from data_loaders.store import store
-from data_loaders.store.processes import Readers, open_readers
+from data_loaders.store.processes import Read, open_readers
 
 _SECONDS_BETWEEN_SYNCS = 2.0  # A kill loses at most this much work.
 _SHOWN_REASONS = 5  # Reasons for skipped videos to print. skipped.txt has all of them.
@@ -63,9 +65,8 @@ def prepare(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.with_name(folder.name + ".lock"), f"preparing {source.name}"):
-            if again or not store.is_complete(
-                folder
-            ):  # Another process may have made it meanwhile.
+            # Another process may have made it meanwhile.
+            if again or not store.is_complete(folder):
                 _prepare(source, folder, recipe, processes)
     except OSError as error:
         raise _disk_error(error, folder) from None
@@ -92,13 +93,13 @@ def _prepare(
     count = sum(map(len, items.values()))
     done = sum(len(writer.lines) for writer in kept.values())
     with (
-        open_readers(source, recipe, min(processes or _cores(), count)) as readers,
+        open_readers(source, recipe, min(processes or _cores(), count)) as read,
         tqdm.tqdm(
             total=count, initial=done, unit="video", desc=source.name, dynamic_ncols=True
         ) as progress,
     ):
         for writer in kept.values():
-            writer.run(readers, progress)
+            writer.run(read, progress)
     _finish(source, folder, partial, kept, stamps)
     _report(source, folder, kept, time.monotonic() - began)
 
@@ -158,7 +159,7 @@ class _Writer:
         self._pending = []
         self._synced = time.monotonic()
 
-    def run(self, readers: Readers, progress) -> None:
+    def run(self, read: Read, progress: tqdm.tqdm) -> None:
         """Reads all remaining videos."""
         with (
             open(self._frames_path, "ab", buffering=0) as frames,
@@ -166,7 +167,7 @@ class _Writer:
         ):
             try:
                 left = self.items[len(self.lines) :]
-                with contextlib.closing(readers.read(self.split, left, self._partial)) as answers:
+                with contextlib.closing(read(self.split, left, self._partial)) as answers:
                     for answer, path in answers:
                         self._append(frames, answer, path)
                         if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
@@ -202,6 +203,29 @@ class _Writer:
         os.fsync(index.fileno())
         self._pending, self._synced = [], time.monotonic()
 
+    def skipped(self) -> list[tuple[str, str]]:
+        """Returns the names of the skipped videos, and the reasons."""
+        bad = [line for line in self.lines if "skipped" in line]
+        return [(store.label(self.split, line["name"]), line["skipped"]) for line in bad]
+
+    def statistics(self) -> dict:
+        """Returns the split's counts, mean and standard deviation per channel, and a checksum."""
+        lines = [line for line in self.lines if "skipped" not in line]
+        frames = [line["frames"] for line in lines]
+        values = self.bytes / len(lines[0]["sum"])  # Per channel.
+        mean = np.sum([line["sum"] for line in lines], 0) / values
+        variance = np.sum([line["squares"] for line in lines], 0) / values - mean**2
+        return {
+            "clips": len(lines),
+            "skipped": len(self.lines) - len(lines),
+            "frames": sum(frames),
+            "shortest": min(frames),
+            "longest": max(frames),
+            "mean": mean.round(4).tolist(),
+            "stddev": np.sqrt(np.maximum(variance, 0)).round(4).tolist(),
+            "index_sha256": hashlib.sha256(self._index_path.read_bytes()).hexdigest(),
+        }
+
 
 def _line(answer: dict) -> bytes:
     return (json.dumps(answer) + "\n").encode()
@@ -228,7 +252,7 @@ def _finish(
     stamps: dict[str, str] | None,
 ) -> None:
     """Writes the store's summary, and renames its folder."""
-    skipped = [f"{name}: {reason}\n" for name, reason in _skipped(kept)]
+    skipped = [f"{name}: {why}\n" for writer in kept.values() for name, why in writer.skipped()]
     # Names of files need not be UTF-8.
     (partial / "skipped.txt").write_text("".join(skipped), errors="backslashreplace")
     for split, writer in kept.items():
@@ -243,7 +267,7 @@ def _finish(
         "description": source.describe(),
         "frame_shape": source.frame_shape,
         "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "splits": {split: _statistics(partial, writer) for split, writer in kept.items()},
+        "splits": {split: writer.statistics() for split, writer in kept.items()},
         "stamps": stamps,
     }
     store.write_summary(partial, content)
@@ -257,44 +281,14 @@ def _finish(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _skipped(kept: dict[str, _Writer]) -> list[tuple[str, str]]:
-    """Returns the skipped videos and the reasons."""
-    return [
-        (store.label(split, line["name"]), line["skipped"])
-        for split, writer in kept.items()
-        for line in writer.lines
-        if "skipped" in line
-    ]
-
-
-def _statistics(partial: pathlib.Path, writer: _Writer) -> dict:
-    """Returns a split's counts, mean and standard deviation per channel, and a checksum."""
-    lines = [line for line in writer.lines if "skipped" not in line]
-    frames = [line["frames"] for line in lines]
-    values = writer.bytes / len(lines[0]["sum"])  # Per channel.
-    mean = np.sum([line["sum"] for line in lines], 0) / values
-    variance = np.sum([line["squares"] for line in lines], 0) / values - mean**2
-    index = store.index_file(partial, writer.split).read_bytes()
-    return {
-        "clips": len(lines),
-        "skipped": len(writer.lines) - len(lines),
-        "frames": sum(frames),
-        "shortest": min(frames),
-        "longest": max(frames),
-        "mean": mean.round(4).tolist(),
-        "stddev": np.sqrt(np.maximum(variance, 0)).round(4).tolist(),
-        "index_sha256": hashlib.sha256(index).hexdigest(),
-    }
-
-
 def _report(source: Source, folder: pathlib.Path, kept: dict[str, _Writer], seconds: float) -> None:
     splits = store.summary(folder)["splits"]
     counts = " and ".join(f"{splits[split]['clips']} {split}" for split in kept)
     size = size_text(sum(writer.bytes for writer in kept.values()))
     print(f"Prepared {source.name}: {counts} videos, {size}, {seconds:.0f} s.", file=sys.stderr)
-    skipped = {}
-    for name, reason in _skipped(kept):
-        skipped.setdefault(reason, []).append(name)
+    skipped = collections.defaultdict(list)
+    for name, reason in itertools.chain(*(writer.skipped() for writer in kept.values())):
+        skipped[reason].append(name)
     if skipped:
         bad, total = sum(map(len, skipped.values())), sum(len(w.items) for w in kept.values())
         shown = [
@@ -311,20 +305,16 @@ def _report(source: Source, folder: pathlib.Path, kept: dict[str, _Writer], seco
 
 def size_text(count: float) -> str:
     """Returns a number of bytes in a readable unit."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.1f} GB"
+    return tqdm.tqdm.format_sizeof(count, "B")
 
 
 def _disk_error(error: OSError, folder: pathlib.Path) -> UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
-            f"{folder.parent}: the disk is full. Prepared videos are kept: make room, and the same"
-            " command resumes; or set data.data_dir to a folder on a larger disk."
-        )
+        place, problem, advice = folder.parent, "the disk is full", "make room"
+    else:
+        place, problem = error.filename or folder.parent, error.strerror or error
+        advice = "make the folder writable"
     return UserError(
-        f"{error.filename or folder.parent}: {error.strerror or error}. Prepared videos are written"
-        " there: set data.data_dir to a writable folder."
+        f"{place}: {problem}. Prepared videos are kept: {advice}, and the same command resumes; or"
+        " set data.data_dir to another folder."
     )

@@ -8,8 +8,8 @@ The processes end with the main program even if it is killed.
 import collections
 import concurrent.futures
 import contextlib
-import functools
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -31,13 +31,7 @@ _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
 
 
 def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[str, object]:
-    """Reads one video into a file.
-
-    Args:
-      source: The source of the video.
-      split: 'train' or 'test'.
-      item: The video's name.
-      path: The file to write: uint8 [frames, H, W, C].
+    """Reads one video of a source into the file `path`, uint8 [frames, H, W, C].
 
     Returns:
       For a good video: `name`, `frames`, `sha256` of the file, `source_sha256`, and per channel
@@ -76,65 +70,30 @@ def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[
     }
 
 
-class Readers:
-    """Reads videos ahead of the writer, and returns them in order."""
-
-    def __init__(
-        self,
-        read: Callable[[str, str, pathlib.Path], dict],
-        count: int = 1,
-        abort: Callable[[], None] = lambda: None,
-    ):
-        """Stores what reads one video, in any of `count` threads, and what aborts all of them."""
-        self._read, self._count, self._abort = read, count, abort
-
-    def read(
-        self, split: str, items: list[str], folder: pathlib.Path
-    ) -> Iterator[tuple[dict, pathlib.Path]]:
-        """Yields the result of `read_one` for each item, and a file in `folder` with its frames."""
-        # With this process's number, since a worker of a killed process may still be writing.
-        paths = (folder / f"{split}-{number}.{os.getpid()}.tmp" for number in range(len(items)))
-        if self._count == 1:
-            for item, path in zip(items, paths, strict=True):
-                yield self._read(split, item, path), path
-            return
-        waiting = collections.deque()
-        with concurrent.futures.ThreadPoolExecutor(self._count) as threads:
-            try:
-                for item, path in zip(items, paths, strict=True):
-                    waiting.append((threads.submit(self._read, split, item, path), path))
-                    if len(waiting) > 2 * self._count:
-                        future, path = waiting.popleft()
-                        yield future.result(), path
-                while waiting:
-                    future, path = waiting.popleft()
-                    yield future.result(), path
-            except BaseException:  # Do not wait for the rest: a long video takes minutes.
-                for future, _ in waiting:
-                    future.cancel()
-                self._abort()
-                raise
+Read = Callable[[str, list[str], pathlib.Path], Iterator[tuple[dict, pathlib.Path]]]
 
 
 @contextlib.contextmanager
-def open_readers(source: Source, recipe: dict | None, count: int) -> Iterator[Readers]:
-    """Yields readers in this process or in several others.
+def open_readers(source: Source, recipe: dict | None, count: int) -> Iterator[Read]:
+    """Starts the processes that read videos, and ends them with the block.
 
     Args:
       source: The videos.
       recipe: The arguments of `data_loaders.open_source` that create `source` in another process;
         None to read in this process.
       count: The number of processes.
+
+    Yields:
+      A function of a split, a list of items and a folder. For each item, in order, it yields the
+      result of `read_one` and a file in the folder with the frames.
     """
-    if recipe is None or count <= 1:
-        yield Readers(functools.partial(read_one, source))
-        return
-    workers = [_Worker(recipe) for _ in range(count)]
+    alone = recipe is None or count <= 1
+    workers = [] if alone else [_Worker(recipe) for _ in range(count)]
     idle = queue.SimpleQueue()
     for worker in workers:
         idle.put(worker)
 
-    def read(split: str, item: str, path: pathlib.Path) -> dict:
+    def read_in_worker(split: str, item: str, path: pathlib.Path) -> dict:
         worker = idle.get()
         try:
             return worker.read(split, item, path)
@@ -145,8 +104,29 @@ def open_readers(source: Source, recipe: dict | None, count: int) -> Iterator[Re
         for worker in workers:
             worker.close()
 
+    def read(split, items, folder):
+        # With this process's number, since a worker of a killed process may still be writing.
+        paths = [folder / f"{split}-{number}.{os.getpid()}.tmp" for number in range(len(items))]
+        jobs = zip(items, paths, strict=True)
+        if alone:
+            yield from ((read_one(source, split, item, path), path) for item, path in jobs)
+            return
+        waiting = collections.deque()
+        with concurrent.futures.ThreadPoolExecutor(count) as threads:
+            try:
+                for _ in items:
+                    for item, path in itertools.islice(jobs, 2 * count + 1 - len(waiting)):
+                        waiting.append((threads.submit(read_in_worker, split, item, path), path))
+                    future, path = waiting.popleft()
+                    yield future.result(), path
+            except BaseException:  # Do not wait for the rest: a long video takes minutes.
+                for future, _ in waiting:
+                    future.cancel()
+                close()
+                raise
+
     try:
-        yield Readers(read, count, close)
+        yield read
     finally:  # Again, as a thread may have restarted its worker after an abort.
         close()
 
@@ -178,8 +158,7 @@ class _Worker:
 
     def close(self) -> None:
         """Kills the process; may be called from any thread."""
-        process = self._process
-        if process is not None:
+        if (process := self._process) is not None:  # Another thread may replace it.
             process.kill()
             process.wait()
 

@@ -9,11 +9,8 @@ A store is a folder:
   test.frames, test.index.jsonl
   skipped.txt        the skipped videos, with reasons
 
-`numpy.memmap` can read a `.frames` file. The class `Store` uses `pread` into the batch instead. It
-is about as fast and uses the same page cache, but pages of a memory map count as memory of the
-process, which seems to grow to the size of the data (benchmarks/data.py).
-
-H, W and C are the height, width and channels of a frame.
+`Store` reads with `pread`, which is about as fast as a memory map (benchmarks/data.py), whose pages
+count as memory of the process. H, W and C are the height, width and channels of a frame.
 """
 
 import contextlib
@@ -29,13 +26,13 @@ import numpy as np
 
 from cwvae.errors import UserError
 from cwvae.run import files
-from data_loaders.attributes import Readable
+from data_loaders.attributes import Attributes, Readable
 from data_loaders.pipeline import Dataset
 from data_loaders.sources import SPLITS, BadVideo, Source
 from data_loaders.windows import Clips
 
 FORMAT = 1
-_PIECE = 2**24  # Bytes read at a time when a clip is verified.
+_PIECE = 64  # Frames read at a time when a clip is verified.
 
 
 def folder_of(source: Source, data_dir: pathlib.Path) -> pathlib.Path:
@@ -140,9 +137,7 @@ class Store(Dataset):
         self._read_into(video, i, start)
         return video
 
-    def attributes(
-        self, i: int, start: int = 0, length: int | None = None
-    ) -> dict[str, np.ndarray]:
+    def attributes(self, i: int, start: int = 0, length: int | None = None) -> Attributes:
         """Returns the source's attributes of `clip(i, start, length)`, by name."""
         length = self._window_length(i, start, length)
         if self._source is None:
@@ -160,11 +155,9 @@ class Store(Dataset):
 
     def is_intact(self, i: int) -> bool:
         """Reads all frames of clip `i`, in pieces, and compares their checksum."""
-        digest = hashlib.sha256()
-        left, offset = self.length(i) * self._frame_bytes, int(self._offsets[i])
-        while left and (piece := os.pread(self._file.fileno(), min(left, _PIECE), offset)):
-            digest.update(piece)
-            left, offset = left - len(piece), offset + len(piece)
+        digest, length = hashlib.sha256(), self.length(i)
+        for start in range(0, length, _PIECE):
+            digest.update(self.clip(i, start, min(_PIECE, length - start)))
         return digest.hexdigest() == self._lines[i]["sha256"]
 
     def _read_into(self, video: np.ndarray, i: int, start: int) -> None:

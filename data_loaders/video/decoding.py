@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from cwvae.errors import UserError
-from data_loaders.sources import BadVideo
+from data_loaders.sources import BadVideo, require
 
 if TYPE_CHECKING:
     import av
@@ -33,18 +32,8 @@ _LONGEST_HOLD = 600
 
 
 def require_av() -> types.ModuleType:
-    """Imports PyAV and silences it.
-
-    Returns:
-      The module `av`.
-
-    Raises:
-      UserError: It is not installed.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise UserError("decoding videos needs PyAV. Install it: pip install av") from error
+    """Imports and silences PyAV; raises a UserError if it is not installed."""
+    av = require("av", "decoding videos", "av")
     av.logging.set_level(None)  # Errors are raised; FFmpeg's messages would only clutter stderr.
     return av
 

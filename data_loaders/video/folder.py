@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from cwvae.errors import UserError
-from data_loaders.options import check_channels, check_whole_number
 from data_loaders.sources import SPLITS, BadVideo, Source
 from data_loaders.video import decoding
 from data_loaders.video.frames import (
@@ -68,8 +67,7 @@ class VideoFolder(Source):
                 "data set 'video_folder': data.videos_dir is not set. Set it to the folder of your"
                 " videos."
             )
-        check_whole_number("model.frame_size", frame_size, 1)
-        check_channels(channels)
+        super().__init__("video_folder", frame_size, channels)
         if not _is_number(test_fraction) or not 0 <= test_fraction <= 1:
             raise UserError(
                 f"data.test_fraction is {test_fraction!r}; expected a number from 0 to 1."
@@ -78,11 +76,10 @@ class VideoFolder(Source):
             raise UserError(
                 f"data.fps is {fps!r}; expected frames per second, above 0, or null for all frames."
             )
-        super().__init__("video_folder", int(frame_size), int(channels))
         self._folder = pathlib.Path(videos_dir).expanduser().resolve()
         self._test_fraction = float(test_fraction)
         self._fps = None if fps is None else float(fps)
-        self._format = FrameFormat(int(frame_size), int(channels), fit, resize)
+        self._format = FrameFormat(*self.frame_shape[1:], fit, resize)
 
     def describe(self) -> dict[str, object]:
         """As in `Source`."""
@@ -150,7 +147,6 @@ class VideoFolder(Source):
 
     def digest(self, split: str, item: str) -> str:
         """Returns the SHA-256 of the file."""
-        del split
         digest = hashlib.sha256()
         try:
             with open(self._folder / item, "rb") as file:
@@ -162,7 +158,6 @@ class VideoFolder(Source):
 
     def read(self, split: str, item: str) -> Iterator[np.ndarray]:
         """As in `Source`; see `read_video`."""
-        del split
         yield from read_video(self._folder / item, item, self._format, self._fps)
 
     def _statuses(self) -> dict[str, os.stat_result]:
@@ -195,11 +190,10 @@ class VideoFolder(Source):
                 f" or rename {present[0]}/ to have all videos split by data.test_fraction."
             )
         videos = self._videos(self._folder)
-        tested = {item for item in videos if hash_fraction(item) < self._test_fraction}
-        splits = {
-            "train": [item for item in videos if item not in tested],
-            "test": [item for item in videos if item in tested],
-        }
+        splits = {"train": [], "test": []}
+        for item in videos:
+            is_test = hash_fraction(item) < self._test_fraction
+            splits["test" if is_test else "train"].append(item)
         for split, items in splits.items():
             if not items:
                 raise UserError(
@@ -238,16 +232,12 @@ def _files(folder: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Iterat
     real = folder.resolve()
     if real in above:
         return
-    with os.scandir(folder) as entries:
-        entries = sorted(entries, key=lambda entry: entry.name)
-    for entry in entries:
-        path = folder / entry.name
-        is_link = entry.is_symlink()
-        if entry.name.startswith("."):
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
             continue
-        if path.is_dir() if is_link else entry.is_dir():
+        if path.is_dir():
             yield from _files(path, (*above, real))
-        elif is_link or entry.is_file():
+        elif path.is_file() or path.is_symlink():  # A broken link is reported when it is read.
             yield path
 
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image
 
-from cwvae.errors import UserError, unknown_name
-from data_loaders.sources import BadVideo
+from data_loaders.sources import BadVideo, check_choice
 from data_loaders.video import decoding, frame_arrays
 
 if TYPE_CHECKING:
@@ -50,10 +49,8 @@ class FrameFormat:
     resize: str = "area"
 
     def __post_init__(self):
-        if self.fit not in FITS:
-            raise UserError(unknown_name("data.fit", self.fit, FITS))
-        if self.resize not in RESIZES:
-            raise UserError(unknown_name("data.resize", self.resize, RESIZES))
+        check_choice("data.fit", self.fit, FITS)
+        check_choice("data.resize", self.resize, RESIZES)
 
     def convert(self, frames: np.ndarray) -> np.ndarray:
         """Converts frames to this format; returns frames that have it unchanged.
@@ -93,13 +90,9 @@ class FrameFormat:
 
 @functools.lru_cache(maxsize=8)  # Most videos of a store have the same size.
 def _weights(length: int, cut: int, size: int, resize: str) -> "scipy.sparse.csr_array":
-    """Returns the weights of old pixels in each new pixel, float32 [size, length].
+    """Returns the weights of old pixels in each new one, float32 [size, length].
 
-    Args:
-      length: Pixels along the old side.
-      cut: Pixels cut off, half of them at each end.
-      size: Pixels along the new side.
-      resize: As in `FrameFormat`.
+    Half of the `cut` pixels are ignored at each end.
     """
     import scipy.sparse  # A slow import, which most data sets do not need.
 
@@ -125,8 +118,7 @@ def read_video(
     """Decodes a video, or reads an array of frames; memory use does not depend on its length.
 
     Uses the first video stream, rotated as a player would rotate it. Transparent areas show their
-    hidden color; in GIFs that is white. Arrays are uint8 [T, h, w] or [T, h, w, 1 or 3], a single
-    one in a .npz file.
+    hidden color; in GIFs that is white. Arrays are as in `array_frames`.
 
     Args:
       file: The path of a file, or an open file that can seek, such as `io.BytesIO`.

@@ -288,10 +288,10 @@ def test_missing_labmaze_is_named(monkeypatch, version, told):
     assert len(source.items("train")) == 5
     for use in (source.fetch, lambda: source.attributes("train", "0")):
         with pytest.raises(
-            UserError, match=r"needs the package labmaze .*: pip install labmaze==1\.0\.6"
+            UserError, match=r"procedural_mazes needs labmaze.*: pip install labmaze==1\.0\.6"
         ) as error:
             use()
-        assert ("wheels for Python up to 3.12; this is Python 3.13" in str(error.value)) == told
+        assert ("use Python 3.12, the last that it has wheels for" in str(error.value)) == told
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_bad_videos_are_counted_named_and_listed(tmp_path, capsys):
         "test/video1: breaks off after 9 frames",
     ]
     told = capsys.readouterr().err
-    assert "6 train and 3 test videos, about 10.7 kB" in told
+    assert "6 train and 3 test videos, about 10.7kB" in told
     assert "5 train and 2 test videos" in told
     assert "warning: 2 of 9 videos cannot be used" in told
     assert str(folder / "skipped.txt") in told
@@ -206,7 +206,7 @@ def test_two_at_once_prepare_once(tmp_path, capsys):
 
 def test_a_disk_that_is_too_small_is_reported_before_anything_is_read(small_disk):
     source = Numbers(expected=10**9)
-    with pytest.raises(UserError, match=r"about 48\.0 GB in .*data\.data_dir") as caught:
+    with pytest.raises(UserError, match=r"about 48\.0GB in .*data\.data_dir") as caught:
         preparation.prepare(source, small_disk)
     assert str(small_disk) in str(caught.value)
     assert source.was_fetched == 0

@@ -172,14 +172,14 @@ def test_an_empty_split(tmp_path, fraction, split):
 
 def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
     touch(tmp_path, "train/a.mp4", "test/b.mp4", "train/locked/c.mp4")
-    scandir = os.scandir
+    iterdir = Path.iterdir
 
     def refuse(folder: Path):
         if folder.name == "locked":
             raise PermissionError(13, "Permission denied", str(folder))
-        return scandir(folder)
+        return iterdir(folder)
 
-    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(Path, "iterdir", refuse)
     assert f"{tmp_path / 'train/locked'}: Permission denied" in refusal(tmp_path)
 
 
