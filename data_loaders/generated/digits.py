@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import requests
-from PIL import Image
 
 from cwvae.errors import UserError
 from data_loaders.sources import SPLITS, check_choice, require
@@ -85,7 +84,7 @@ def _redraw(images: np.ndarray) -> np.ndarray:
     """
     # MNIST's layout at four times its size: 80 pixels of digit in the middle of 112.
     framed = np.pad(images / 16, ((0, 0), (2, 2), (2, 2)))
-    fine = _resize(framed, 120)[:, 4:-4, 4:-4]
+    fine = _interpolate(framed, 120)[:, 4:-4, 4:-4]
     # From 0.4 to 0.6: lower, loops fill with ink; higher, thin strokes break.
     ramp = np.clip((fine - 0.4) / 0.2, 0, 1)
     return _to_uint8(ramp * ramp * (3 - 2 * ramp) * 255)
@@ -170,15 +169,30 @@ def _read_idx(folder: Path, name: str, num_dims: int) -> tuple[Path, np.ndarray]
 
 
 def _resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Resizes [N, H, H] to [N, size, size] without aliasing; rounds if they are uint8."""
+    """Resizes uint8 [N, H, H] to uint8 [N, size, size], smoothly and without aliasing."""
     if size == images.shape[1]:
         return images
-    resized = np.empty((len(images), size, size), images.dtype)
-    for image, target in zip(images, resized, strict=True):
-        picture = Image.fromarray(image.astype(np.float32))
-        picture = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
-        target[:] = _to_uint8(picture) if images.dtype == np.uint8 else picture
+    resized = np.empty((len(images), size, size), np.uint8)
+    for first in range(0, len(images), 1024):  # All of MNIST in float32 would take 188 MB.
+        piece = slice(first, first + 1024)
+        resized[piece] = _to_uint8(_interpolate(images[piece], size))
     return resized
+
+
+def _interpolate(images: np.ndarray, size: int) -> np.ndarray:
+    """Resamples [N, H, H] to float32 [N, size, size] with the Catmull-Rom cubic kernel.
+
+    If the picture shrinks, the kernel is widened to the output's pixels, which prevents aliasing.
+    """
+    num_inputs = images.shape[1]
+    scale = num_inputs / size  # Input pixels per output pixel.
+    centers = (np.arange(size) + 0.5) * scale - 0.5  # Output pixels' centers, in input pixels.
+    x = np.abs(centers[:, None] - np.arange(num_inputs)) / max(1, scale)  # [size, H]
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    weights = np.where(x < 1, near, np.where(x < 2, far, 0))
+    weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return weights @ images.astype(np.float32) @ weights.T
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:
