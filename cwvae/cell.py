@@ -1,7 +1,7 @@
 """One tick of one level: the recurrent state-space model's cell (Hafner et al. 2019), Figure 3.
 
 Nothing here knows about time, levels or clocks: `cwvae.clockwork` unrolls cells. Symbols:
-B batch, S stochastic size, D deterministic size.
+B batch, S stochastic size, D deterministic size. Here `context` is the features of the level above.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from cwvae.distributions import DiagGaussian
 
-# The original adds this to the hidden features that feed a standard deviation's layer.
+# The authors' code adds this to the inputs of the layer for the standard deviation.
 STDDEV_SHIFT = 0.54
 
 
@@ -32,12 +32,12 @@ class State(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """The result of a tick, or of several, with an axis for them in front.
+    """The result of one tick, or of N ticks stacked on a leading axis.
 
     Attributes:
       state: The level's new state.
       prior: p(z), before the tick's embedding is seen.
-      posterior: q(z), after it; the prior itself if there is no embedding.
+      posterior: q(z), after it; the prior itself without an embedding.
     """
 
     state: State
@@ -46,7 +46,7 @@ class Tick(NamedTuple):
 
 
 class RSSMCell(keras.layers.Layer):
-    """The transition of one level and its two beliefs, in float32.
+    """The transition of one level, and prior and posterior over z, in float32.
 
     h = GRU(relu(W [z_prev, context]), h_prev)     deterministic transition
     p(z) = N(f(h))                                 prior
@@ -89,7 +89,7 @@ class RSSMCell(keras.layers.Layer):
 
         hidden, z, h = hidden_size, stochastic_size, deterministic_size
         self.prior_input = dense("prior_input", z + context_size, hidden, "relu")
-        # The seed is for dropout, which is not used: giving one draws none from Keras' global seed.
+        # GRUCell draws a seed for dropout, which is not used; a fixed one leaves the others alone.
         self.gru = built(keras.layers.GRUCell(h, seed=0, name="gru"), hidden)
         self.prior_hidden = dense("prior_hidden", h, hidden, "relu")
         self.prior_mean = dense("prior_mean", hidden, z)

@@ -1,8 +1,9 @@
 """Time: which level ticks when, what it reads, and how a hierarchy of cells is unrolled.
 
-Levels count from 0, the fastest (the paper's level 1). Level l ticks at the frames that are
-multiples of its period K_l = k_1 k_2 ... k_l, K_0 = 1 (Equation 1, with frames from 0). Its n-th
-tick, a node, begins at frame n K_l, and its state is held until the next (Equation 2).
+Levels count from 0, the fastest (the paper's level 1). Level l ticks at the frames 0, K_l, 2 K_l,
+..., with its period K_l = k_1 k_2 ... k_l, K_0 = 1 (Equation 1, with frames from 0). Its state is
+held from one tick to the next (Equation 2). A node is a tick with the K_l frames that it spans.
+Here `context` is the features of the level above, not the frames that the model has seen.
 
 Symbols: B batch, T frames, L levels, N nodes of a level in a stretch of frames. Nodes are
 time-major, [N, B, ...].
@@ -32,10 +33,10 @@ def active_nodes(start: int, stop: int, period: int) -> range:
 
 
 def pool(features: tf.Tensor, period: int) -> tf.Tensor:
-    """Sums the features of the frames that each node spans.
+    """Sums the features of the frames that each node spans, also those after its tick.
 
     Args:
-      features: [B, T, F]. The last node sums the frames there are.
+      features: [B, T, F]. If K_l does not divide T, the last node sums the frames that remain.
       period: K_l.
 
     Returns:
@@ -69,12 +70,13 @@ def run_level(
     inputs = {"context": context, "noise": noise}
     inputs["embedding"] = None if embeddings is None else tf.transpose(embeddings, (1, 0, 2))
     inputs = {name: values for name, values in inputs.items() if values is not None}
-    unknown = DiagGaussian(*[tf.zeros_like(state.stochastic)] * 2)
+    # tf.scan needs a first value of the result's structure; only its state is read.
+    placeholder = DiagGaussian(tf.zeros_like(state.stochastic), tf.zeros_like(state.stochastic))
 
     def tick(previous: Tick, now: dict[str, tf.Tensor]) -> Tick:
         return cell(previous.state, **now)
 
-    return tf.scan(tick, inputs, Tick(state, unknown, unknown))
+    return tf.scan(tick, inputs, Tick(state, placeholder, placeholder))
 
 
 def unroll(
@@ -89,8 +91,8 @@ def unroll(
 ) -> tuple[list[Tick], list[State]]:
     """Runs all levels over the frames [start, stop), the slowest first.
 
-    A stretch may begin anywhere: each level continues from the state it holds, and the nodes that
-    were in progress at `start` condition the level below until their next tick.
+    A stretch may begin anywhere: each level continues from the state it holds. Until a level ticks
+    in the stretch, its held state conditions the level below.
 
     Args:
       cells: One per level, the fastest first.
@@ -100,25 +102,29 @@ def unroll(
       states: Each level's state before `start`.
       embeddings: For each level [B, N, F], from which its posterior is inferred (Equation 4). None:
         the level follows its prior.
-      noise: Of the latents. None: means instead of samples.
-      run_level: As the function of this name.
+      noise: Noise of the latents. None: means instead of samples.
+      run_level: Runs one level; the fast kernels pass another implementation.
 
     Returns:
       Each level's ticks, every part [N, B, ...], and each level's last state.
     """
     clock = periods(factors)
     ticks, last = [None] * len(cells), list(states)
-    upper = None  # Features of the level above: of the node held at `start`, then of its nodes.
+    # Features of the level above: row 0 is the state held at `start`, row i the i-th tick after it.
+    upper = None
     for level in reversed(range(len(cells))):
         cell, state, nodes = cells[level], states[level], active_nodes(start, stop, clock[level])
-        if upper is None:
+        if upper is None:  # No level is above the top one: its context is zero.
             context = tf.zeros((len(nodes), state.stochastic.shape[0], cell.context_size))
         else:
-            # Node n of this level lies within node n // k of the level above.
+            # Node n of this level lies within node n // k of the level above. With k = 2 and
+            # start = 3, nodes 3, 4, 5 lie within the held node 1 and within 2, 2: rows 0, 1, 1.
             above = active_nodes(start, stop, clock[level + 1])
             rows = [node // factors[level] - above.start + 1 for node in nodes]
             context = tf.gather(upper, tf.constant(rows, tf.int32))
-        drawn = noise and noise.normal(level, len(nodes), *state.stochastic.shape)
+        drawn = None
+        if noise is not None:
+            drawn = noise.normal(level, len(nodes), *state.stochastic.shape)
         if nodes:
             ticks[level] = run_level(cell, state, context, embeddings[level], drawn)
             last[level] = State(*(part[-1] for part in ticks[level].state))

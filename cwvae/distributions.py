@@ -1,4 +1,4 @@
-"""Diagonal Gaussians over TensorFlow Probability, and the noise that latents are sampled with."""
+"""Diagonal Gaussians, built on TensorFlow Probability, and the noise that samples them."""
 
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ class DiagGaussian(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Noise as a function of a seed, however a batch is split.
+    """Noise that depends only on a seed and the row of a clip in its batch.
 
     Attributes:
       seed: int [2].
@@ -68,7 +68,7 @@ class Noise(NamedTuple):
         """Returns noise [N, B, S], uniform on the open interval (0, 1)."""
 
         def draw(shape, seed):
-            # TensorFlow draws from [0, 1) on a grid of 2^-23: half a step keeps off both ends.
+            # TensorFlow draws from [0, 1) on a grid of 2^-23: half a step excludes 0 and 1.
             return tf.random.stateless_uniform(shape, seed) + 2.0**-24
 
         return self._rows(draw, number, nodes, batch, size)

@@ -2,15 +2,16 @@
 
 With frames x_t, and at each level l a state s_t^l that changes only at the active steps T_l,
 
-    T_l = {t | t mod k^(l-1) = 1}                                                    (Equation 1)
+    T_l = {t | t mod k^(l-1) = 1}, every step for l = 1                              (Equation 1)
     p(x, s) = prod_t p(x_t | s_t^1)  prod_l prod_{t in T_l} p(s_t^l | s_{t-1}^l, s_t^{l+1})    (3)
     encoder e_t^l, posterior q(s_t^l | s_{t-1}^l, s_t^{l+1}, e_t^l), prior p, decoder p(x_t | s_t^1)
                                                                                                (4)
     ELBO = sum_t E_q[ln p(x_t | s_t^1)] - sum_l sum_{t in T_l} E_q[KL(q_t^l || p_t^l)]         (5)
 
 `cwvae.clockwork` holds Equations 1 and 2, `cwvae.cell` one tick of 4, `cwvae.networks` the encoder
-and the decoder. In code levels count from 0, the fastest. `cwvae.fast` computes the same functions
-faster. Symbols: B batch, T frames, L levels, T_l active steps of level l.
+and the decoder. In code levels count from 0, the fastest, and each level may have its own k.
+`cwvae.fast` computes the same functions faster. Symbols: B batch, T frames, L levels, N_l active
+steps of level l.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -143,7 +144,11 @@ class CWVAE(VideoModel):
         return self.unroll(0, video.shape[1], states, embeddings, noise)
 
     def embed(self, video: tf.Tensor) -> list[tf.Tensor]:
-        """Returns e^l of every level (Equation 4), [B, T_l, F], for float frames."""
+        """Returns e^l of every level (Equation 4), [B, N_l, F], for float frames.
+
+        The embedding of a step sums the features of all frames until the next step: posteriors of
+        slow levels look ahead.
+        """
         features = per_frame(self.encoder, video)
         embeddings = [features]
         for mlp, period in zip(self.mlps, clockwork.periods(self.factors)[1:], strict=True):
@@ -162,7 +167,8 @@ class CWVAE(VideoModel):
 
     @tf.function(autograph=False)
     def _reconstruct(self, video, seed, observe_levels):
-        return self.decode(self.infer(video, Noise(seed), observe_levels)[0][0].state)
+        ticks, _ = self.infer(video, Noise(seed), observe_levels)
+        return self.decode(ticks[0].state)
 
     def reconstruct(self, video, seed, observe_levels: Sequence[bool] | None = None) -> tf.Tensor:
         """Returns the decoder's means under the posterior, [B, T, H, W, C]; arguments as `elbo`."""
@@ -192,7 +198,7 @@ class CWVAE(VideoModel):
             (Figure 7 of the paper).
 
         Yields:
-          Stretches of about 64 frames, `horizon` in all.
+          Chunks of about 64 frames, `horizon` in all.
 
         Raises:
           ValueError: Frames of another size than the model's, or no frame to predict.
@@ -204,8 +210,9 @@ class CWVAE(VideoModel):
         slowest = clockwork.periods(self.factors)[-1]
         chunk = _chunk_length(slowest)
         for number, done in enumerate(range(0, horizon, chunk), 1):
-            start, frames = (context.shape[1] + done) % slowest, min(chunk, horizon - done)
-            frames, states = self._roll(start, frames, states, tf.random.fold_in(seed, number))
+            # Clocks depend on the start only modulo the slowest period: fewer traces of `_roll`.
+            start, length = (context.shape[1] + done) % slowest, min(chunk, horizon - done)
+            frames, states = self._roll(start, length, states, tf.random.fold_in(seed, number))
             yield Rollout(frames)
 
     def _frames(self, video) -> tf.Tensor:
@@ -222,8 +229,8 @@ def per_frame(network: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Ten
 def _chunk_length(slowest: int) -> int:
     """Returns how many frames to predict at a time, about `CHUNK`.
 
-    TensorFlow traces a stretch again for each place within the slowest level's period at which one
-    begins. So stretches are multiples of that period, or parts of it.
+    `CWVAE._roll` is traced for each start modulo the slowest period. Chunks that are multiples or
+    divisors of that period have few different starts.
     """
     if slowest <= 2 * CHUNK:
         return slowest * -(-CHUNK // slowest)

@@ -49,7 +49,7 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):
 
 
 def feature_size(frame_size: int, channel_multiplier: float) -> int:
-    """Returns F, the length of the encoder's features: 1024 for 64x64 frames."""
+    """Returns F, the length of the encoder's features: the last map is 2x2 pixels."""
     return 4 * _filters(frame_size, channel_multiplier)[-1]
 
 
@@ -74,7 +74,7 @@ def frame_encoder(
 def embedding_mlp(
     feature_size: int, hidden_size: int, precision: str = "float32", *, name: str
 ) -> keras.Sequential:
-    """Returns the map from the level below's features to a level's, before pooling, [N, F]."""
+    """Returns the map from the level below's features to a level's, [N, F]; pooling follows."""
     layers = [
         Dense(hidden_size, "relu", dtype=precision, name="dense0"),
         Dense(hidden_size, "relu", dtype=precision, name="dense1"),

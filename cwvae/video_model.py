@@ -1,4 +1,4 @@
-"""The interface between models and the rest: `VideoModel`, `Elbo`, `Rollout`, one reducer."""
+"""The interface of models: `VideoModel`, `Elbo`, `Rollout`, and the loss, `training_loss`."""
 
 import abc
 import math
@@ -17,7 +17,7 @@ class Elbo(NamedTuple):
     """The terms of Equation 5, unreduced, in nats, float32.
 
     Attributes:
-      nll: -ln p(x_t | s_t), [B, T]. Some models explain fewer frames than they are given.
+      nll: -ln p(x_t | s_t), [B, T]. Some models score fewer frames than they receive.
       kl: KL(q || p) of every active step, one [B, T_l] per level or kind of latent. A model that
         chooses its active steps (VTA) gives every frame, with 0 for steps that are not active.
       diagnostics: Other values to log, by name, each [B, ...].
@@ -44,7 +44,7 @@ class Rollout(NamedTuple):
 
 
 def training_loss(elbo: Elbo, beta: Sequence[float], free_nats: float = 0.0) -> tf.Tensor:
-    """Reduces the terms of Equation 5 to the loss: sum over time, batch mean, divided by T.
+    """Returns the negative ELBO per frame: sum over time, batch mean, divided by T.
 
     Args:
       elbo: The terms.
@@ -53,7 +53,7 @@ def training_loss(elbo: Elbo, beta: Sequence[float], free_nats: float = 0.0) -> 
     """
     per_clip = tf.reduce_sum(elbo.nll, 1)
     for weight, kl in zip(beta, elbo.kl, strict=True):
-        # Without a threshold an estimate of a KL may be negative.
+        # No maximum with 0: a sampled estimate of a KL may be negative, and clamping would bias it.
         per_clip += weight * tf.reduce_sum(tf.maximum(kl, free_nats) if free_nats else kl, 1)
     return tf.reduce_mean(per_clip) / elbo.nll.shape[1]
 
