@@ -3,8 +3,6 @@
 The data sets check what depends on their files.
 """
 
-import functools
-
 from cwvae.config.schema import Config, CWVAEConfig, ModelConfig, SVGConfig
 from cwvae.errors import UserError
 
@@ -20,7 +18,6 @@ def check(config: Config) -> None:
     Raises:
       UserError: Values that contradict each other.
     """
-    _check_frames(config.model)
     _check_model(config.model)
     _check_data(config)
 
@@ -125,7 +122,7 @@ def _check_batch_statistics(config: Config) -> None:
         )
 
 
-def _check_frames(model: ModelConfig) -> None:
+def _check_model(model: ModelConfig) -> None:
     if model.frame_size not in FRAME_SIZES:
         sizes = ", ".join(map(str, FRAME_SIZES))
         raise UserError(f"model.frame_size = {model.frame_size}: the networks take {sizes}.")
@@ -137,15 +134,13 @@ def _check_frames(model: ModelConfig) -> None:
             f"model.beta has {len(model.beta)} entries for the {model.kl_terms} KL terms of the"
             f" model. Give one{per_level or ' for each'}, or one number for all."
         )
+    if isinstance(model, CWVAEConfig):
+        _check_cwvae(model)
+    elif isinstance(model, SVGConfig):
+        _check_svg(model)
 
 
-@functools.singledispatch
-def _check_model(model: ModelConfig) -> None:
-    """Checks the rules for one kind of model."""
-
-
-@_check_model.register
-def _(model: CWVAEConfig) -> None:
+def _check_cwvae(model: CWVAEConfig) -> None:
     if isinstance(model.factor, tuple) and len(model.factor) != model.levels - 1:
         raise UserError(
             f"model.factor has {len(model.factor)} entries, but with model.levels = {model.levels}"
@@ -155,8 +150,7 @@ def _(model: CWVAEConfig) -> None:
     _check_filters(model.channel_multiplier, 32)
 
 
-@_check_model.register
-def _(model: SVGConfig) -> None:
+def _check_svg(model: SVGConfig) -> None:
     _check_filters(model.channel_multiplier, 64)
     if (model.decoder_stddev is None) == (model.mse_beta is None):
         raise UserError(
