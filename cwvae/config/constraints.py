@@ -19,7 +19,14 @@ def check(config: Config) -> None:
       UserError: Values that contradict each other.
     """
     _check_model(config.model)
-    _check_data(config)
+    data, size = config.data, config.model.frame_size
+    if data.name == "moving_digits" and data.digit_size >= size:
+        raise UserError(
+            f"data.digit_size = {data.digit_size} leaves no room to move in frames of"
+            f" model.frame_size = {size} pixels. Lower it."
+        )
+    if data.name == "moving_digits" and data.speed[0] > data.speed[1]:
+        raise UserError(f"data.speed = {list(data.speed)}: write [slowest, fastest].")
 
 
 def check_evaluation(config: Config) -> None:
@@ -165,19 +172,6 @@ def _check_filters(multiplier: float, first: int) -> None:
             f"model.channel_multiplier = {multiplier}: {first} times it must be a whole number, the"
             " number of filters of the first convolution."
         )
-
-
-def _check_data(config: Config) -> None:
-    data = config.data
-    if data.name != "moving_digits":
-        return
-    if data.digit_size >= config.model.frame_size:
-        raise UserError(
-            f"data.digit_size = {data.digit_size} leaves no room to move in frames of"
-            f" model.frame_size = {config.model.frame_size} pixels. Lower it."
-        )
-    if data.speed[0] > data.speed[1]:
-        raise UserError(f"data.speed = {list(data.speed)}: write [slowest, fastest].")
 
 
 def _nothing_to_predict(context: int, split: str, length: int) -> str:

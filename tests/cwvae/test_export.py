@@ -264,7 +264,7 @@ def hostile(exported, tmp_path):
     """A copy of the weights, and the name and shape of an array removed from it."""
     path = shutil.copy(exported / "model.weights.h5", tmp_path / "x.weights.h5")
     with h5py.File(path, "a") as file:
-        name = "decoder/dense/vars/1"
+        name = "decoder/layers/dense/vars/1"
         shape = file[name].shape
         del file[name]
     return path, name, shape
@@ -298,7 +298,7 @@ def test_links_are_not_followed(hostile, exported):
     path, name, _ = hostile
     for link in (
         h5py.ExternalLink(str(exported / "model.weights.h5"), name),
-        h5py.SoftLink("/decoder/dense/vars/0"),
+        h5py.SoftLink("/decoder/layers/dense/vars/0"),
     ):
         with h5py.File(path, "a") as file:
             file[name] = link
