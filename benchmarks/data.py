@@ -1,29 +1,27 @@
 """Measures the frames per second of batches, and the memory of a long run over a large store.
 
-    python benchmarks/data.py [--seconds 5] [--directory /tmp]
+    python benchmarks/data.py [--seconds 5] [--batches 2000] [--directory /tmp]
 
-Prints Markdown tables. Stores have random frames, or for the first table are a sparse file of 10
-GB, in a folder that is removed at the end. They are warm: all reads come from memory.
+Prints Markdown tables; --seconds is the time per rate, --batches the length of the memory table.
+Stores have random frames, or for the first table are a sparse file of 10 GB, in a folder that is
+removed at the end. They are warm: all reads come from memory.
 """
 
-import argparse
 import hashlib
 import json
 import math
 import pathlib
-import sys
 import tempfile
 import time
 
 import numpy as np
+import psutil
+import timing
 
-ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-import data_loaders  # noqa: E402 - found through the path above
-from cwvae.startup import quiet_tensorflow  # noqa: E402
-from data_loaders.pipeline import Dataset  # noqa: E402
-from data_loaders.store import store  # noqa: E402
+import data_loaders
+from cwvae.startup import quiet_tensorflow
+from data_loaders.pipeline import Dataset
+from data_loaders.store import store
 
 BATCH, LENGTH, SHAPE = 50, 100, (64, 64, 3)
 CLIP = 300  # Frames per clip of the stores, as in GQN Mazes.
@@ -60,12 +58,6 @@ def make_store(folder: pathlib.Path, size: float, sparse: bool = False) -> None:
                 file.write(rng.bytes(CLIP_BYTES))
     split = {"clips": clips, "index_sha256": hashlib.sha256(index).hexdigest()}
     store.write_summary(folder, {"frame_shape": SHAPE, "splits": {"train": split}})
-
-
-def resident() -> float:
-    """Returns the resident memory of this process, in MiB."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) / 1024
 
 
 def speed(dataset: Dataset, batch: int, length: int, seconds: float) -> float:
@@ -118,22 +110,16 @@ def print_memory(folder: pathlib.Path, batches: int) -> None:
         for number in range(1, batches + 1):
             next(stream)
             if number in times:
-                held.append(f"{resident():,.0f}")
+                held.append(f"{psutil.Process().memory_info().rss / 2**20:,.0f}")
         print(f"| {name} | {' | '.join(held)} |", flush=True)
 
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seconds", type=float, default=5.0, help="per line")
-    parser.add_argument("--batches", type=int, default=2000, help="for the table of memory")
-    parser.add_argument("--directory", help="the folder for stores; default: the system's")
-    options = parser.parse_args()
+    options = timing.options(__doc__, seconds=5.0, batches=2000, directory="")
     with quiet_tensorflow():
         import tensorflow  # noqa: F401 - keeps its messages out of the tables
-    with tempfile.TemporaryDirectory(dir=options.directory) as folder:
+    with tempfile.TemporaryDirectory(dir=options.directory or None) as folder:
         print_memory(pathlib.Path(folder), options.batches)
         print_stores(pathlib.Path(folder), options.seconds)
         print_digits(options.seconds)

@@ -9,17 +9,12 @@ scores only the first 2,000 frames: its time per frame is constant.
 """
 
 import argparse
-import contextlib
+import functools
 import multiprocessing
-import pathlib
-import sys
 import tempfile
 import time
 
 import numpy as np
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-
 import timing
 
 from cwvae import config as configuration
@@ -55,7 +50,8 @@ def speed(rounds: int = 5) -> None:
                     peak_signal_noise_ratio(x, y, data_range=1)
                     structural_similarity(x, y, channel_axis=-1, **options)
 
-            times = np.array([(_seconds(ours), _seconds(loop)) for _ in range(rounds)]).min(0)
+            turns = [[timing.seconds(f, untimed=0) for f in (ours, loop)] for _ in range(rounds)]
+            times = np.min(turns, 0)
             rates = VIDEOS * FRAMES / times[0], LOOP_FRAMES / times[1]
             print(
                 f"| {protocol}, {channels} channel{'s' * (channels > 1)} | {rates[0]:,.0f} |"
@@ -114,41 +110,32 @@ def _evaluate(*overrides: str) -> tuple[float, float, float]:
     predict, elbo_terms = model.predict_chunks, evaluator.elbo_terms
     spent = 0.0
 
-    @contextlib.contextmanager
-    def timed():
+    def timed(function, *arguments):
         nonlocal spent
         start = time.perf_counter()
-        yield
+        result = function(*arguments)
         spent += time.perf_counter() - start
+        return result
 
-    def timed_elbo(*arguments):
-        with timed():
-            return elbo_terms(*arguments)
+    def next_chunk(chunks):
+        if chunk := next(chunks, None):
+            chunk.frames.numpy()
+        return chunk
 
     def timed_predict(*arguments, **options):
         chunks = predict(*arguments, **options)
-        while True:
-            with timed():
-                chunk = next(chunks, None)
-                if chunk is not None:
-                    chunk.frames.numpy()
-            if chunk is None:
-                return
+        while chunk := timed(next_chunk, chunks):
             yield chunk
 
     object.__setattr__(model, "predict_chunks", timed_predict)
-    evaluator.elbo_terms = timed_elbo
+    evaluator.elbo_terms = functools.partial(timed, elbo_terms)
     with tempfile.TemporaryDirectory() as folder:
         evaluator.evaluate(config, model, 0, *data, folder)
         spent = 0.0
-        seconds = _seconds(lambda: evaluator.evaluate(config, model, 0, *data, folder))
+        seconds = timing.seconds(
+            lambda: evaluator.evaluate(config, model, 0, *data, folder), untimed=0
+        )
     return seconds, spent, timing.peak_memory()
-
-
-def _seconds(function) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

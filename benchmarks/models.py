@@ -1,19 +1,14 @@
-"""Times a training step of each of the paper's models, in turn, beside CW-VAE's.
+"""Times a training step of each of the paper's models, in turn, next to CW-VAE's.
 
     python benchmarks/models.py [--precision bfloat16] [--batch 4] [--length 100] [--rounds 2]
 
-Prints a Markdown table: each row is benchmarks/train_step.py in processes of its own, one in each
-round, of which the fastest counts. SVG's VGG takes the batch a clip at a time: in one piece it does
-not fit into 24 GiB.
+Prints a Markdown table. A row is the fastest run of benchmarks/train_step.py, one per round. SVG's
+VGG computes the batch one clip at a time, because a whole batch does not fit into 24 GiB.
 """
 
-import argparse
-import json
-import pathlib
-import subprocess
-import sys
+import functools
 
-ROOT = pathlib.Path(__file__).parent.parent
+import timing
 
 VGG = "SVG-LP, VGG"
 MODELS = {
@@ -26,36 +21,16 @@ MODELS = {
 }
 
 
-def step(options: argparse.Namespace, name: str) -> dict:
-    """Returns what benchmarks/train_step.py measures."""
-    script = ROOT / "benchmarks" / "train_step.py"
-    command = [sys.executable, str(script), "--config", str(ROOT / "configs" / MODELS[name])]
-    if name == VGG:
-        command += ["--accumulate", str(options.batch)]
-    for key in ("precision", "batch", "length"):
-        command += [f"--{key}", str(getattr(options, key))]
-    command += ["--repeats", "1"]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(output.strip().splitlines()[-1])
-
-
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--length", type=int, default=100, help="frames per clip")
-    parser.add_argument("--rounds", type=int, default=2)
-    options = parser.parse_args()
-    best: dict[str, dict] = {}
-    for _ in range(options.rounds):
-        for name in MODELS:
-            result = step(options, name)
-            if result["frames_per_second"] > best.get(name, result)["frames_per_second"]:
-                best[name] = result
-            best.setdefault(name, result)
+    options = timing.options(__doc__, precision="float32", batch=4, length=100, rounds=2)
+    runs = {}
+    for name, file in MODELS.items():
+        given = {key: value for key, value in vars(options).items() if key != "rounds"}
+        given |= {"config": timing.ROOT / "configs" / file, "repeats": 1}
+        given["accumulate"] = options.batch if name == VGG else 1
+        runs[name] = functools.partial(timing.run, timing.TRAIN_STEP, given)
+    best = timing.fastest(options.rounds, runs)
     ours = next(iter(best.values()))["frames_per_second"]
     print(f"| {options.precision} | weights | frames/s | time of CW-VAE's step | peak MiB |")
     print("| --- | --- | --- | --- | --- |")

@@ -1,17 +1,13 @@
 """Times open-loop prediction with the paper's small model.
 
     python benchmarks/rollout.py [--precision bfloat16] [--batch 8] [--horizon 964]
-    python benchmarks/rollout.py --yardstick OTHER.py     beside another script's TRAINING, in turn
+    python benchmarks/rollout.py --yardstick OTHER.py     compares with another script's TRAINING
 
-Prints one JSON line. OTHER.py takes --batch, --length and --repeats, and prints a JSON line with
-`train_frames_per_second`.
+Prints one JSON line. OTHER.py takes --batch, --length (frames per clip in training) and --repeats,
+and prints a JSON line with `train_frames_per_second`. Both take --rounds turns.
 """
 
 import argparse
-import pathlib
-import sys
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import timing
 
@@ -49,12 +45,5 @@ def measure(options: argparse.Namespace) -> dict:
     }
 
 
-def main() -> None:
-    """Runs the command line."""
-    parser = timing.arguments(__doc__)
-    parser.add_argument("--horizon", type=int, default=964, help="frames predicted")
-    timing.main(__file__, parser, measure, "frames_per_second", ["precision", "horizon"])
-
-
 if __name__ == "__main__":
-    main()
+    timing.main(__doc__, measure, precision="float32", horizon=964)

@@ -6,7 +6,6 @@ Prints one JSON line, in seconds: `command` for train.py itself in a separate pr
 in this one.
 """
 
-import argparse
 import json
 import pathlib
 import subprocess
@@ -14,8 +13,7 @@ import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+import timing
 
 
 def command(options: list[str]) -> float:
@@ -25,7 +23,7 @@ def command(options: list[str]) -> float:
         words = [sys.executable, "train.py", "--config", "configs/base.yml", "--logdir", logdir]
         words += ["--set", "training.log_every=1", *options]
         start = time.perf_counter()
-        process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE)
+        process = subprocess.Popen(words, cwd=timing.ROOT, stderr=subprocess.PIPE)
         while not (lines.is_file() and lines.stat().st_size):
             time.sleep(0.02)
             if process.poll() is not None:
@@ -78,12 +76,7 @@ def parts(options: list[str]) -> dict[str, float]:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--batch", type=int, default=8)
-    given = parser.parse_args()
+    given = timing.options(__doc__, precision="float32", batch=8)
     changes = {"training.precision": given.precision, "training.batch_size": given.batch}
     options = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
     seconds = {"command": round(command(options), 2)}

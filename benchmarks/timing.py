@@ -1,25 +1,31 @@
-"""Shared code of the benchmarks: times calls, and compares two scripts.
+"""Shared code of the benchmarks. Importing it makes the project importable.
 
-Machines are shared and noisy. So the scripts take turns, each in a separate process, and the ratio
-of their fastest times counts.
+Machines are shared and noisy. So scripts that are compared take turns, each in a separate process,
+and the fastest time of each counts.
 """
 
 import argparse
 import json
 import os
+import pathlib
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+TRAIN_STEP = ROOT / "benchmarks" / "train_step.py"
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Returns the time of the fastest of several calls, after two untimed ones."""
-    function(), function()
+def seconds(function: Callable[[], object], repeats: int = 1, untimed: int = 2) -> float:
+    """Returns the time of the fastest of several calls, after some untimed ones."""
+    for _ in range(untimed):
+        function()
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -42,69 +48,74 @@ def device_name() -> str:
     return details.get("device_name", f"{devices[0].device_type}, {os.cpu_count()} cores")
 
 
-def arguments(description: str) -> argparse.ArgumentParser:
-    """Returns a parser with the arguments that all scripts take, for `main`."""
+def options(description: str, **defaults: object) -> argparse.Namespace:
+    """Returns the options of the command line; each has the type of its default."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--length", type=int, default=100, help="frames per clip in training")
-    parser.add_argument("--repeats", type=int, default=4)
-    parser.add_argument("--yardstick", help="another script to compare with")
-    parser.add_argument("--rounds", type=int, default=3, help="number of turns")
-    return parser
+    for name, default in defaults.items():
+        parser.add_argument(
+            f"--{name}",
+            type=type(default),
+            default=default,
+            choices=["float32", "bfloat16"] if name == "precision" else None,
+            help=f"default: {default}",
+        )
+    return parser.parse_args()
 
 
-def main(
-    script: str, parser: argparse.ArgumentParser, measure: Callable, key: str, own: list[str]
-) -> None:
-    """Prints a JSON line with the result of `measure(options)`, compared with a yardstick if given.
+def run(script: str | pathlib.Path, given: Mapping[str, object]) -> dict:
+    """Returns the JSON line that a script prints, with its peak memory as `peak_rss_mib`."""
+    words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    with tempfile.TemporaryFile() as errors:
+        command = [sys.executable, str(script), *words]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+        output = process.stdout.read().decode()
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            errors.seek(0)
+            sys.exit(f"{script} failed:\n{errors.read().decode()}")
+    result = json.loads(output.strip().splitlines()[-1])
+    return result | {"peak_rss_mib": round(usage.ru_maxrss * _MAXRSS_UNIT / 2**20)}
+
+
+def fastest(rounds: int, runs: Mapping[str, Callable[[], dict]]) -> dict[str, dict]:
+    """Returns the result of each run with the most `frames_per_second`. The runs take turns."""
+    best: dict[str, dict] = {}
+    for _ in range(rounds):
+        for name, measure in runs.items():
+            result = measure()
+            best[name] = max(best.get(name, result), result, key=lambda r: r["frames_per_second"])
+    return best
+
+
+def main(description: str, measure: Callable[[argparse.Namespace], dict], **own: object) -> None:
+    """Runs a script that prints one JSON line, compared with a yardstick if one is given.
 
     Args:
-      script: The calling script's file.
-      parser: A parser from `arguments`.
-      measure: Function from the parsed arguments to a result.
-      key: Key of the result with the frames per second to compare with the yardstick's
-        `train_frames_per_second`.
-      own: Names of arguments that the yardstick does not take.
+      description: Description of the script.
+      measure: Function from the options to a result with `frames_per_second`.
+      **own: Defaults of options that the yardstick does not take.
     """
-    options = parser.parse_args()
-    if not options.yardstick:
-        print(json.dumps(measure(options)))
+    shared = {"batch": 8, "length": 100, "repeats": 4}
+    given = options(description, **own, **shared, yardstick="", rounds=3)
+    if not given.yardstick:
+        print(json.dumps(measure(given)))
         return
-    shared = ["batch", "length", "repeats"]
 
-    def run(path: str, names: list[str]) -> dict:
-        words = [word for name in names for word in (f"--{name}", str(getattr(options, name)))]
-        command = [sys.executable, path, *words]
-        with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
-            output = process.stdout.read().decode()
-            _, status, usage = os.wait4(process.pid, 0)
-            if status:
-                errors.seek(0)
-                sys.exit(f"{path} failed:\n{errors.read().decode()}")
-        result = json.loads(output.strip().splitlines()[-1])
-        return result | {"peak_rss_mib": round(usage.ru_maxrss * _MAXRSS_UNIT / 2**20)}
+    def yardstick() -> dict:
+        result = run(given.yardstick, {name: getattr(given, name) for name in shared})
+        return result | {"frames_per_second": result["train_frames_per_second"]}
 
-    best: dict[str, dict] = {}
-    for _ in range(options.rounds):
-        for name, result, value in (
-            ("yardstick", run(options.yardstick, shared), "train_frames_per_second"),
-            ("ours", run(script, shared + own), key),
-        ):
-            if name not in best or result[value] > best[name][value]:
-                best[name] = result
-    ours, yardstick = best["ours"], best["yardstick"]
-    print(
-        json.dumps(
-            ours
-            | {
-                "yardstick_frames_per_second": round(yardstick["train_frames_per_second"], 1),
-                "yardstick_peak_rss_mib": yardstick["peak_rss_mib"],
-                "ratio": round(ours[key] / yardstick["train_frames_per_second"], 2),
-                "memory_ratio": round(ours["peak_rss_mib"] / yardstick["peak_rss_mib"], 3),
-            }
-        )
-    )
+    def ours() -> dict:
+        return run(sys.argv[0], {name: getattr(given, name) for name in own | shared})
+
+    best = fastest(given.rounds, {"yardstick": yardstick, "ours": ours})
+    result, other = best["ours"], best["yardstick"]
+    result |= {
+        "yardstick_frames_per_second": round(other["frames_per_second"], 1),
+        "yardstick_peak_rss_mib": other["peak_rss_mib"],
+        "ratio": round(result["frames_per_second"] / other["frames_per_second"], 2),
+        "memory_ratio": round(result["peak_rss_mib"] / other["peak_rss_mib"], 3),
+    }
+    print(json.dumps(result))

@@ -3,17 +3,15 @@
     python benchmarks/train_step.py [--precision bfloat16] [--batch 8] [--length 100]
     python benchmarks/train_step.py --levels 4 --factor 4       another hierarchy
     python benchmarks/train_step.py --config configs/baselines/moving_mnist_svg.yml    another model
-    python benchmarks/train_step.py --yardstick OTHER.py        times another script in turn
+    python benchmarks/train_step.py --jit 1                     the step compiled by XLA
+    python benchmarks/train_step.py --yardstick OTHER.py        compares with another script
 
-Prints one JSON line. OTHER.py takes --batch, --length and --repeats, and prints a JSON line with
-`train_frames_per_second`.
+Prints one JSON line. --length is the number of frames per clip; --checkpointing FRAMES sets
+training.gradient_checkpointing. OTHER.py takes --batch, --length and --repeats, and prints a JSON
+line with `train_frames_per_second`. Both take --rounds turns.
 """
 
 import argparse
-import pathlib
-import sys
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import timing
 
@@ -71,18 +69,15 @@ def measure(options: argparse.Namespace) -> dict:
     }
 
 
-def main() -> None:
-    """Runs the command line."""
-    parser = timing.arguments(__doc__)
-    parser.add_argument("--config", default="", metavar="FILE", help="an experiment's")
-    parser.add_argument("--levels", type=int, default=3)
-    parser.add_argument("--factor", type=int, default=6)
-    parser.add_argument("--accumulate", type=int, default=1)
-    parser.add_argument("--checkpointing", type=int, default=0, metavar="FRAMES")
-    parser.add_argument("--jit", type=int, default=0, help="1: compile the step with XLA")
-    own = ["precision", "config", "levels", "factor", "accumulate", "checkpointing", "jit"]
-    timing.main(__file__, parser, measure, "frames_per_second", own)
-
-
 if __name__ == "__main__":
-    main()
+    timing.main(
+        __doc__,
+        measure,
+        precision="float32",
+        config="",
+        levels=3,
+        factor=6,
+        accumulate=1,
+        checkpointing=0,
+        jit=0,
+    )

@@ -212,12 +212,14 @@ def _load_h5(model: VideoModel, path: pathlib.Path) -> None:
     before = [weight.numpy() for weight in model.weights]
     try:
         with h5py.File(path) as file, tempfile.TemporaryDirectory() as folder:
-            have = {renamed.in_keras_file(name): shape for name, shape in _shapes(file).items()}
-            _check_fit(path, have, want)
+            have = _shapes(file)
+            # An older name of one model may be today's name of another.
+            names = {name: name if name in want else renamed.in_keras_file(name) for name in have}
+            _check_fit(path, {names[name]: shape for name, shape in have.items()}, want)
             current = pathlib.Path(folder) / WEIGHTS
             with h5py.File(current, "w") as copy:
-                for name in _shapes(file):
-                    copy[renamed.in_keras_file(name)] = file[name][...]
+                for name, today in names.items():
+                    copy[today] = file[name][...]
             model.load_weights(current)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         for weight, array in zip(model.weights, before, strict=True):

@@ -69,13 +69,7 @@ class BatchNorm(keras.layers.Layer):
         return tf.reshape(y, x.shape)
 
 
-def targets(
-    model: keras.Model, statistics: Mapping[str, tf.Tensor] | None
-) -> tuple[tf.Tensor, ...]:
-    """Returns a batch's statistics in the order of the model's non-trainable weights.
-
-    The result is empty for None.
-    """
-    if statistics is None:
-        return ()
-    return tuple(statistics[weight.path] for weight in model.non_trainable_weights)
+def targets(model: keras.Model, statistics: Mapping[str, tf.Tensor] | None) -> tuple:
+    """Returns a batch's statistics in the order of the non-trainable weights; none for None."""
+    weights = () if statistics is None else model.non_trainable_weights
+    return tuple(statistics[weight.path] for weight in weights)

@@ -23,7 +23,7 @@ import keras
 import tensorflow as tf
 
 from cwvae.baselines.normalization import BatchNorm
-from cwvae.baselines.recurrent import LSTM, Linear, LSTMState, as_rows
+from cwvae.baselines.recurrent import LSTM, Linear, as_rows
 from cwvae.frame_sizes import halvings
 
 # By stage, starting at the frames.
@@ -41,14 +41,8 @@ def _kernel_initializer() -> keras.initializers.Initializer:
 # Linear maps on [N, H, W, I]. Kernels are [h, w, I, O], for transposed convolutions [h, w, O, I].
 
 
-def _convolve(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Returns the convolution, [N, H, W, O]."""
-    return tf.nn.conv2d(x, kernel, 1, "SAME")
-
-
-def _halve(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Returns the convolution with stride 2, [N, H/2, W/2, O]."""
-    return tf.nn.conv2d(x, kernel, 2, "SAME")
+_convolve = functools.partial(tf.nn.conv2d, strides=1, padding="SAME")  # [N, H, W, O]
+_halve = functools.partial(tf.nn.conv2d, strides=2, padding="SAME")  # [N, H/2, W/2, O]
 
 
 def _double(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -171,16 +165,7 @@ class _Convolutional(keras.layers.Layer):
         channel_multiplier: float = 1.0,
         precision: str = "float32",
     ):
-        """Builds all weights.
-
-        Args:
-          network: "dcgan" or "vgg".
-          frame_size: Height and width of frames: 32, 64 or 128.
-          channels: Channels of frames.
-          feature_size: g.
-          channel_multiplier: Factor on all filters.
-          precision: "float32" or "mixed_bfloat16".
-        """
+        """Builds all weights. The arguments are those of `cwvae.baselines.svg.SVG`."""
         name = type(self).__name__.lower()
         super().__init__(name=name, dtype=precision, autocast=False)
         if network not in ("dcgan", "vgg"):
@@ -317,15 +302,7 @@ def stretch(x: tf.Tensor, start: int, count: int) -> tf.Tensor:
 class RecurrentNet(keras.layers.Layer):
     """A linear layer, LSTMs and a linear layer in float32: predictor, posterior or prior."""
 
-    def __init__(
-        self,
-        inputs: int,
-        size: int,
-        outputs: int,
-        *,
-        layers: int,
-        name: str,
-    ):
+    def __init__(self, inputs: int, size: int, outputs: int, *, layers: int, name: str):
         """Builds all weights.
 
         Args:
@@ -342,25 +319,21 @@ class RecurrentNet(keras.layers.Layer):
             self.leave = Linear(size, outputs, _kernel_initializer(), name="leave")
         self.built = True
 
-    def zero_state(self, batch: int) -> tuple[LSTMState, ...]:
+    def zero_state(self, batch: int) -> tuple[tuple, ...]:
         """Returns the initial states of the LSTMs."""
-        return tuple(lstm.zero_state(batch) for lstm in self.lstms)
+        return tuple(tuple(lstm.get_initial_state(batch)) for lstm in self.lstms)
 
-    def step(
-        self, x: tf.Tensor, states: Sequence[LSTMState]
-    ) -> tuple[tf.Tensor, tuple[LSTMState, ...]]:
+    def step(self, x: tf.Tensor, states: Sequence[tuple]) -> tuple[tf.Tensor, tuple]:
         """Returns the outputs [B, O] for inputs [B, I], and the next states."""
-        return self._apply(LSTM.step, x, states)
+        return self._apply(LSTM.__call__, x, states)
 
-    def run(
-        self, x: tf.Tensor, states: Sequence[LSTMState]
-    ) -> tuple[tf.Tensor, tuple[LSTMState, ...]]:
+    def run(self, x: tf.Tensor, states: Sequence[tuple]) -> tuple[tf.Tensor, tuple]:
         """Returns the outputs [T, B, O] for inputs [T, B, I], T >= 1, and the last states."""
         return self._apply(LSTM.run, x, states)
 
-    def _apply(self, method: Callable, x: tf.Tensor, states: Sequence[LSTMState]) -> tuple:
+    def _apply(self, method: Callable, x: tf.Tensor, states: Sequence[tuple]) -> tuple:
         x, after = self.enter.of(x), []
         for lstm, state in zip(self.lstms, states, strict=True):
             x, last = method(lstm, x, state)
-            after.append(last)
+            after.append(tuple(last))
         return self.leave.of(x), tuple(after)

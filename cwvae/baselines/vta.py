@@ -29,7 +29,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from cwvae.baselines import boundaries, normalization
-from cwvae.baselines.recurrent import GRU, GRUWeights, Linear, gru, over_time, swap
+from cwvae.baselines.recurrent import GRU, Linear, swap
 from cwvae.baselines.vta_networks import Belief, BoundaryDetector, FrameDecoder, FrameEncoder
 from cwvae.distributions import DiagGaussian, Noise
 from cwvae.video_model import CHUNK, Elbo, Rollout, VideoModel, as_frames, as_seed
@@ -237,26 +237,24 @@ class VTA(VideoModel):
           chosen: Boundaries of the middle frames and the one after them, [N + 1, B, 2].
         """
 
-        def tick(weights: GRUWeights, previous: tuple, now) -> tuple:
+        def tick(previous: tuple, now: tuple) -> tuple:
             belief, state = previous
             sample, boundary, following = now
             state = _either(boundary, sample, state)
-            return _next_abstraction(following, state, belief, weights), state
+            return _next_abstraction(following, state, belief, self.abs_update), state
 
-        inputs = [samples, chosen[:-1], chosen[1:]]
-        weights = self.abs_update.tick_weights()
-        later, states = over_time(tick, weights, (belief, tf.zeros_like(samples[0])), inputs)
+        inputs = samples, chosen[:-1], chosen[1:]
+        later, states = tf.scan(tick, inputs, (belief, tf.zeros_like(samples[0])))
         return tf.concat([belief[None], later[:-1]], 0), states
 
     def _observations(self, abs_features, states, chosen) -> tf.Tensor:
         """Returns h [N, B, H] of the lower level for a [N, B, H], s [N, B, S], m [N, B, 2]."""
-
-        def tick(weights: GRUWeights, previous: tuple, now) -> tuple:
-            return (_observation(*now, *previous, weights),)
-
         before = tf.concat([tf.zeros_like(states[:1]), states[:-1]], 0)
-        weights, start = self.obs_update.tick_weights(), tf.zeros_like(abs_features[0])
-        return over_time(tick, weights, (start,), [chosen, abs_features, before])[0]
+        return tf.scan(
+            lambda belief, now: _observation(*now, belief, self.obs_update),
+            (chosen, abs_features, before),
+            tf.zeros_like(abs_features[0]),
+        )
 
     def decode(self, features: tf.Tensor, statistics: dict | None = None) -> tf.Tensor:
         """Returns the means of p(x_t | f_t), [B, N, H, W, C], for f [N, B, F]."""
@@ -379,7 +377,6 @@ class VTA(VideoModel):
             Noise(seed).normal(number, max(frames, CHUNK), batch, self.state_size)[:frames]
             for number in (_ABSTRACTION, _OBSERVATION)
         ]
-        abs_update, obs_update = self.abs_update.tick_weights(), self.obs_update.tick_weights()
 
         def tick(state: State, now: list) -> State:
             abs_noise, obs_noise = now
@@ -387,12 +384,12 @@ class VTA(VideoModel):
             abs_state = _either(state.boundary, sample, state.abs_state)
             abs_feature = self.abs_feature.of(state.abs_belief, abs_state)
             obs_belief = _observation(
-                state.boundary, abs_feature, state.obs_state, state.obs_belief, obs_update
+                state.boundary, abs_feature, state.obs_state, state.obs_belief, self.obs_update
             )
             obs_state = self.obs_prior.of(obs_belief).sample(obs_noise)
             feature = self.obs_feature.of(obs_belief, obs_state)
             boundary = boundaries.most_likely(self.boundary_prior.of(feature))
-            abs_belief = _next_abstraction(boundary, abs_state, state.abs_belief, abs_update)
+            abs_belief = _next_abstraction(boundary, abs_state, state.abs_belief, self.abs_update)
             return State(abs_belief, abs_state, obs_belief, obs_state, boundary)
 
         states = tf.scan(tick, noise, state)
@@ -453,14 +450,14 @@ def _either(boundary: tf.Tensor, at_read: tf.Tensor, at_copy: tf.Tensor) -> tf.T
     return boundary[:, :1] * at_read + boundary[:, 1:] * at_copy
 
 
-def _next_abstraction(boundary, state, belief, weights: GRUWeights) -> tf.Tensor:
+def _next_abstraction(boundary, state, belief, update: GRU) -> tf.Tensor:
     """Returns c of a frame with this boundary, given z and c of the frame before."""
-    return _either(boundary, gru(state, belief, weights), belief)
+    return _either(boundary, update.step(state, belief), belief)
 
 
-def _observation(boundary, abs_feature, state, belief, weights: GRUWeights) -> tf.Tensor:
+def _observation(boundary, abs_feature, state, belief, update: GRU) -> tf.Tensor:
     """Returns h of a frame with this boundary and a, given s and h of the frame before."""
-    held = gru(tf.concat([state, abs_feature], -1), belief, weights)
+    held = update.step(tf.concat([state, abs_feature], -1), belief)
     return _either(boundary, abs_feature, held)
 
 

@@ -8,7 +8,6 @@ The YAML files explain each key next to its default. `schema.py` holds the types
 
 import dataclasses
 import difflib
-import io
 import json
 import operator
 import os
@@ -163,9 +162,8 @@ def _resolve(given: list[_Setting], purpose: str, whose: str = "") -> Config:
 
 def save(config: Config, path: str | pathlib.Path) -> None:
     """Writes a resolved configuration to a file, which `load` reads back."""
-    text = io.StringIO()
-    YAML().dump(as_plain(config), text)
-    files.write(path, text.getvalue())
+    with files.whole(path) as aside:
+        YAML().dump(as_plain(config), aside)
 
 
 def as_plain(config: Config) -> dict[str, dict]:
@@ -230,7 +228,7 @@ def load_run(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Confi
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """Returns a configuration whose data folders do not depend on the working directory."""
+    """Returns a configuration with absolute paths of data folders."""
     absolute = {}
     for key, its in properties(DataConfig).items():
         if its.is_folder and (value := getattr(config.data, key)) is not None:

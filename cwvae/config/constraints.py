@@ -3,8 +3,6 @@
 The data sets check what depends on their files.
 """
 
-import functools
-
 from cwvae.config.schema import Config, CWVAEConfig, ModelConfig, SVGConfig
 from cwvae.errors import UserError
 
@@ -20,9 +18,15 @@ def check(config: Config) -> None:
     Raises:
       UserError: Values that contradict each other.
     """
-    _check_frames(config.model)
     _check_model(config.model)
-    _check_data(config)
+    data, size = config.data, config.model.frame_size
+    if data.name == "moving_digits" and data.digit_size >= size:
+        raise UserError(
+            f"data.digit_size = {data.digit_size} leaves no room to move in frames of"
+            f" model.frame_size = {size} pixels. Lower it."
+        )
+    if data.name == "moving_digits" and data.speed[0] > data.speed[1]:
+        raise UserError(f"data.speed = {list(data.speed)}: write [slowest, fastest].")
 
 
 def check_evaluation(config: Config) -> None:
@@ -125,7 +129,7 @@ def _check_batch_statistics(config: Config) -> None:
         )
 
 
-def _check_frames(model: ModelConfig) -> None:
+def _check_model(model: ModelConfig) -> None:
     if model.frame_size not in FRAME_SIZES:
         sizes = ", ".join(map(str, FRAME_SIZES))
         raise UserError(f"model.frame_size = {model.frame_size}: the networks take {sizes}.")
@@ -137,15 +141,13 @@ def _check_frames(model: ModelConfig) -> None:
             f"model.beta has {len(model.beta)} entries for the {model.kl_terms} KL terms of the"
             f" model. Give one{per_level or ' for each'}, or one number for all."
         )
+    if isinstance(model, CWVAEConfig):
+        _check_cwvae(model)
+    elif isinstance(model, SVGConfig):
+        _check_svg(model)
 
 
-@functools.singledispatch
-def _check_model(model: ModelConfig) -> None:
-    """Checks the rules for one kind of model."""
-
-
-@_check_model.register
-def _(model: CWVAEConfig) -> None:
+def _check_cwvae(model: CWVAEConfig) -> None:
     if isinstance(model.factor, tuple) and len(model.factor) != model.levels - 1:
         raise UserError(
             f"model.factor has {len(model.factor)} entries, but with model.levels = {model.levels}"
@@ -155,8 +157,7 @@ def _(model: CWVAEConfig) -> None:
     _check_filters(model.channel_multiplier, 32)
 
 
-@_check_model.register
-def _(model: SVGConfig) -> None:
+def _check_svg(model: SVGConfig) -> None:
     _check_filters(model.channel_multiplier, 64)
     if (model.decoder_stddev is None) == (model.mse_beta is None):
         raise UserError(
@@ -171,19 +172,6 @@ def _check_filters(multiplier: float, first: int) -> None:
             f"model.channel_multiplier = {multiplier}: {first} times it must be a whole number, the"
             " number of filters of the first convolution."
         )
-
-
-def _check_data(config: Config) -> None:
-    data = config.data
-    if data.name != "moving_digits":
-        return
-    if data.digit_size >= config.model.frame_size:
-        raise UserError(
-            f"data.digit_size = {data.digit_size} leaves no room to move in frames of"
-            f" model.frame_size = {config.model.frame_size} pixels. Lower it."
-        )
-    if data.speed[0] > data.speed[1]:
-        raise UserError(f"data.speed = {list(data.speed)}: write [slowest, fastest].")
 
 
 def _nothing_to_predict(context: int, split: str, length: int) -> str:

@@ -50,6 +50,10 @@ class ModelConfig:
 
     Attributes:
       batch_normalized: Whether batch normalization couples the clips of a batch.
+      kl_terms: Number of KL terms in the loss, each with its `beta`.
+      hierarchy: Number of levels that `evaluation.observe_levels` selects from; 0 for a model
+        without levels.
+      shortest: Length in frames of the shortest clip that has a loss.
     """
 
     name: str = setting(shapes_weights=True)
@@ -58,21 +62,9 @@ class ModelConfig:
     beta: float | tuple[float, ...] = setting(minimum=0)
 
     batch_normalized: ClassVar[bool] = False
-
-    @property
-    def kl_terms(self) -> int:
-        """Number of KL terms in the loss, each with its `beta`."""
-        return 1
-
-    @property
-    def hierarchy(self) -> int:
-        """Number of levels that `evaluation.observe_levels` selects from; 0 for a model without."""
-        return 0
-
-    @property
-    def shortest(self) -> int:
-        """Length in frames of the shortest clip that has a loss."""
-        return 1
+    kl_terms: ClassVar[int] = 1
+    hierarchy: ClassVar[int] = 0
+    shortest: ClassVar[int] = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,15 +84,7 @@ class CWVAEConfig(ModelConfig):
     free_nats: float = setting(minimum=0)
     kl_balance: float | None = setting(minimum=0, maximum=1)
 
-    @property
-    def kl_terms(self) -> int:
-        """One per level."""
-        return self.levels
-
-    @property
-    def hierarchy(self) -> int:
-        """All levels."""
-        return self.levels
+    kl_terms = hierarchy = property(lambda self: self.levels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,11 +102,7 @@ class SVGConfig(ModelConfig):
     free_nats: float = setting(minimum=0)
 
     batch_normalized: ClassVar[bool] = True
-
-    @property
-    def shortest(self) -> int:
-        """Two: the first frame is given, not predicted."""
-        return 2
+    shortest: ClassVar[int] = 2  # The first frame is given, not predicted.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,21 +119,11 @@ class VTAConfig(ModelConfig):
     temperature_steps: float = setting(above=0)
 
     batch_normalized: ClassVar[bool] = True
-
-    @property
-    def kl_terms(self) -> int:
-        """Three: abstractions, observations and boundaries."""
-        return 3
-
-    @property
-    def shortest(self) -> int:
-        """The frames at either end only feed the encoders; one is left in the middle."""
-        return 2 * self.init_size + 1
-
-    @property
-    def free_nats(self) -> float:
-        """Zero: the term of the boundaries is a sample estimate, which may be negative."""
-        return 0.0
+    kl_terms: ClassVar[int] = 3  # Abstractions, observations and boundaries.
+    # The frames at either end only feed the encoders; one is left in the middle.
+    shortest = property(lambda self: 2 * self.init_size + 1)
+    # The term of the boundaries is a sample estimate, which may be negative.
+    free_nats: ClassVar[float] = 0.0
 
 
 MODELS = {"cwvae": CWVAEConfig, "svg": SVGConfig, "vta": VTAConfig}

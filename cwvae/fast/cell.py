@@ -16,10 +16,17 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from cwvae.baselines.recurrent import GRUWeights, gru
 from cwvae.cell import STDDEV_SHIFT, RSSMCell, State, Tick
 from cwvae.distributions import DiagGaussian
 from cwvae.fast import recurrence
+
+
+class _GRUWeights(NamedTuple):
+    """The weights of a GRU of inputs [E] and state [D]: [E, 3 D], [D, 3 D], [2, 3 D]."""
+
+    kernel: tf.Tensor
+    recurrent_kernel: tf.Tensor
+    bias: tf.Tensor
 
 
 class _Weights(NamedTuple):
@@ -30,14 +37,14 @@ class _Weights(NamedTuple):
 
     Attributes:
       transition: The rows for z of the transition's input layer, [S, E].
-      gru: Weights of the GRU, of inputs [E] and state [D].
+      gru: Weights of the GRU.
       prior: (kernel, bias) of the prior's hidden layer, and of its heads [E, 2 S], [2 S].
       posterior_input: The rows for h of the posterior's first layer, [D, E].
       posterior: (kernel, bias) of the posterior's second layer, and of its heads.
     """
 
     transition: tf.Tensor
-    gru: GRUWeights
+    gru: _GRUWeights
     prior: tuple
     posterior_input: tf.Tensor
     posterior: tuple
@@ -74,7 +81,7 @@ def run_level(
     def tick(weights: _Weights, previous: State, now: _Now) -> tuple:
         product = tf.linalg.matmul(previous.stochastic, weights.transition)
         hidden = tf.nn.relu(product + now.context)
-        deterministic = gru(hidden, previous.deterministic, weights.gru)
+        deterministic = _gru(hidden, previous.deterministic, weights.gru)
         if observed:
             product = tf.linalg.matmul(deterministic, weights.posterior_input)
             hidden = tf.nn.relu(product + now.embedding)
@@ -95,11 +102,22 @@ def _weights(cell: RSSMCell) -> _Weights:
     gru_weights = cell.gru.kernel, cell.gru.recurrent_kernel, cell.gru.bias
     return _Weights(
         cell.prior_input.kernel[: cell.stochastic_size],
-        GRUWeights(*map(tf.convert_to_tensor, gru_weights)),
+        _GRUWeights(*map(tf.convert_to_tensor, gru_weights)),
         (*_affine(cell.prior_hidden), *_joined(cell.prior_mean, cell.prior_stddev)),
         cell.posterior_hidden1.kernel[: cell.deterministic_size],
         (*_affine(cell.posterior_hidden2), *_joined(cell.posterior_mean, cell.posterior_stddev)),
     )
+
+
+def _gru(inputs: tf.Tensor, state: tf.Tensor, weights: _GRUWeights) -> tf.Tensor:
+    """Returns the next state of a `keras.layers.GRUCell`, [B, D]."""
+    x = tf.linalg.matmul(inputs, weights.kernel) + weights.bias[0]
+    h = tf.linalg.matmul(state, weights.recurrent_kernel) + weights.bias[1]
+    x_update, x_reset, x_candidate = tf.split(x, 3, -1)
+    h_update, h_reset, h_candidate = tf.split(h, 3, -1)
+    update, reset = tf.sigmoid(x_update + h_update), tf.sigmoid(x_reset + h_reset)
+    candidate = tf.tanh(x_candidate + reset * h_candidate)
+    return candidate + update * (state - candidate)
 
 
 def _affine(layer: keras.layers.Dense) -> tuple[tf.Tensor, tf.Tensor]:

@@ -15,14 +15,33 @@ from typing import Any
 
 import tensorflow as tf
 
-from cwvae.baselines.recurrent import over_time
+
+def over_time(
+    tick: Callable[[Any, tuple, Any], tuple], weights: Any, state: tuple, inputs: Any
+) -> tuple[tf.Tensor, ...]:
+    """Runs a tick over time.
+
+    Args:
+      tick: Function of (weights, previous state, inputs of the tick). It returns outputs [B, ...],
+        the first of which are the parts of the next state.
+      weights: Nest of tensors that `tick` reads.
+      state: Tuple or named tuple of tensors [B, ...], the state before the first tick.
+      inputs: Nest of tensors [N, B, ...], N >= 1.
+
+    Returns:
+      The outputs of all ticks, each [N, B, ...].
+    """
+
+    def step(before, now):
+        return tuple(tick(weights, _like(state, before), now))
+
+    first = tf.nest.map_structure(lambda part: part[0], inputs)
+    others = tick(weights, state, first)[len(state) :]
+    return tf.scan(step, inputs, (*state, *map(tf.zeros_like, others)))
 
 
 def run(
-    tick: Callable[[Any, tuple, Any], tuple],
-    weights: Any,
-    state: tuple,
-    inputs: Any,
+    tick: Callable[[Any, tuple, Any], tuple], weights: Any, state: tuple, inputs: Any
 ) -> tuple[tf.Tensor, ...]:
     """Runs a tick over time; arguments and result as for `over_time`.
 

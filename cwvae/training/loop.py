@@ -54,14 +54,20 @@ class Trainer:
         self._chief, self._several_workers = strategies.is_chief(), strategies.workers()[1] > 1
         self._resume = f"python train.py --logdir {shlex.quote(str(logdir))}"
         options, replicas = config.training, self.strategy.num_replicas_in_sync
-        _check_split(options, replicas)
+        parts = replicas * options.accumulate
+        if options.batch_size % parts:
+            raise UserError(
+                f"training.batch_size = {options.batch_size} cannot be split evenly over"
+                f" {replicas} device(s), each with training.accumulate = {options.accumulate}"
+                f" piece(s). Make it a multiple of {parts}, for example"
+                f" {-(-options.batch_size // parts) * parts}."
+            )
         with self.strategy.scope():
             self.optimizer = build_optimizer(options, model)
         self._means, self._broken = monitoring.Means(), []
         self.step = self._restore()
         self._saved = self.step if checkpoints.steps(logdir) else -1
-        size = options.batch_size // (replicas * options.accumulate)
-        self._held_out = monitoring.HeldOut(config, model, self.data, size)
+        self._held_out = monitoring.HeldOut(config, model, self.data, options.batch_size // parts)
         jit = _use_jit(options.jit)
         step = training_step.build_step(config, model, self.optimizer, replicas, jit)
         self._train_steps = training_step.build_steps(config, step, self.optimizer, self.strategy)
@@ -266,20 +272,17 @@ class Trainer:
         if self._several_workers:  # All must take the checkpoint that the chief chose.
             chosen = strategies.total(self.strategy, meta["step"] + 1 if meta else 0) - 1
             if not self._chief and chosen >= 0:
-                meta = self._restore_chosen(chosen)
+                if chosen not in checkpoints.steps(self.logdir):
+                    raise UserError(
+                        f"{self.logdir}: the checkpoint of step {chosen} is not there, but the"
+                        " first worker resumes from it. Give a folder that all workers share."
+                    )
+                path = checkpoints.find(self.logdir, chosen)
+                meta = checkpoints.restore(path, self.model, self.optimizer)
         self._means.restore(meta.get("log", {}))
         # The start of a streak of skipped updates is not saved, so the count restarts.
         self.optimizer.skipped_in_a_row.assign(0)
         return int(meta.get("step", 0))
-
-    def _restore_chosen(self, step: int) -> dict:
-        if step not in checkpoints.steps(self.logdir):
-            raise UserError(
-                f"{self.logdir}: the checkpoint of step {step} is not there, but the first worker"
-                " resumes from it. Give a folder that all workers share."
-            )
-        path = checkpoints.find(self.logdir, step)
-        return checkpoints.restore(path, self.model, self.optimizer)
 
     def _batches(self):
         """Returns an iterator over this process's parts of all batches from the current step."""
@@ -307,16 +310,6 @@ class Trainer:
         estimate = memory.check(graph, self.config, self.model, self.strategy, left)
         if self._chief:
             tqdm.tqdm.write(estimate, file=sys.stderr)
-
-
-def _check_split(options: TrainingConfig, replicas: int) -> None:
-    parts = replicas * options.accumulate
-    if options.batch_size % parts:
-        raise UserError(
-            f"training.batch_size = {options.batch_size} cannot be split evenly over {replicas}"
-            f" device(s), each with training.accumulate = {options.accumulate} piece(s). Make it a"
-            f" multiple of {parts}, for example {-(-options.batch_size // parts) * parts}."
-        )
 
 
 def _use_jit(option: str | bool) -> bool:

@@ -8,7 +8,7 @@ operation of the graph.
 
 import math
 import pathlib
-import time
+import timeit
 from typing import NamedTuple
 
 import psutil
@@ -164,12 +164,7 @@ def available_memory() -> float:
 
 
 def _best_of(function) -> float:
-    seconds = []
-    for _ in range(4):
-        start = time.perf_counter()
-        function().numpy()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return min(timeit.repeat(lambda: function().numpy(), number=1, repeat=4))
 
 
 def _free_in_group(folder: str = "/sys/fs/cgroup") -> float:
@@ -230,13 +225,8 @@ class _Walk:
         if name not in self._known:
             function = self._functions[name]
             outputs = [*function.ret.values(), *function.control_ret.values()]
-            shapes = {
-                argument.name: [
-                    list(dim.size for dim in shape.dim)
-                    for shape in function.arg_attr[i].attr["_output_shapes"].list.shape
-                ]
-                for i, argument in enumerate(function.signature.input_arg)
-            }
+            arguments = enumerate(function.signature.input_arg)
+            shapes = {x.name: _shapes(function.arg_attr[i]) for i, x in arguments}
             self._known[name] = self.cost(function.node_def, outputs, shapes)
         return self._known[name]
 
@@ -272,6 +262,7 @@ def _last_uses(nodes, outputs: list[str]) -> dict[str, int]:
 
 
 def _shapes(node) -> list[list[int]]:
+    """Returns the shapes of the outputs of a node, or of an argument."""
     return [[dim.size for dim in s.dim] for s in node.attr["_output_shapes"].list.shape]
 
 

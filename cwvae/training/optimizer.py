@@ -31,19 +31,15 @@ class Adam:
           amsgrad: Whether to use AMSGrad.
         """
         self._weights, self._learning_rate, self._epsilon = list(weights), learning_rate, epsilon
-        self._iterations, self.skipped, self.skipped_in_a_row = (
-            tf.Variable(0, dtype=tf.int64, trainable=False, name=name)
-            for name in ("iterations", "skipped", "skipped_in_a_row")
-        )
+        counters = ("iterations", "skipped", "skipped_in_a_row")
+        self.state = {
+            name: tf.Variable(0, dtype=tf.int64, trainable=False, name=name) for name in counters
+        }
+        self._iterations, self.skipped, self.skipped_in_a_row = self.state.values()
         self._moments = [
             [tf.Variable(tf.zeros(weight.shape), trainable=False) for weight in self._weights]
             for _ in range(3 if amsgrad else 2)
         ]
-        self.state = {
-            "iterations": self._iterations,
-            "skipped": self.skipped,
-            "skipped_in_a_row": self.skipped_in_a_row,
-        }
         names = ("momentum", "velocity", "largest_velocity")
         for name, variables in zip(names, self._moments, strict=False):
             for weight, variable in zip(self._weights, variables, strict=True):

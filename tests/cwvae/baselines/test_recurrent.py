@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cwvae.baselines import recurrent
-from cwvae.baselines.recurrent import GRU, LSTM, LSTMState, over_time
+from cwvae.baselines.recurrent import GRU, LSTM
 
 N, B, IN, H = 5, 3, 4, 6
 RNG = np.random.default_rng(0)
@@ -41,13 +40,15 @@ def test_an_lstm(compiled):
     for x in X:
         state = lstm(layer, x, *state)
         outputs.append(state[0])
-    got, last = run(tf.constant(X), LSTMState(*map(tf.constant, STATE)))
+    before = tuple(map(tf.constant, STATE))
+    got, (output, cell) = run(tf.constant(X), before)
     np.testing.assert_allclose(got, outputs, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(last.cell, state[1], rtol=1e-5, atol=1e-6)
-    output, step = layer.step(tf.constant(X[0]), LSTMState(*map(tf.constant, STATE)))
-    np.testing.assert_array_equal(output, step.output)
+    np.testing.assert_array_equal(output, got[-1])
+    np.testing.assert_allclose(cell, state[1], rtol=1e-5, atol=1e-6)
+    output, (same, _) = layer(tf.constant(X[0]), before)
+    np.testing.assert_array_equal(output, same)
     np.testing.assert_allclose(output, outputs[0], rtol=1e-5, atol=1e-6)
-    assert np.all(np.equal(layer.zero_state(B), np.zeros((2, B, H))))
+    assert np.all(np.equal(layer.get_initial_state(B), np.zeros((2, B, H))))
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -60,7 +61,7 @@ def test_a_gru_keeps_and_drops_its_state(keep, reverse):
         states[n] = state = gru(layer, X[n], state if keep is None else keep[n] * state)
     got = layer.run(tf.constant(X), tf.constant(STATE[0]), keep, reverse)
     np.testing.assert_allclose(got, states, rtol=1e-5, atol=1e-6)
-    one = recurrent.gru(tf.constant(X[0]), tf.constant(STATE[0]), layer.tick_weights())
+    one = layer.step(tf.constant(X[0]), tf.constant(STATE[0]))
     np.testing.assert_allclose(one, gru(layer, X[0], STATE[0]), rtol=1e-5, atol=1e-6)
 
 
@@ -73,7 +74,7 @@ def test_the_gates_are_in_the_order_of_keras(layer):
     theirs.set_weights([weight.numpy() for weight in ours.weights])
     zeros = tf.zeros((B, H))
     if layer is LSTM:
-        got = ours.run(tf.constant(X), ours.zero_state(B))[0]
+        got = ours.run(tf.constant(X), (zeros, zeros))[0]
     else:
         got = ours.run(tf.constant(X), zeros)
     want = tf.transpose(theirs(X.transpose(1, 0, 2)), (1, 0, 2))
@@ -85,25 +86,3 @@ def test_initial_weights_are_pytorchs(layer):
     weights = np.concatenate([weight.numpy().ravel() for weight in layer(30, 25, name="x").weights])
     assert np.abs(weights).max() <= 0.2
     np.testing.assert_allclose(weights.std(), 0.2 / np.sqrt(3), rtol=0.05)
-
-
-@pytest.mark.parametrize("length", [1, 5])
-def test_over_time_equals_a_python_loop(length):
-    kernel, x = (
-        tf.constant(RNG.normal(size=shape), tf.float32) for shape in ((H, H), (length, B, H))
-    )
-    state = LSTMState(*map(tf.constant, STATE))
-
-    def tick(weights, state, inputs):
-        output = tf.tanh(state.output @ weights + inputs[0])
-        # The third output is not a part of the state.
-        return output, state.cell + output, output - state.cell
-
-    want, now = [], state
-    for step in x:
-        outputs = tick(kernel, now, [step])
-        want.append(outputs)
-        now = LSTMState(*outputs[:2])
-    got = over_time(tick, kernel, state, [x])
-    for one, other in zip(got, zip(*want, strict=True), strict=True):
-        np.testing.assert_allclose(one, tf.stack(other), rtol=1e-4, atol=1e-5)

@@ -100,7 +100,7 @@ def sigmoid(x):
 
 
 def gru(layer, x, h):
-    kernel, recurrent, (bias, recurrent_bias) = (w.numpy() for w in layer.tick_weights())
+    kernel, recurrent, (bias, recurrent_bias) = (w.numpy() for w in layer.weights)
     xz, xr, xc = np.split(x @ kernel + bias, 3, -1)
     hz, hr, hc = np.split(h @ recurrent + recurrent_bias, 3, -1)
     z = sigmoid(xz + hz)

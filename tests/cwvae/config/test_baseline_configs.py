@@ -111,8 +111,9 @@ def test_a_file_begins_with_a_header(data, model):
     name = f"{data}_{model}"
     assert f"python train.py --config configs/baselines/{name}.yml\n" in comment
     assert f"python eval.py --logdir logs/{name}\n" in comment
-    for word in ("Data:", "Model:", "Training:", "Hardware:", "Score:", "weights", "not run"):
+    for word in ("Data:", "Model:", "Training:", "Hardware:", "Score:", "weights"):
         assert word in comment
+    assert "not been run" in comment or "not measured" in comment
 
 
 @pytest.mark.parametrize("protocol", ["standard", "cwvae2021"])

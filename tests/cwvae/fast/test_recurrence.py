@@ -90,3 +90,23 @@ def test_states_of_any_number_of_parts(parts):
     got, want = tape.gradient(total, sources), tape.gradient(by_hand, sources)
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_over_time_equals_a_python_loop(length):
+    kernel, x = (array(*shape) for shape in ((D, D), (length, B, D)))
+    state = State(array(B, D), array(B, D))
+
+    def tick(weights, state, inputs):
+        output = tf.tanh(state.stochastic @ weights + inputs[0])
+        # The third output is not a part of the state.
+        return output, state.deterministic + output, output - state.deterministic
+
+    want, now = [], state
+    for step in x:
+        outputs = tick(kernel, now, [step])
+        want.append(outputs)
+        now = State(*outputs[:2])
+    got = recurrence.over_time(tick, kernel, state, [x])
+    for one, other in zip(got, zip(*want, strict=True), strict=True):
+        np.testing.assert_allclose(one, tf.stack(other), rtol=1e-4, atol=1e-5)
