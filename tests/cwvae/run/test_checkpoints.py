@@ -164,7 +164,7 @@ def test_no_checkpoint_says_how_to_make_one(tmp_path, look):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.hidden_size=6", r"prior_input_kernel has the shape \[14, 7\].*\[14, 6\]"),
+        ("model.hidden_size=6", r"prior_input/kernel has the shape \[14, 7\].*\[14, 6\]"),
         ("model.levels=3", r"is missing and should have the shape \["),
         ("model.levels=1", "which the model lacks"),
     ],

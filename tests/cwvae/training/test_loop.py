@@ -168,7 +168,7 @@ def test_seeds_change_weights_data_and_latents(tmp_path):
 
 def test_a_loss_that_is_not_finite_names_step_and_term_and_keeps_the_weights(tmp_path):
     trained = trainer(tiny.settings("training.skip_limit=3"), tmp_path)
-    trained.model.cells[1].prior_heads[0][1].assign(np.full(3, np.nan))
+    trained.model.cells[1].prior_mean.bias.assign(np.full(3, np.nan))
     before = [weight.numpy() for weight in trained.model.weights]
     with pytest.raises(TrainingStopped, match=r"step 1: kl/level1_sum is nan.* 3 in a row"):
         trained.run()
@@ -293,14 +293,15 @@ def whole_run(settings, logdir, steps):
 
 def test_a_broken_posterior_is_named_although_it_breaks_all_levels_below(tmp_path):
     trained = trainer(tiny.settings("training.skip_limit=1"), tmp_path)
-    trained.model.cells[1].posterior_heads[0][1].assign(np.full(3, np.nan))
+    trained.model.cells[1].posterior_mean.bias.assign(np.full(3, np.nan))
     with pytest.raises(TrainingStopped, match=r"step 1: kl/level1_sum is nan.*loss, nll"):
         trained.run()
 
 
 def test_a_broken_likelihood_is_distinguished_from_a_broken_kl(tmp_path):
     trained = trainer(tiny.settings("training.skip_limit=1"), tmp_path)
-    trained.model.decoder.dense.bias.assign(np.full(trained.model.decoder.dense.bias.shape, np.inf))
+    bias = trained.model.decoder.layers[0].bias
+    bias.assign(np.full(bias.shape, np.inf))
     with pytest.raises(TrainingStopped, match="step 1: nll is"):
         trained.run()
 
