@@ -34,6 +34,7 @@ def measure(options: argparse.Namespace) -> dict:
         options.config or None,
         [
             f"training.precision={options.precision}",
+            f"training.kernels={options.kernels}",
             f"training.batch_size={options.batch}",
             f"training.accumulate={options.accumulate}",
             f"training.gradient_checkpointing={options.checkpointing or 'null'}",
@@ -56,6 +57,7 @@ def measure(options: argparse.Namespace) -> dict:
     return {
         "device": timing.device_name(),
         "precision": options.precision,
+        "kernels": options.kernels,
         "batch": options.batch,
         "length": options.length,
         **(
@@ -74,6 +76,7 @@ if __name__ == "__main__":
         __doc__,
         measure,
         precision="float32",
+        kernels="auto",
         config="",
         levels=3,
         factor=6,

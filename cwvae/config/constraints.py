@@ -5,8 +5,7 @@ The data sets check what depends on their files.
 
 from cwvae.config.schema import Config, CWVAEConfig, ModelConfig, SVGConfig
 from cwvae.errors import UserError
-
-FRAME_SIZES = (32, 64, 128)
+from cwvae.frame_sizes import HALVINGS
 
 # Data sets whose clips are generated, with the lengths in the configuration.
 _GENERATED = ("moving_digits", "procedural_mazes")
@@ -130,8 +129,8 @@ def _check_batch_statistics(config: Config) -> None:
 
 
 def _check_model(model: ModelConfig) -> None:
-    if model.frame_size not in FRAME_SIZES:
-        sizes = ", ".join(map(str, FRAME_SIZES))
+    if model.frame_size not in HALVINGS:
+        sizes = ", ".join(map(str, HALVINGS))
         raise UserError(f"model.frame_size = {model.frame_size}: the networks take {sizes}.")
     if model.channels not in (1, 3):
         raise UserError(f"model.channels = {model.channels}: set 1 (gray) or 3 (RGB).")

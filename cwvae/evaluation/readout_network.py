@@ -19,11 +19,12 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from cwvae.frame_sizes import HALVINGS
+
 _PLACES = 8  # Along an edge of the feature map.
 _FINER = 2  # Cells per place and axis.
 _FILTERS = (32, 64, 64, 96)
 _STEM = 6  # Size of the first kernel, of stride 4; the others are 3x3.
-_HALVINGS = {32: 0, 64: 1, 128: 2}  # By frame size: convolutions after the first with stride 2.
 _MOMENTUM = 0.95  # Of the statistics that batch normalization uses after training.
 _MOST_POINTS = 4  # Scores compare all orders of them.
 
@@ -43,13 +44,14 @@ class Network(keras.Model):
         self.readables = {readable.name: readable for readable in readables}
         self.frame_shape = tuple(frame_shape)
         height, width, _ = self.frame_shape
-        if height != width or height not in _HALVINGS:
-            raise ValueError(f"the readout fits frames of {list(_HALVINGS)}, not {frame_shape}.")
+        if height != width or height not in HALVINGS:
+            raise ValueError(f"the readout fits frames of {list(HALVINGS)}, not {frame_shape}.")
         for readable in readables:
             self._check(readable)
 
         draws = keras.random.SeedGenerator(seed)
-        strides = [4] + [2] * _HALVINGS[height] + [1] * (3 - _HALVINGS[height])
+        halved = HALVINGS[height] - 3  # The features of frames of any size are 8x8.
+        strides = [4] + [2] * halved + [1] * (3 - halved)
         body = []
         for size, filters, stride in zip((_STEM, 3, 3, 3), _FILTERS, strides, strict=True):
             options = {"use_bias": False, "kernel_initializer": _he(draws), "dtype": "float32"}
