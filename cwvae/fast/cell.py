@@ -6,7 +6,7 @@
 The shares of the context and the embedding in their layers, and the prior, do not depend on the
 recurrence and are computed for all ticks at once. Within the recurrence layers with split inputs
 are sliced and the heads for mean and standard deviation are one product. The gradient is that of
-`cwvae.fast.recurrence`. `tests/cwvae/fast/test_fast_model.py` compares outputs and gradients.
+`cwvae.fast.scan`. `tests/cwvae/fast/test_fast_model.py` compares outputs and gradients.
 
 Symbols: N nodes, B batch, S stochastic size, D deterministic size, E hidden size.
 """
@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from cwvae.cell import STDDEV_SHIFT, RSSMCell, State, Tick
 from cwvae.distributions import DiagGaussian
-from cwvae.fast import recurrence
+from cwvae.fast import scan
 
 
 class _GRUWeights(NamedTuple):
@@ -92,7 +92,7 @@ def run_level(
         return stochastic, deterministic, *belief
 
     weights = _weights(cell)
-    stochastic, deterministic, *belief = recurrence.run(tick, weights, state, inputs)
+    stochastic, deterministic, *belief = scan.run(tick, weights, state, inputs)
     posterior = DiagGaussian(*belief)
     prior = _belief(cell, deterministic, *weights.prior) if observed else posterior
     return Tick(State(stochastic, deterministic), prior, posterior)

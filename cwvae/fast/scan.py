@@ -1,11 +1,11 @@
-"""A recurrence over ticks with its own, faster gradient.
+"""A scan over ticks with its own, faster gradient.
 
     run(tick, weights, state, inputs) == over_time(tick, weights, state, inputs)
 
 TensorFlow's gradient of a scan adds to the weights' gradients at every tick. Here the backward pass
 goes through the ticks only for the states and recomputes each tick. The weights' gradients follow
 for all ticks at once, as one large batch. On a CPU that takes half the time, and only the outputs
-are kept for it. `tests/cwvae/fast/test_recurrence.py` compares outputs and gradients.
+are kept for it. `tests/cwvae/fast/test_scan.py` compares outputs and gradients.
 
 Symbols: N ticks, B batch.
 """

@@ -1,11 +1,11 @@
-"""The recurrence's own gradient against that of a plain loop."""
+"""The scan's own gradient against that of a plain loop."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from cwvae.cell import State
-from cwvae.fast import recurrence
+from cwvae.fast import scan
 
 N, B, S, D = 6, 2, 3, 5
 RNG = np.random.default_rng(0)
@@ -32,7 +32,7 @@ def plain(weights, state, inputs):
 
 
 def custom(weights, state, inputs):
-    return recurrence.run(tick, weights, state, inputs)
+    return scan.run(tick, weights, state, inputs)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_states_of_any_number_of_parts(parts):
     kernel, state, x = array(D, D), tuple(array(B, D) for _ in range(parts)), array(N, B, D)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch((kernel, state, x))
-        total = recurrence.run(mixed, kernel, state, [x])[-1]
+        total = scan.run(mixed, kernel, state, [x])[-1]
         own, rows = state, []
         for n in range(N):
             *own, row = mixed(kernel, own, [x[n]])
@@ -107,6 +107,6 @@ def test_over_time_equals_a_python_loop(length):
         outputs = tick(kernel, now, [step])
         want.append(outputs)
         now = State(*outputs[:2])
-    got = recurrence.over_time(tick, kernel, state, [x])
+    got = scan.over_time(tick, kernel, state, [x])
     for one, other in zip(got, zip(*want, strict=True), strict=True):
         np.testing.assert_allclose(one, tf.stack(other), rtol=1e-4, atol=1e-5)
