@@ -62,7 +62,7 @@ def run_level(
       state: Its state before the first node.
       context: Features of the level above at every node, [N, B, context_size], N from 1.
       embeddings: [B, N, F]. None: the level follows its prior.
-      noise: Of z, [N, B, S]. None: z is the mean of its belief.
+      noise: Standard normal, [N, B, S]. None: z is the mean of its belief.
 
     Returns:
       The ticks of all nodes, each part [N, B, ...].

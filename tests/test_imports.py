@@ -111,6 +111,16 @@ def layer(module: str) -> int | None:
     return None
 
 
+def reached(module: str, imports: dict[str, set[str]]) -> set[str]:
+    """Returns all that a module imports, directly or not."""
+    seen, waiting = set(), set(imports[module])
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        waiting |= imports.get(name, set()) - seen
+    return seen
+
+
 def with_all_below(module: str) -> set[str]:
     """Returns all that is imported with a module, directly or not, when its own code runs."""
     seen, waiting = set(), {module}
@@ -216,12 +226,7 @@ def test_imports_within_cwvae_point_one_way(module):
 
 @pytest.mark.parametrize("module", PACKAGE)
 def test_no_module_of_cwvae_imports_itself_by_a_detour(module):
-    seen, waiting = set(), set(IMPORTS[module])
-    while waiting:
-        name = waiting.pop()
-        seen.add(name)
-        waiting |= IMPORTS.get(name, set()) - seen
-    assert module not in seen
+    assert module not in reached(module, IMPORTS)
 
 
 @pytest.mark.parametrize("module", [name for name in FILES if top(name) != "tests"])
@@ -235,12 +240,7 @@ def test_only_the_factory_imports_the_fast_kernels_and_only_where_it_uses_them(m
 
 @pytest.mark.parametrize("module", [name for name in FILES if top(name) == "data_loaders"])
 def test_no_module_of_data_loaders_imports_itself_by_a_detour(module):
-    seen, waiting = set(), set(RUN_ON_IMPORT[module])
-    while waiting:
-        name = waiting.pop()
-        seen.add(name)
-        waiting |= RUN_ON_IMPORT.get(name, set()) - seen
-    assert module not in seen
+    assert module not in reached(module, RUN_ON_IMPORT)
 
 
 @pytest.mark.parametrize("module", PACKAGE)
