@@ -8,8 +8,9 @@ frame.
 
 import abc
 import importlib
+import re
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from cwvae.errors import UserError, unknown_name
 from data_loaders.attributes import Attributes, Readable
 
 SPLITS = ("train", "test")
+
+# Takes a sentence on what was done to a video beyond decoding it, such as "turned by 90 degrees".
+Note = Callable[[str], None]
 
 
 def require(module: str, purpose: str, package: str, advice: str = "") -> types.ModuleType:
@@ -62,8 +66,25 @@ def check_frame_shape(frame_size: object, channels: object) -> None:
         raise UserError(f"model.channels is {channels!r}; expected 1 or 3.")
 
 
+def natural_order(name: str) -> tuple:
+    """Returns a sort key that compares the numbers in names by value."""
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
 class BadVideo(Exception):
     """A video that cannot be used. The message is the reason, without the video's name."""
+
+
+class UnreadableVideo(BadVideo):
+    """A video that the system could not read, because of its permissions or the network.
+
+    The next attempt may succeed.
+    """
+
+
+def ignore_note(note: str) -> None:
+    """The `Note` that nobody wants to know."""
 
 
 class Source(abc.ABC):
@@ -126,17 +147,26 @@ class Source(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def read(self, split: str, item: str) -> Iterator[np.ndarray]:
+    def read(self, split: str, item: str, note: Note = ignore_note) -> Iterator[np.ndarray]:
         """Yields a video's frames in order, in blocks of uint8 [n, H, W, C], n from 1 to about 100.
+
+        Args:
+          split: 'train' or 'test'.
+          item: One of `items(split)`.
+          note: Is told what was read, and everything that changed pixels or the number of frames
+            or that was assumed. Repetitions do not matter.
 
         Raises:
           BadVideo: The video cannot be used. It may be raised after some of the frames.
         """
 
-    def attributes(self, split: str, item: str) -> Attributes:
+    def attributes(
+        self, split: str, item: str, start: int = 0, stop: int | None = None
+    ) -> Attributes:
         """Returns the known attributes of a video's content, by name; may be empty.
 
-        Arrays whose first dimension is the video's length hold a value per frame.
+        Those with a value per frame have them for the frames from `start` to before `stop`, or to
+        the end.
         """
         return {}
 

@@ -228,10 +228,10 @@ def load_run(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Confi
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """Returns a configuration with absolute paths of data folders."""
+    """Returns a configuration with absolute paths of data."""
     absolute = {}
     for key, its in properties(DataConfig).items():
-        if its.is_folder and (value := getattr(config.data, key)) is not None:
+        if its.is_path and (value := getattr(config.data, key)) is not None:
             absolute[key] = os.path.abspath(pathlib.Path(value).expanduser())
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **absolute))
 

@@ -21,7 +21,7 @@ class Properties:
       shapes_weights: Whether the shapes of the model's weights depend on it.
       changes_test_videos: Whether the pixels of the test videos depend on it. Settings of the data
         only.
-      is_folder: Whether it names a folder, whose path is made absolute when a run starts.
+      is_path: Whether it names a file or folder, whose path is made absolute when a run starts.
     """
 
     minimum: float | None = None
@@ -30,7 +30,7 @@ class Properties:
     resumable: bool = False
     shapes_weights: bool = False
     changes_test_videos: bool = True
-    is_folder: bool = False
+    is_path: bool = False
 
 
 def setting(**properties: Any) -> Any:
@@ -135,18 +135,22 @@ class DataConfig:
 
     name: str = setting(changes_test_videos=False)
     seed: int = setting(minimum=0)
-    data_dir: str | None = setting(resumable=True, changes_test_videos=False, is_folder=True)
-    archives_dir: str | None = setting(resumable=True, changes_test_videos=False, is_folder=True)
+    data_dir: str | None = setting(resumable=True, changes_test_videos=False, is_path=True)
+    archives_dir: str | None = setting(resumable=True, changes_test_videos=False, is_path=True)
     windows: Literal["random", "chunks"] = setting(changes_test_videos=False)
-    videos_dir: str | None = setting(changes_test_videos=False, is_folder=True)
+    videos_dir: str | None = setting(changes_test_videos=False, is_path=True)
+    train_list: str | None = setting(changes_test_videos=False, is_path=True)
+    test_list: str | None = setting(changes_test_videos=False, is_path=True)
     test_fraction: float = setting(above=0, maximum=0.9)
     fps: float | None = setting(above=0)
+    array_axes: str | None
+    array_key: str | None
     fit: Literal["crop", "squeeze"]
     resize: Literal["area", "bilinear"]
     kth_split: Literal["svg", "mcnet"]
     kth_sequences: bool
     digits: Literal["sklearn", "mnist"]
-    digits_dir: str | None = setting(resumable=True, changes_test_videos=False, is_folder=True)
+    digits_dir: str | None = setting(resumable=True, changes_test_videos=False, is_path=True)
     num_digits: int = setting(minimum=1, maximum=4)
     digit_size: int = setting(minimum=4)
     speed: tuple[float, float] = setting(minimum=0)

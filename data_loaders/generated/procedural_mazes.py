@@ -20,7 +20,15 @@ from PIL import Image
 from data_loaders.attributes import CLASSES, NOT_READABLE, Attributes, Readable
 from data_loaders.generated.maze_walks import Maze, random_maze, walk
 from data_loaders.generated.raycaster import TEXTURE_SIZE, Raycaster, texture_pyramid
-from data_loaders.sources import SPLITS, Source, check_choice, check_whole_numbers, require
+from data_loaders.sources import (
+    SPLITS,
+    Note,
+    Source,
+    check_choice,
+    check_whole_numbers,
+    ignore_note,
+    require,
+)
 from data_loaders.video.frames import FrameFormat
 
 # Bump when the same options would give different frames.
@@ -100,7 +108,7 @@ class ProceduralMazes(Source):
         """Returns the exact number of frames of both splits."""
         return sum(self._videos[split] * self._lengths[split] for split in SPLITS)
 
-    def read(self, split: str, item: str) -> Iterator[np.ndarray]:
+    def read(self, split: str, item: str, note: Note = ignore_note) -> Iterator[np.ndarray]:
         """As in `Source`; raises a UserError if the package `labmaze` is missing."""
         clip = self._clip(split, item)
         raycaster = Raycaster(
@@ -115,12 +123,16 @@ class ProceduralMazes(Source):
             frames = raycaster.render(clip.pose[start : start + BLOCK])
             yield self._format.convert(frames)
 
-    def attributes(self, split: str, item: str) -> Attributes:
-        """Returns a video's attributes without drawing it.
+    def attributes(
+        self, split: str, item: str, start: int = 0, stop: int | None = None
+    ) -> Attributes:
+        """Returns the attributes of T frames of a video without drawing it.
 
         Args:
           split: 'train' or 'test'.
           item: The number of the video, one of `items(split)`.
+          start: The first frame.
+          stop: The frame after the last; None for all to the end.
 
         Returns:
           pose: float32 [T, 3]: x and y in cells of the floor plan, to the right and down, and the
@@ -134,9 +146,10 @@ class ProceduralMazes(Source):
           UserError: The package `labmaze` is missing.
         """
         clip = self._clip(split, item)
-        column, row = clip.pose[:, :2].astype(int).T
+        pose = clip.pose[start:stop]
+        column, row = pose[:, :2].astype(int).T
         return {
-            "pose": clip.pose,
+            "pose": pose,
             "room": clip.maze.room[row, column],
             "wall_textures": clip.walls,
             "floor_textures": clip.floors,

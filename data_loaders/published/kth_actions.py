@@ -14,8 +14,8 @@ import numpy as np
 
 from cwvae.errors import UserError
 from data_loaders.published import archives
-from data_loaders.published.sets import ArchivedVideos, Facts, natural_order
-from data_loaders.sources import SPLITS, BadVideo, check_choice
+from data_loaders.published.sets import ArchivedVideos, Facts
+from data_loaders.sources import SPLITS, BadVideo, Note, check_choice, ignore_note, natural_order
 from data_loaders.video.frames import FrameFormat
 
 ACTIONS = ("walking", "jogging", "running", "boxing", "handwaving", "handclapping")
@@ -137,9 +137,9 @@ class KthActions(ArchivedVideos):
         ranges = [_range_of(item) for split in SPLITS for item in self.items(split)]
         return sum(last - first + 1 for first, last in ranges)
 
-    def read(self, split: str, item: str) -> Iterator[np.ndarray]:
+    def read(self, split: str, item: str, note: Note = ignore_note) -> Iterator[np.ndarray]:
         """As in `Source`. The ranges before the end of a truncated video can be read."""
-        frames = super().read(split, item)
+        frames = super().read(split, item, note)
         yield from _cut(frames, *_range_of(item)) if self._ranges else frames
 
     def _member(self, item: str) -> tuple[str, str]:

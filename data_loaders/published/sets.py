@@ -14,7 +14,7 @@ import numpy as np
 from cwvae.errors import UserError
 from data_loaders.published import archives
 from data_loaders.published.downloads import archive_org_checksum, data_folder, download
-from data_loaders.sources import SPLITS, Source, check_choice
+from data_loaders.sources import SPLITS, Note, Source, check_choice, ignore_note, natural_order
 from data_loaders.video.frames import FrameFormat, read_video
 
 
@@ -211,11 +211,11 @@ class ArchivedVideos(Source):
         """As in `Source`."""
         return hashlib.sha256(self._content(item)).hexdigest()
 
-    def read(self, split: str, item: str) -> Iterator[np.ndarray]:
+    def read(self, split: str, item: str, note: Note = ignore_note) -> Iterator[np.ndarray]:
         """As in `Source`. A video is bad if its frames have another size than the original's."""
         file, name = io.BytesIO(self._content(item)), self._member(item)[1]
         size = self.facts.frame_shape[:2]
-        yield from read_video(file, name, self._format, exact_size=size)
+        yield from read_video(file, name, self._format, exact_size=size, note=note)
 
     @abc.abstractmethod
     def _member(self, item: str) -> tuple[str, str]:
@@ -295,9 +295,3 @@ class Published(ArchivedVideos):
 
     def _member(self, item: str) -> tuple[str, str]:
         return next(iter(self._files)), item
-
-
-def natural_order(name: str) -> tuple:
-    """Returns a sort key that compares the numbers in names by value."""
-    parts = re.split(r"([0-9]+)", name)
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from cwvae.errors import UserError
-from data_loaders.sources import SPLITS, BadVideo, Source
+from data_loaders.sources import SPLITS, BadVideo, Note, Source, ignore_note
 from data_loaders.video.frames import BLOCK_LENGTH, FrameFormat
 
 RECORD_SIZE = 64  # Height and width of the stored frames, in every data set that is read here.
@@ -97,7 +97,7 @@ class TfdsDirectory(Source):
         """Returns the SHA-256 of a record."""
         return hashlib.sha256(self._split(split)[int(item)].read()).hexdigest()
 
-    def read(self, split: str, item: str) -> Iterator[np.ndarray]:
+    def read(self, split: str, item: str, note: Note = ignore_note) -> Iterator[np.ndarray]:
         """As in `Source`."""
         pngs = _pngs(self._split(split)[int(item)].read())
         for first in range(0, len(pngs), BLOCK_LENGTH):

@@ -36,7 +36,8 @@ def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[
     Returns:
       For a good video: `name`, `frames`, `sha256` of the file, `source_sha256`, and per channel
       `sum` and `squares`, the sums of the values and of their squares. For a bad one: `name`,
-      `source_sha256` and `skipped`, the reason; the file's content is undefined.
+      `source_sha256` and `skipped`, the reason; the file's content is undefined. Both have `notes`
+      if the source told any.
 
     Raises:
       UserError: No video of this source can be read.
@@ -44,11 +45,11 @@ def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[
     channels = source.frame_shape[-1]
     digest, frames = hashlib.sha256(), 0
     total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
-    source_digest = None
+    source_digest, notes = None, {}
     try:
         source_digest = source.digest(split, item)
         with open(path, "wb") as file:
-            for block in source.read(split, item):
+            for block in source.read(split, item, lambda note: notes.setdefault(note)):
                 block = np.ascontiguousarray(block)
                 file.write(block)
                 digest.update(block)
@@ -59,8 +60,9 @@ def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[
         if frames == 0:
             raise BadVideo("has no frames")
     except BadVideo as error:
-        return {"name": item, "skipped": str(error), "source_sha256": source_digest}
-    return {
+        answer = {"name": item, "skipped": str(error), "source_sha256": source_digest}
+        return answer | ({"notes": [*notes]} if notes else {})
+    answer = {
         "name": item,
         "frames": frames,
         "sha256": digest.hexdigest(),
@@ -68,6 +70,7 @@ def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[
         "sum": total.tolist(),
         "squares": squares.tolist(),
     }
+    return answer | ({"notes": [*notes]} if notes else {})
 
 
 Read = Callable[[str, list[str], pathlib.Path], Iterator[tuple[dict, pathlib.Path]]]

@@ -142,12 +142,7 @@ class Store(Dataset):
         length = self._window_length(i, start, length)
         if self._source is None:
             return {}
-        whole, stop = self.length(i), start + length
-        known = self._source.attributes(self.split, self.name(i))
-        return {
-            name: values[start:stop] if np.shape(values)[:1] == (whole,) else values
-            for name, values in known.items()
-        }
+        return self._source.attributes(self.split, self.name(i), start, start + length)
 
     def readable(self) -> tuple[Readable, ...]:
         """As in `Dataset`: those of the source."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cwvae.errors import UserError
-from data_loaders.sources import SPLITS, BadVideo, Source
+from data_loaders.sources import SPLITS, BadVideo, Note, Source, ignore_note
 from data_loaders.video import decoding
 from data_loaders.video.frames import (
     ARRAY_SUFFIXES,
@@ -44,7 +44,11 @@ class VideoFolder(Source):
         frame_size: int = 64,
         channels: int = 1,
         test_fraction: float = 0.1,
+        train_list: str | None = None,
+        test_list: str | None = None,
         fps: float | None = None,
+        array_axes: str | None = None,
+        array_key: str | None = None,
         fit: str = "crop",
         resize: str = "area",
     ):
@@ -156,9 +160,9 @@ class VideoFolder(Source):
         except OSError as error:
             raise BadVideo(f"cannot be read: {error.strerror or error}") from error
 
-    def read(self, split: str, item: str) -> Iterator[np.ndarray]:
+    def read(self, split: str, item: str, note: Note = ignore_note) -> Iterator[np.ndarray]:
         """As in `Source`; see `read_video`."""
-        yield from read_video(self._folder / item, item, self._format, self._fps)
+        yield from read_video(self._folder / item, item, self._format, self._fps, note=note)
 
     def _statuses(self) -> dict[str, os.stat_result]:
         paths = {item: self._folder / item for items in self._splits().values() for item in items}

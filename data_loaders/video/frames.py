@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image
 
-from data_loaders.sources import BadVideo, check_choice
+from data_loaders.sources import BadVideo, Note, check_choice, ignore_note
 from data_loaders.video import decoding, frame_arrays
 
 if TYPE_CHECKING:
@@ -51,6 +51,17 @@ class FrameFormat:
     def __post_init__(self):
         check_choice("data.fit", self.fit, FITS)
         check_choice("data.resize", self.resize, RESIZES)
+
+    def changes(self, h: int, w: int, c: int) -> str:
+        """Returns in words what `convert` does to frames of a size and number of channels."""
+        words = []
+        if h != w and self.fit == "crop":
+            words.append(f"cut to the middle {min(h, w)}x{min(h, w)}")
+        if (min(h, w) if self.fit == "crop" else (h, w)) not in (self.size, (self.size, self.size)):
+            words.append(f"resized to {self.size}x{self.size} ({self.resize})")
+        if c > self.channels:
+            words.append("converted to gray")
+        return ", ".join(words) or "unchanged"
 
     def convert(self, frames: np.ndarray) -> np.ndarray:
         """Converts frames to this format; returns frames that have it unchanged.
@@ -114,6 +125,7 @@ def read_video(
     frame_format: FrameFormat,
     fps: float | None = None,
     exact_size: tuple[int, int] | None = None,
+    note: Note = ignore_note,
 ) -> Iterator[np.ndarray]:
     """Decodes a video, or reads an array of frames; memory use does not depend on its length.
 
@@ -128,6 +140,7 @@ def read_video(
         2 / fps, ... seconds after the first; with a variable rate, frames may be repeated. A slower
         video is a `BadVideo`, since frames are not interpolated. None: all frames.
       exact_size: The required (h, w) of frames before conversion.
+      note: See `Source.read`.
 
     Yields:
       uint8 [n, size, size, C], n from 1 to `BLOCK_LENGTH`.
@@ -150,7 +163,7 @@ def read_video(
             frames = frame_arrays.array_frames(stream, suffix, path)
         else:
             frames = decoding.video_frames(stream, fps)
-        yield from _blocks(frames, frame_format, exact_size)
+        yield from blocks(frames, frame_format, exact_size, note)
 
 
 def frames_and_rate(path: pathlib.Path, through: bool = False) -> tuple[int, float | None] | None:
@@ -192,21 +205,29 @@ def _reading(file: pathlib.Path | BinaryIO) -> Iterator[BinaryIO]:
         raise BadVideo(f"cannot be read: {error.strerror or error}") from error
 
 
-def _blocks(
-    frames: Iterable[np.ndarray], frame_format: FrameFormat, exact_size: tuple[int, int] | None
+def blocks(
+    frames: Iterable[np.ndarray],
+    frame_format: FrameFormat,
+    exact_size: tuple[int, int] | None = None,
+    note: Note = ignore_note,
 ) -> Iterator[np.ndarray]:
+    """Converts single frames to a format; the arguments are as for `read_video`."""
     block = []
-    any_frames = False
-    for frame in frames:
-        any_frames = True
+    before = None
+    for number, frame in enumerate(frames):
         h, w = frame.shape[:2]
         if exact_size and (h, w) != tuple(exact_size):
             raise BadVideo(f"frames are {w}x{h} pixels; expected {exact_size[1]}x{exact_size[0]}")
+        if before != frame.shape:
+            c = 1 if frame.ndim == 2 else frame.shape[2]
+            size = f"frames of {w}x{h}" if before is None else f"from frame {number} on {w}x{h}"
+            note(f"{size} {'gray' if c == 1 else 'RGB'}: {frame_format.changes(h, w, c)}")
+            before = frame.shape
         block.append(frame_format.convert(frame[None]))
         if len(block) == BLOCK_LENGTH:
             yield np.concatenate(block)
             block = []
     if block:
         yield np.concatenate(block)
-    if not any_frames:
+    if before is None:
         raise BadVideo("has no frames")

@@ -33,7 +33,7 @@ class Numbers(Source):
     def digest(self, split, item):
         return self.digests.get(item, f"digest of {item}")
 
-    def read(self, split, item):
+    def read(self, split, item, note=None):
         self.was_read.append((split, item))
         self.on_read(item)
         length = self.lengths[split][int(item.removeprefix("video"))]
@@ -52,9 +52,9 @@ class Numbers(Source):
         video = np.array(values, np.uint8)[:, None, None]
         return np.broadcast_to(video, (length, 4, 4, 3)).copy()
 
-    def attributes(self, split, item):
-        length = self.lengths[split][int(item.removeprefix("video"))]
-        return {"moment": np.arange(length), "who": np.array([1, 2])}
+    def attributes(self, split, item, start=0, stop=None):
+        stop = stop or self.lengths[split][int(item.removeprefix("video"))]
+        return {"moment": np.arange(start, stop), "who": np.array([1, 2])}
 
     def stamps(self):
         return self.now

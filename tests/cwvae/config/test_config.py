@@ -506,13 +506,13 @@ def test_the_settings_that_shape_the_weights():
 
 def test_the_settings_that_do_not_change_the_test_videos():
     names = "name data_dir archives_dir videos_dir windows train_length train_videos"
-    wanted = prefixed("data", f"{names} digits_dir")
+    wanted = prefixed("data", f"{names} digits_dir train_list test_list")
     assert having(configuration.DataConfig, changes_test_videos=False) == wanted
 
 
-def test_the_folders_whose_paths_become_absolute(tmp_path, monkeypatch):
-    names = "data_dir archives_dir videos_dir digits_dir"
-    assert having(*SECTIONS, is_folder=True) == prefixed("data", names)
+def test_the_paths_that_become_absolute(tmp_path, monkeypatch):
+    names = "data_dir archives_dir videos_dir digits_dir train_list test_list"
+    assert having(*SECTIONS, is_path=True) == prefixed("data", names)
     monkeypatch.chdir(tmp_path)
     config = configuration.load(overrides=["data.data_dir=a/../b", "data.videos_dir=~/c"])
     data = configuration.with_absolute_paths(config).data

@@ -15,8 +15,8 @@ from helpers.video_files import write_video
 
 from cwvae.errors import UserError
 from data_loaders.published import downloads, sets
-from data_loaders.published.sets import FACTS, Published, natural_order
-from data_loaders.sources import BadVideo
+from data_loaders.published.sets import FACTS, Published
+from data_loaders.sources import BadVideo, natural_order
 
 # The folders in each data set's archive; MineRL's are one level deeper.
 FOLDERS = {
