@@ -326,11 +326,30 @@ def _setting_of_override(override: str) -> _Setting:
         )
     if section not in _SECTIONS:
         raise UserError(f"{origin}: {unknown_name('section', section, _SECTIONS)}")
+    return _Setting(section, key, _value_of_override(section, key, text.strip(), origin), origin)
+
+
+def _value_of_override(section: str, key: str, text: str, origin: str) -> Any:
+    """Returns the value that a text after `--set section.key=` stands for.
+
+    For settings that are text, such as paths, it is the text itself, unless that is `null`, empty
+    or in quotes. In YAML, ` #` would begin a comment and `: ` a mapping.
+    """
+    if _is_text(section, key) and text not in ("", "~", "null") and text[0] not in "\"'":
+        return text
+    if re.search(r"(^|\s)#", text) and not _is_text(section, key):
+        raise UserError(f"{origin}: write one value without a comment.")
     try:
-        value = YAML(typ="safe").load(text)
+        return YAML(typ="safe").load(text)
     except (YAMLError, ValueError):
         raise UserError(f"{origin}: {text!r} is not a YAML value.") from None
-    return _Setting(section, key, value, origin)
+
+
+def _is_text(section: str, key: str) -> bool:
+    """Returns whether a setting is any text, or null."""
+    fields = dataclasses.fields(_SECTIONS[section])
+    kinds = [field.type for field in fields if field.name == key]
+    return any(str in (kind, *typing.get_args(kind)) for kind in kinds)
 
 
 def _check_key(setting: _Setting, sections: Mapping[str, type]) -> None:
