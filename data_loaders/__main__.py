@@ -8,9 +8,11 @@ Settings come from configs/NAME.yml if that file exists, or from --config, and f
 """
 
 import argparse
+import collections
 import json
 import pathlib
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import tqdm
@@ -24,6 +26,7 @@ from data_loaders.sources import SPLITS
 from data_loaders.store import preparation, store
 from data_loaders.store.store import Store
 
+_LISTED = 200  # Up to this number of videos, `info` has a line for each.
 _SHOWN = (4, 8)  # The number of clips per split, and of frames per clip, in the picture.
 _CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
@@ -61,8 +64,9 @@ def info(options: dict, out: str | None) -> None:
             f"{split:6}{numbers['clips']:8,}{numbers['frames']:12,}{numbers['shortest']:10,}"
             f"{numbers['longest']:9,}{numbers['skipped']:10,}  {mean}, {stddev}"
         )
-    if any(part["skipped"] for part in content["splits"].values()):
-        print(f"skipped: {folder / 'skipped.txt'}")
+    print("videos:")
+    for line in _treatments(folder):
+        print(f"  {line}")
     path = pathlib.Path(out) if out else folder / "samples.png"
     try:
         _picture(folder).save(path)
@@ -71,6 +75,23 @@ def info(options: dict, out: str | None) -> None:
             f"{path}: the picture cannot be written there ({error}). Give another --out FILE.png."
         ) from None
     print(f"sample frames: {path}")
+
+
+def _treatments(folder: pathlib.Path) -> Iterator[str]:
+    """Yields what was read of each video, changed in it and assumed, or why it was skipped.
+
+    In large stores, a line stands for all videos of a split that were treated in the same way.
+    """
+    videos = list(store.report(folder))
+    groups = collections.defaultdict(list)
+    for number, (split, name, frames, notes, reason) in enumerate(videos):
+        did = "; ".join([*notes, *([f"skipped: it {reason}"] if reason else [])])
+        key = number if len(videos) <= _LISTED else None
+        groups[split, did, key].append((store.label(split, name), frames or 0))
+    for (_, did, _), members in groups.items():
+        more = f" and {len(members) - 1:,} more" if members[1:] else ""
+        frames = sum(count for _, count in members)
+        yield f"{members[0][0]}{more}: {frames:,} frames{did and '; '}{did}"
 
 
 def check(options: dict) -> None:
