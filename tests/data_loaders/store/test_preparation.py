@@ -151,16 +151,18 @@ def test_changed_files_are_reported_and_used_on_request(tmp_path):
     source = Numbers()
     source.now = {"video3": "1", "video4": "1", "video5": "1"}
     folder = preparation.prepare(source, tmp_path)
-    source.now = {"video3": "2", "video4": "2", "video9": "1"}
+    source.now = {"video3": "2", "video4": "2"}
     source.digests["video3"] = "another"  # Of video4, only the time has changed.
+    source.names = {"train": [f"video{i}" for i in (0, 1, 2, 3, 4, 9)]}
     with pytest.raises(UserError) as caught:
         preparation.prepare(source, tmp_path)
     message = str(caught.value)
-    for part in ("(3 differ: ", "video3 has changed", "video5 is gone", "video9 is new"):
+    for part in ("(3 differ: ", "train/video3 has changed", "video5 is gone", "video9 is new"):
         assert part in message
     assert "video4" not in message
     assert f"{folder}" in message
     assert "prepare numbers --again" in message
+    source.names = {}
     preparation.prepare(source, tmp_path, again=True)
     preparation.prepare(source, tmp_path)
 
@@ -206,7 +208,8 @@ def test_two_at_once_prepare_once(tmp_path, capsys):
 
 def test_a_disk_that_is_too_small_is_reported_before_anything_is_read(small_disk):
     source = Numbers(expected=10**9)
-    with pytest.raises(UserError, match=r"about 48\.0GB in .*data\.data_dir") as caught:
+    needed = r"about 48\.0GB in .* about 1,000,000,000 frames of 4x4x3 bytes.*data\.data_dir"
+    with pytest.raises(UserError, match=needed) as caught:
         preparation.prepare(source, small_disk)
     assert str(small_disk) in str(caught.value)
     assert source.was_fetched == 0
@@ -276,11 +279,11 @@ from data_loaders import preparation
 preparation._SECONDS_BETWEEN_SYNCS = 0
 source = data_loaders.open_source(**{recipe(videos)!r})
 read = source.read
-def slow(split, item):
+def slow(split, item, note):
     if item == "train/07.npy":
         print("here", flush=True)
         time.sleep(600)
-    return read(split, item)
+    return read(split, item, note)
 source.read = slow
 preparation.prepare(source, __import__("pathlib").Path({str(data_dir)!r}))
 """
