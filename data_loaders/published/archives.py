@@ -53,17 +53,16 @@ def members(path: str | os.PathLike, suffixes: Sequence[str] = (".mp4", ".avi"))
     return sorted(name for name in names if name.lower().endswith(tuple(suffixes)))
 
 
-def stamp(path: str | os.PathLike, name: str) -> str:
-    """Returns the CRC-32 and the size in bytes of a file, from the archive's index.
+def stamps(path: str | os.PathLike) -> dict[str, str]:
+    """Returns the CRC-32 and the size in bytes of each file, by name, from the archive's index.
 
     They do not depend on the archive's place and time.
 
     Raises:
-      KeyError: There is no such file.
       UserError: The archive cannot be used, as for `members`.
     """
-    member = _open(path)[1][name]
-    return f"{member.CRC:08x} {member.file_size}"
+    files = _open(path)[1].items()
+    return {name: f"{member.CRC:08x} {member.file_size}" for name, member in files}
 
 
 def read_member(path: str | os.PathLike, name: str) -> bytes:

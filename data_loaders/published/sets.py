@@ -210,11 +210,13 @@ class ArchivedVideos(Source):
         """
         if not all((self._folder() / file).is_file() for file in self._files):
             return None
-        members = {item: self._member(item) for split in SPLITS for item in self.items(split)}
-        return {
-            item: archives.stamp(self._folder() / archive, name)
-            for item, (archive, name) in members.items()
+        found = {
+            file: archives.stamps(self._folder() / file)
+            for file in self._files
+            if file.endswith(".zip")
         }
+        members = {item: self._member(item) for split in SPLITS for item in self.items(split)}
+        return {item: found[archive][name] for item, (archive, name) in members.items()}
 
     def digest(self, split: str, item: str) -> str:
         """As in `Source`."""

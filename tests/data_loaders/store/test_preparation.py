@@ -335,6 +335,22 @@ def test_a_video_that_crashes_the_decoder_is_skipped(videos, tmp_path):
     worker.close()
 
 
+def test_a_video_that_crashed_is_compared_if_its_file_changes(videos, tmp_path, monkeypatch):
+    def read(worker, split, item, path):
+        if item == "train/05a.mp4":
+            return {"name": item, "skipped": "crashes the decoder with SIGSEGV"}
+        return processes.read_one(source, split, item, path)
+
+    monkeypatch.setattr(processes._Worker, "read", read)
+    source = data_loaders.open_source(**recipe(videos))
+    folder = preparation.prepare(source, tmp_path, recipe(videos), processes=2)
+    assert "train/05a.mp4: crashes the decoder" in (folder / "skipped.txt").read_text()
+    store.check_unchanged(source, folder)
+    (videos / "train" / "05a.mp4").write_text("repaired\n")
+    with pytest.raises(UserError, match=r"05a\.mp4 has changed"):
+        store.check_unchanged(source, folder)
+
+
 def test_a_killed_worker_is_not_blamed_on_the_video(videos, tmp_path):
     with pytest.raises(UserError, match=r"endless\.npy: the process .* ended with SIGKILL"):
         killed_amid(videos, tmp_path, signal.SIGKILL)
