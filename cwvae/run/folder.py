@@ -108,8 +108,8 @@ def prepare(config: Config, logdir: str | pathlib.Path, train_data) -> None:
     """
     check(config, logdir)  # Once more, now that the folder is locked.
     path = pathlib.Path(logdir) / "data.json"
-    begun = any(path.parent.glob("checkpoints/*.npz")) and path.is_file()
-    if begun and json.loads(path.read_text()) != train_data.fingerprint:
+    begun = any(path.parent.glob("checkpoints/*.npz"))
+    if begun and _has_other_data(logdir, train_data):
         raise UserError(
             f"{logdir}: the training {train_data.fingerprint_of} are not those that this run began"
             " with. Restore them; or give another --logdir for a new run, which starts from this"
@@ -117,6 +117,27 @@ def prepare(config: Config, logdir: str | pathlib.Path, train_data) -> None:
         )
     configuration.save_run(config, logdir)
     files.write(path, json.dumps(train_data.fingerprint))
+
+
+def warn_of_other_data(logdir: str | pathlib.Path, train_data) -> None:
+    """Warns if a run was trained on other clips, because then its test clips may differ, too.
+
+    Args:
+      logdir: The run's folder.
+      train_data: The training data set, as `data_loaders.load` returns it.
+    """
+    if _has_other_data(logdir, train_data):
+        print(
+            f"warning: the training {train_data.fingerprint_of} are not those that {logdir} was"
+            " trained on, so the test videos may differ, too. Do not compare the scores with"
+            " earlier ones.",
+            file=sys.stderr,
+        )
+
+
+def _has_other_data(logdir: str | pathlib.Path, train_data) -> bool:
+    path = pathlib.Path(logdir) / "data.json"
+    return path.is_file() and json.loads(path.read_text()) != train_data.fingerprint
 
 
 @contextlib.contextmanager

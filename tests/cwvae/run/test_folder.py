@@ -100,3 +100,16 @@ def test_changed_frozen_settings_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"data\.num_digits: 2 -> 3"):
         begin(logdir, tiny.settings("data.num_digits=3"))
     begin(logdir, tiny.settings("data.test_length=50"))
+
+
+def test_an_evaluation_on_other_data_warns(digits_dirs, tmp_path, capsys):
+    logdir, config = tmp_path / "run", settings(digits_dirs["first"])
+    begin(logdir, config)
+    for name, count in (("first", 0), ("moved", 0), ("other labels", 1)):
+        options = settings(digits_dirs[name]).data_options()
+        folder.warn_of_other_data(logdir, data_loaders.load(split="train", **options))
+        warning = f"digit images or their labels are not those that {logdir} was trained on"
+        assert capsys.readouterr().err.count(warning) == count
+    (logdir / "data.json").unlink()
+    folder.warn_of_other_data(logdir, data_loaders.load(split="train", **options))
+    assert capsys.readouterr().err == ""
