@@ -260,8 +260,8 @@ def check_unchanged(source: Source, folder: pathlib.Path) -> None:
         if folder not in _told:
             _told.add(folder)
             print(
-                f"{source.name}: the store {folder} was made from {_KINDS[made_from]}."
-                f" {_KINDS[source.kind].capitalize()} is also there, and is not used.",
+                f"{source.name}: the store {folder} was made from {_KINDS[made_from]}. Found as"
+                f" well, and not used: {_KINDS[source.kind]}.",
                 file=sys.stderr,
             )
         return
@@ -270,8 +270,8 @@ def check_unchanged(source: Source, folder: pathlib.Path) -> None:
         then, present = {line["name"] for line in lines[split]}, set(source.items(split))
         changes += [f"{name} is new in {split}" for name in present - then]
         changes += [f"{name} is gone from {split}" for name in then - present]
-        lines[split] = [line for line in lines[split] if line["name"] in present]
-    changes += _other_content(source, folder, content, lines, now)
+    # Not before all names are equal: it may take hours.
+    changes = changes or _other_content(source, folder, content, lines, now)
     if changes:
         shown = ", ".join(sorted(changes)[:3]) + (", ..." if len(changes) > 3 else "")
         raise UserError(
@@ -306,7 +306,7 @@ def _other_content(
 ) -> list[str]:
     """Returns the videos with other content than in the store; a mere copy has a new time, too.
 
-    `lines` are those of the index whose videos still exist; `now` are the source's stamps.
+    `lines` are those of the index, by split; `now` are the source's stamps.
     """
     then = content["stamps"] or {}  # Earlier versions had no stamps of published data sets.
     differ = {name for name, stamp in now.items() if then.get(name) != stamp}
@@ -316,7 +316,7 @@ def _other_content(
         (split, line)
         for split in SPLITS
         for line in lines[split]
-        if line["name"] in differ or line.get("unreadable")
+        if line["name"] in differ or _could_not_be_read(line)
     ]
     count = sum(line["name"] in differ for _, line in videos)
     if count:
@@ -332,6 +332,11 @@ def _other_content(
     return changes
 
 
+def _could_not_be_read(line: dict) -> bool:
+    """Returns whether a video was skipped for a reason that may pass, such as permissions."""
+    return "unreadable" in line or line.get("source_sha256", "") is None
+
+
 def _change(source: Source, split: str, line: dict) -> str | None:
     """Returns in words how a video differs from its line in the index; None if it does not."""
     if "source_sha256" not in line:  # It crashed an earlier version, which did not record it.
@@ -340,6 +345,6 @@ def _change(source: Source, split: str, line: dict) -> str | None:
         digest = source.digest(split, line["name"])
     except BadVideo as error:
         return None if "skipped" in line else str(error)
-    if line["source_sha256"] is None or line.get("unreadable"):
+    if _could_not_be_read(line):
         return "can be read now"
     return None if digest == line["source_sha256"] else "has changed"

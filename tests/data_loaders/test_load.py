@@ -249,7 +249,7 @@ def test_a_store_made_from_archives_is_used_where_tfds_is_also_found(
         check_clips(load(data_dir, split, channels=1), videos[split])
     told = capsys.readouterr().err
     assert told.count(f"{folder} was made from the published archives.") == 1
-    assert told.count("A folder of tensorflow-datasets is also there, and is not used.") == 1
+    assert told.count("Found as well, and not used: a folder of tensorflow-datasets.") == 1
 
 
 @pytest.mark.parametrize("earlier", [False, True])

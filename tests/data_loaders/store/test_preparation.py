@@ -149,20 +149,16 @@ def test_preparation_restarts_if_files_changed_since_the_stop(tmp_path):
 
 def test_changed_files_are_reported_and_used_on_request(tmp_path):
     source = Numbers()
-    source.now = {"video3": "1", "video4": "1", "video5": "1"}
+    source.now = {"video3": "1", "video4": "1"}
     folder = preparation.prepare(source, tmp_path)
     source.now = {"video3": "2", "video4": "2"}
     source.digests["video3"] = "another"  # Of video4, only the time has changed.
-    source.names = {"train": [f"video{i}" for i in (0, 1, 2, 3, 4, 9)]}
     with pytest.raises(UserError) as caught:
         preparation.prepare(source, tmp_path)
     message = str(caught.value)
-    for part in ("(3 differ: ", "train/video3 has changed", "video5 is gone", "video9 is new"):
-        assert part in message
-    assert "video4" not in message
+    assert "(1 differ: train/video3 has changed)" in message
     assert f"{folder}" in message
     assert "prepare numbers --again" in message
-    source.names = {}
     preparation.prepare(source, tmp_path, again=True)
     preparation.prepare(source, tmp_path)
 

@@ -258,6 +258,15 @@ def test_a_video_that_moved_to_the_other_split_is_reported(stamped):
         store.check_unchanged(source, folder)
 
 
+def test_new_and_missing_videos_are_reported_before_any_is_read(stamped):
+    source, folder = stamped
+    source.now, source.digest = dict.fromkeys(source.now, "2"), None
+    source.names = {"train": [f"video{i}" for i in (0, 1, 2, 3, 9)]}
+    changes = r"3 differ: video4 is gone from train, video5 is gone from train, video9 is new in"
+    with pytest.raises(UserError, match=changes):
+        store.check_unchanged(source, folder)
+
+
 def test_a_stamp_of_a_name_in_both_splits_is_of_both_videos(stamped):
     source, folder = stamped
     source.now = source.now | {"video2": "2"}
@@ -309,6 +318,17 @@ def test_a_video_whose_reading_failed_after_its_digest_is_tried_again(tmp_path):
     preparation.prepare(source, tmp_path)
     with pytest.raises(UserError, match="train/video4 can be read now"):
         preparation.prepare(source, tmp_path)
+
+
+def test_a_video_that_an_earlier_version_could_not_read_is_tried_again(tmp_path):
+    source = Numbers()
+    source.now, source.damaged = {f"video{i}": "1" for i in range(6)}, {"video4"}
+    folder = preparation.prepare(source, tmp_path)
+    assert b'"unreadable"' not in store.index_file(folder, "train").read_bytes()
+    store.check_unchanged(source, folder)
+    source.damaged = set()  # Without a new stamp, as if a disk had been mounted again.
+    with pytest.raises(UserError, match="train/video4 can be read now"):
+        store.check_unchanged(source, folder)
 
 
 def test_a_damaged_video_stays_skipped_until_its_content_changes(tmp_path):
