@@ -101,17 +101,14 @@ class TfdsDirectory(Source):
         modification and status change in ns. A record's place in the shard is not needed, and to
         find it takes a disk access per record. None if a shard is missing.
         """
+        shards = [path for split in SPLITS for path, _ in self._list_shards(split)]
+        if not all(path.is_file() for path in shards):
+            return None
         found = collections.defaultdict(list)
         for split in SPLITS:
             items = iter(self.items(split))
             for path, count in self._counted_shards(split):
-                try:
-                    status = path.stat()
-                except FileNotFoundError:
-                    return None
-                except OSError as error:
-                    problem = f"{path}: cannot be read ({error.strerror})"
-                    raise _damaged(self._folder, problem) from error
+                status = path.stat()
                 shard = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
                 for number in range(count):
                     found[next(items)].append(f"{number} of {shard}")

@@ -471,6 +471,8 @@ def test_stamps_of_folders_without_numbers_of_records(folder):
     source = open_source(folder)
     assert source.items("train") == ["00000", "00001", "00002"]
     assert source.stamps() == before
+    shard(folder, 0).unlink()
+    assert open_source(folder).stamps() is None
 
 
 def notes_of(folder, pngs, **options):
