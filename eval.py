@@ -18,6 +18,7 @@ from cwvae.errors import UserError, exit_on_user_error, unknown_name
 from cwvae.evaluation import results
 from cwvae.metrics import fvd, lpips
 from cwvae.run import checkpoints
+from cwvae.run import folder as run_folder
 from cwvae.startup import quiet_tensorflow
 
 
@@ -33,6 +34,7 @@ def evaluate(
     See `cwvae.evaluation.evaluator.evaluate`.
     """
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
+    run_folder.warn_of_other_data(logdir, data[0])
     checkpoints.find(logdir, step)
     for name, find in (("lpips", lpips.find), ("fvd", fvd.find_module)):
         given = (weights or {}).get(name)

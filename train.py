@@ -46,7 +46,7 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
     with run_folder.locked(logdir) if chief else contextlib.nullcontext():
         source = None if checkpoints.steps(logdir) else config.training.init_from
         if chief:
-            run_folder.prepare(config, logdir, data[0].fingerprint)
+            run_folder.prepare(config, logdir, data[0])
             run_folder.report_skipped(skipped, config, logdir)
         if count > 1:
             message = f"Worker {number} of the {count} in TF_CONFIG: waiting for the others."
@@ -58,7 +58,8 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
 
             strategy = strategies.build(config.training.strategy)
         with strategies.reporting_lost_workers():
-            strategies.check_same(strategy, json.dumps(configuration.as_plain(config)))
+            content = [configuration.as_plain(config), data[0].fingerprint]
+            strategies.check_same(strategy, json.dumps(content))
             with strategy.scope():
                 model = factory.build(config, config.training.seed)
                 if source:

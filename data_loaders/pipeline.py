@@ -4,6 +4,8 @@ B is the batch size, T a number of frames, H, W and C the height, width and chan
 """
 
 import abc
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -34,8 +36,10 @@ class Dataset(abc.ABC):
     # order, as in the original implementation.
     windows = "random"
 
-    # Differs if the clips differ; None if they are a function of the configuration.
-    fingerprint: str | None = None
+    # Identifies the clips: it differs if they differ although the settings are the same.
+    fingerprint: str
+    # In words, the part of the clips that the fingerprint is computed from.
+    fingerprint_of = "videos"
 
     # The error that ended a stream of batches. tf.data raises it with another type.
     failure: UserError | None = None
@@ -238,7 +242,13 @@ class Selection(Dataset):
         lengths = [dataset.length(int(i)) for i in numbers]
         super().__init__(Clips(lengths), dataset.frame_shape)
         self._dataset, self._numbers = dataset, numbers
-        self.windows = dataset.windows
+        self.windows, self.fingerprint_of = dataset.windows, dataset.fingerprint_of
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the data set, together with the numbers of the clips."""
+        about = [self._dataset.fingerprint, [int(i) for i in self._numbers]]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
     def clip(self, i: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """As in `Dataset`."""

@@ -93,6 +93,9 @@ class Source(abc.ABC):
     # Whether a folder of tensorflow-datasets may hold the same videos; see `builders.py`.
     in_tfds = False
 
+    # 'archives' or 'tfds' for a data set that can be read from either, under other names of videos.
+    kind: str | None = None
+
     def __init__(self, name: str, frame_size: int, channels: int):
         """Stores the name and the shape of a frame.
 
@@ -175,16 +178,16 @@ class Source(abc.ABC):
         return ()
 
     def stamps(self) -> dict[str, str] | None:
-        """Returns a stamp per file, such as its size and time, that differs if the file changes.
+        """Returns a stamp per video, such as its size and time, that differs if its bytes change.
 
-        A store saves them and later reports differences. None if files cannot change, as in
-        published archives, or no longer exist.
-        """
-        return None
+        Keys are the names of the videos of both splits. If the splits share a name, its stamp is
+        for both videos. A store saves stamps; where they differ later, it compares `digest`. An
+        interrupted preparation is resumed only if they are the same.
 
-    def origin(self) -> object:
-        """Returns a value for JSON that, like `stamps`, differs if the files change.
+        Returns:
+          The stamps; None if videos are generated, or their files no longer exist.
 
-        An interrupted preparation is resumed only if both are still the same.
+        Raises:
+          UserError: The files cannot be listed.
         """
         return None

@@ -300,7 +300,7 @@ def test_train_writes_a_run(trained):
     assert "2/2" in result.stderr  # the progress bar
     assert configuration.load_run(logdir).model.deterministic_size == 8
     assert sorted(path.name for path in logdir.iterdir()) == sorted(
-        [".lock", "config.yml", "checkpoints", "metrics.jsonl", "tensorboard"]
+        [".lock", "config.yml", "checkpoints", "data.json", "metrics.jsonl", "tensorboard"]
     )
     assert [path.name for path in (logdir / "checkpoints").iterdir()] == ["step_000000002.npz"]
     with np.load(logdir / "checkpoints" / "step_000000002.npz", allow_pickle=False) as arrays:

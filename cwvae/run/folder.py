@@ -81,7 +81,8 @@ def check(config: Config, logdir: str | pathlib.Path, advice: str | None = None)
         return
     old = configuration.load(path)
     frozen = configuration.differences(old, config, lambda its: not its.resumable)
-    if old.data.digits_dir is None:  # The folder of digits may move, but not replace other digits.
+    # A run of an earlier version may not know the digits it began with.
+    if not (path.parent / "data.json").is_file():
         changed = configuration.differences(old, config)
         frozen += [line for line in changed if line.startswith("data.digits_dir:")]
     if frozen:
@@ -93,13 +94,13 @@ def check(config: Config, logdir: str | pathlib.Path, advice: str | None = None)
         raise UserError(f"{logdir} holds a run of another configuration:\n  {lines}\n{advice}")
 
 
-def prepare(config: Config, logdir: str | pathlib.Path, fingerprint: str | None) -> None:
+def prepare(config: Config, logdir: str | pathlib.Path, train_data) -> None:
     """Makes a run's folder, its config.yml, and data.json, which identifies the training clips.
 
     Args:
       config: The configuration of the run.
       logdir: The run's folder.
-      fingerprint: The fingerprint of the training clips; None if they have none.
+      train_data: The training data set, as `data_loaders.load` returns it.
 
     Raises:
       UserError: The folder cannot be written, holds a run of another configuration, or holds a run
@@ -107,15 +108,36 @@ def prepare(config: Config, logdir: str | pathlib.Path, fingerprint: str | None)
     """
     check(config, logdir)  # Once more, now that the folder is locked.
     path = pathlib.Path(logdir) / "data.json"
-    begun = any(path.parent.glob("checkpoints/*.npz")) and path.is_file()
-    if begun and json.loads(path.read_text()) != fingerprint:
+    begun = any(path.parent.glob("checkpoints/*.npz"))
+    if begun and _has_other_data(logdir, train_data):
         raise UserError(
-            f"{logdir}: the training videos are not those that this run began with. Give another"
-            f" --logdir, or delete {path} to resume with these videos."
+            f"{logdir}: the training {train_data.fingerprint_of} are not those that this run began"
+            " with. Restore them; or give another --logdir for a new run, which starts from this"
+            f" run's weights with --init-from {shlex.quote(str(logdir))}."
         )
     configuration.save_run(config, logdir)
-    if fingerprint is not None:
-        files.write(path, json.dumps(fingerprint))
+    files.write(path, json.dumps(train_data.fingerprint))
+
+
+def warn_of_other_data(logdir: str | pathlib.Path, train_data) -> None:
+    """Warns if a run was trained on other clips, because then its test clips may differ, too.
+
+    Args:
+      logdir: The run's folder.
+      train_data: The training data set, as `data_loaders.load` returns it.
+    """
+    if _has_other_data(logdir, train_data):
+        print(
+            f"warning: the training {train_data.fingerprint_of} are not those that {logdir} was"
+            " trained on, so the test videos may differ, too. Do not compare the scores with"
+            " earlier ones.",
+            file=sys.stderr,
+        )
+
+
+def _has_other_data(logdir: str | pathlib.Path, train_data) -> bool:
+    path = pathlib.Path(logdir) / "data.json"
+    return path.is_file() and json.loads(path.read_text()) != train_data.fingerprint
 
 
 @contextlib.contextmanager

@@ -157,8 +157,8 @@ def check_same(strategy: "tf.distribute.Strategy", content: str) -> None:
     own = zlib.crc32(content.encode())
     if workers()[1] > 1 and total(strategy, own) != own * workers()[1]:
         raise UserError(
-            "the workers of TF_CONFIG were given different settings. Start each with the same"
-            " command."
+            "the workers of TF_CONFIG were given different settings or training data. Start each"
+            " with the same command, and give each the same data."
         )
 
 

@@ -9,10 +9,12 @@ is the number of images.
 """
 
 import gzip
+import hashlib
 import math
 import struct
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import requests
@@ -31,13 +33,28 @@ _OTHER_SOURCES = (
 )
 
 
+class Digits(NamedTuple):
+    """The digit images of a split.
+
+    Attributes:
+      images: uint8 [N, size, size], from 0 (paper) to 255 (ink).
+      labels: int64 [N].
+      sha256: The SHA-256 of the labels and of the images before they were resized, since resizing
+        may round differently on another machine.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    sha256: str
+
+
 def load_digits(
     split: str,
     size: int,
     digits: str = "sklearn",
     digits_dir: str | None = None,
     data_dir: str | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Digits:
     """Loads the digit images of one split. No image is in both splits.
 
     Args:
@@ -46,11 +63,10 @@ def load_digits(
       size: Height and width of the images, in pixels.
       digits: 'sklearn' or 'mnist'. Ignored if `digits_dir` is given.
       digits_dir: A folder with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the two
-        `t10k-...` files, each plain or with `.gz`.
+        `t10k-...` files, each plain or with `.gz`, or named like `train-images.idx3-ubyte`. They
+        may also be in `raw/` or `MNIST/raw/`, as torchvision has them, or each in a folder of its
+        own name, as Kaggle has them.
       data_dir: The folder of `tensorflow_datasets`; None for the default.
-
-    Returns:
-      (images, labels): uint8 [N, size, size], from 0 (paper) to 255 (ink), and int64 [N].
 
     Raises:
       UserError: An unknown split or source, or digits that are missing or damaged.
@@ -63,17 +79,28 @@ def load_digits(
         images, labels = (
             _from_sklearn(split) if digits == "sklearn" else _from_tfds(split, data_dir)
         )
-    return _resize(images, size), labels.astype(np.int64)
+    labels = labels.astype(np.int64)
+    digest = _sha256(images, labels)
+    if digits_dir is None and digits == "sklearn":
+        images = _redraw(images)
+    return Digits(_resize(images, size), labels, digest)
+
+
+def _sha256(images: np.ndarray, labels: np.ndarray) -> str:
+    digest = hashlib.sha256(str(images.shape).encode())
+    for array, dtype in ((images, "u1"), (labels, "<i8")):
+        digest.update(np.ascontiguousarray(array, dtype))
+    return digest.hexdigest()
 
 
 def _from_sklearn(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the UCI digits, redrawn at 112x112."""
+    """Returns the UCI digits, uint8 [N, 8, 8] from 0 to 16, and their labels [N]."""
     other = "set data.digits_dir to a folder of MNIST's IDX files"
     sklearn = require("sklearn.datasets", "data.digits=sklearn", "scikit-learn", other)
     bundle = sklearn.datasets.load_digits()
     num_train = len(bundle.images) * 8 // 10
     part = slice(num_train) if split == "train" else slice(num_train, None)
-    return _redraw(bundle.images[part]), bundle.target[part]
+    return bundle.images[part].astype(np.uint8), bundle.target[part]
 
 
 def _redraw(images: np.ndarray) -> np.ndarray:
@@ -129,22 +156,22 @@ def _from_idx_files(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_idx(folder: Path, name: str, num_dims: int) -> tuple[Path, np.ndarray]:
     """Reads an IDX file of unsigned bytes: magic number, sizes (big-endian uint32), values."""
-    path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
-    if path is None:
+    paths = _find_idx(folder, name)
+    if not paths:
         problem = "has no file" if folder.is_dir() else "is not a folder; expected there:"
         raise UserError(
-            f"data.digits_dir: {folder} {problem} {name} or {name}.gz. Put MNIST's four IDX files"
-            " into that folder, or unset data.digits_dir and set data.digits=sklearn, which needs"
-            " no download."
+            f"data.digits_dir: {folder} {problem} {' or '.join(_names(name))}, with or without .gz,"
+            " directly in it or in raw/ or MNIST/raw/. Put MNIST's four IDX files into that folder,"
+            " or unset data.digits_dir and set data.digits=sklearn, which needs no download."
         )
-    try:
-        data = path.read_bytes()
-        if data.startswith(b"\x1f\x8b"):  # Browsers may decompress a .gz file and keep its name.
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}). It may be damaged: download it again."
-        ) from error
+    contents = {path: _unpacked(path) for path in paths}
+    path, data = next(iter(contents.items()))
+    for other, content in contents.items():
+        if content != data:
+            raise UserError(
+                f"data.digits_dir: {path} and {other} both have a name of the same file of MNIST,"
+                " but differ. Delete or move the wrong one."
+            )
     header = 4 * (1 + num_dims)
     if len(data) < header:
         raise UserError(
@@ -166,6 +193,33 @@ def _read_idx(folder: Path, name: str, num_dims: int) -> tuple[Path, np.ndarray]
             "Download it again."
         )
     return path, np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+
+
+def _names(name: str) -> tuple[str, str]:
+    """Returns the names that a file of MNIST is distributed under."""
+    return name, name.replace("-idx", ".idx")
+
+
+def _find_idx(folder: Path, name: str) -> list[Path]:
+    """Returns the files in the known places that have one of the names of a file of MNIST."""
+    names = [f"{stem}{end}" for stem in _names(name) for end in ("", ".gz")]
+    # Kaggle has each file in a folder of its name; torchvision has all below MNIST/raw.
+    places = ["", *names, "raw", "MNIST/raw"]
+    paths = [folder / place / name for place in places for name in names]
+    return [path for path in paths if path.is_file()]
+
+
+def _unpacked(path: Path) -> bytes:
+    """Returns a file's content, decompressed if it is a gzip file."""
+    try:
+        data = path.read_bytes()
+        if data.startswith(b"\x1f\x8b"):  # Browsers may decompress a .gz file and keep its name.
+            data = gzip.decompress(data)
+        return data
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}). It may be damaged: download it again."
+        ) from error
 
 
 def _resize(images: np.ndarray, size: int) -> np.ndarray:

@@ -37,6 +37,9 @@ class _Motion(NamedTuple):
 class MovingDigits(Dataset):
     """Clips of moving digits; clip i is a pure function of (seed, split, i) and the options."""
 
+    # All else that decides the training clips is a setting that may not change during a run.
+    fingerprint_of = "digit images or their labels"
+
     def __init__(
         self,
         split: str,
@@ -86,7 +89,7 @@ class MovingDigits(Dataset):
             )
         check_choice("data.overlap", overlap, OVERLAPS)
         self._speed = _checked_speed(speed)
-        self._images, self._labels = digit_images.load_digits(
+        self._images, self._labels, self.fingerprint = digit_images.load_digits(
             split, digit_size, digits, digits_dir, data_dir
         )
         self._split, self._seed = split, seed

@@ -9,6 +9,7 @@ T is a video's length; H, W and C are as in `sources.py`.
 """
 
 import functools
+import importlib.metadata
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from cwvae.errors import UserError
 from data_loaders.attributes import CLASSES, NOT_READABLE, Attributes, Readable
 from data_loaders.generated.maze_walks import Maze, random_maze, walk
 from data_loaders.generated.raycaster import TEXTURE_SIZE, Raycaster, texture_pyramid
@@ -33,6 +35,9 @@ from data_loaders.video.frames import FrameFormat
 
 # Bump when the same options would give different frames.
 VERSION = 1
+
+# Another version may make other mazes, which a store would not show.
+_LABMAZE = "1.0.6"
 
 BLOCK = 100  # Frames per block that `read` yields.
 
@@ -195,11 +200,27 @@ def _of_the_room(name: str, known: Attributes) -> np.ndarray:
 
 
 def _labmaze() -> ModuleType:
-    """Returns the package `labmaze` with its module `assets`; raises a UserError without it."""
+    """Returns the package `labmaze` with its module `assets`.
+
+    Raises:
+      UserError: It is missing, or has another version.
+    """
     advice = (
         "use Python 3.12, the last that it has wheels for" if sys.version_info >= (3, 13) else ""
     )
-    return require("labmaze.assets", "data.name=procedural_mazes", "labmaze==1.0.6", advice)
+    purpose, package = "data.name=procedural_mazes", f"labmaze=={_LABMAZE}"
+    labmaze = require("labmaze.assets", purpose, package, advice)
+    if (found := _version()) != _LABMAZE:
+        raise UserError(
+            f"{purpose} needs {package}, but labmaze {found} is installed, which may make other"
+            f" mazes. Replace it: pip install {package}."
+        )
+    return labmaze
+
+
+@functools.cache
+def _version() -> str:
+    return importlib.metadata.version("labmaze")
 
 
 @functools.cache

@@ -4,6 +4,7 @@ Archives are untrusted. One with names that lead out of its folder, links, encry
 that occur twice is rejected as a whole: no published archive has these.
 """
 
+import errno
 import functools
 import os
 import pathlib
@@ -15,7 +16,7 @@ import zlib
 from collections.abc import Sequence
 
 from cwvae.errors import UserError
-from data_loaders.sources import BadVideo
+from data_loaders.sources import BadVideo, UnreadableVideo
 
 MAX_BYTES = 2**30  # No video of these data sets is larger.
 
@@ -52,6 +53,18 @@ def members(path: str | os.PathLike, suffixes: Sequence[str] = (".mp4", ".avi"))
     return sorted(name for name in names if name.lower().endswith(tuple(suffixes)))
 
 
+def stamps(path: str | os.PathLike) -> dict[str, str]:
+    """Returns the CRC-32 and the size in bytes of each file, by name, from the archive's index.
+
+    They do not depend on the archive's place and time.
+
+    Raises:
+      UserError: The archive cannot be used, as for `members`.
+    """
+    files = _open(path)[1].items()
+    return {name: f"{member.CRC:08x} {member.file_size}" for name, member in files}
+
+
 def read_member(path: str | os.PathLike, name: str) -> bytes:
     """Returns the content of a file in an archive.
 
@@ -61,6 +74,7 @@ def read_member(path: str | os.PathLike, name: str) -> bytes:
 
     Raises:
       BadVideo: The file is damaged, missing or too large.
+      UnreadableVideo: The system cannot read it.
       UserError: The archive cannot be used, as for `members`.
     """
     archive, found = _open(path)
@@ -74,6 +88,10 @@ def read_member(path: str | os.PathLike, name: str) -> bytes:
             # The output may be far larger than the announced size.
             data = file.read(member.file_size)
     except (OSError, *_DAMAGE) as error:
+        # A damaged index may lead to an impossible place in the file, which is EINVAL.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            problem = f"cannot be read from {path}: {error.strerror or error}"
+            raise UnreadableVideo(problem) from None
         raise BadVideo(f"is damaged in {path} ({error})") from None
     if len(data) != member.file_size:
         raise BadVideo(f"is cut short in {path}: {len(data)} of {member.file_size} bytes")

@@ -140,7 +140,11 @@ class KthActions(ArchivedVideos):
     def read(self, split: str, item: str, note: Note = ignore_note) -> Iterator[np.ndarray]:
         """As in `Source`. The ranges before the end of a truncated video can be read."""
         frames = super().read(split, item, note)
-        yield from _cut(frames, *_range_of(item)) if self._ranges else frames
+        if self._ranges:
+            first, last = _range_of(item)
+            note(f"only frames {first} to {last} of the video, from 1, as in {SEQUENCES}")
+            frames = _cut(frames, first, last)
+        yield from frames
 
     def _member(self, item: str) -> tuple[str, str]:
         video = item.rpartition("#")[0] if self._ranges else item

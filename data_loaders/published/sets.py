@@ -133,6 +133,7 @@ class ArchivedVideos(Source):
     """Videos in archives, which it downloads. A subclass knows the layout of the archives."""
 
     version = "1.0.0"
+    kind = "archives"
 
     def __init__(
         self,
@@ -202,10 +203,20 @@ class ArchivedVideos(Source):
             return self.facts.num_frames
         return sum(len(self.items(split)) * self.facts.frames_per_video[split] for split in SPLITS)
 
-    def origin(self) -> dict[str, list[int]]:
-        """Returns the size in bytes and the modification time in ns of each archive."""
-        stats = {file: (self._folder() / file).stat() for file in self._files}
-        return {file: [stat.st_size, stat.st_mtime_ns] for file, stat in stats.items()}
+    def stamps(self) -> dict[str, str] | None:
+        """Returns the CRC-32 and the size of each video's file; None if an archive is missing.
+
+        Ranges of frames in KTH Actions are part of the names.
+        """
+        if not all((self._folder() / file).is_file() for file in self._files):
+            return None
+        found = {
+            file: archives.stamps(self._folder() / file)
+            for file in self._files
+            if file.endswith(".zip")
+        }
+        members = {item: self._member(item) for split in SPLITS for item in self.items(split)}
+        return {item: found[archive][name] for item, (archive, name) in members.items()}
 
     def digest(self, split: str, item: str) -> str:
         """As in `Source`."""

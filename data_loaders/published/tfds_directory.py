@@ -7,6 +7,7 @@ record and its CRC (uint32). A record is one video, a `tf.train.Example` with on
 CRC-32C is slow in Python, so these CRCs are not checked: each chunk of a PNG has its own.
 """
 
+import collections
 import hashlib
 import io
 import os
@@ -19,11 +20,20 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from cwvae.errors import UserError
-from data_loaders.sources import SPLITS, BadVideo, Note, Source, ignore_note
+from data_loaders.sources import (
+    SPLITS,
+    BadVideo,
+    Note,
+    Source,
+    UnreadableVideo,
+    check_choice,
+    ignore_note,
+)
 from data_loaders.video.frames import BLOCK_LENGTH, FrameFormat
 
 RECORD_SIZE = 64  # Height and width of the stored frames, in every data set that is read here.
 _SAMPLE = 16  # Records per split that are read to estimate its number of frames.
+_DEPTH = 24  # Position in a PNG of its number of bits per value.
 _HEADER, _FOOTER = 12, 4  # Bytes before and after each record of a shard.
 
 
@@ -39,6 +49,8 @@ def find(data_dir: str | os.PathLike, name: str) -> Path | None:
 
 class TfdsDirectory(Source):
     """The videos of a prepared folder. Items are the numbers of records."""
+
+    kind = "tfds"
 
     def __init__(
         self,
@@ -66,6 +78,7 @@ class TfdsDirectory(Source):
         self._folder = Path(folder).expanduser()
         self._description = dict(description)
         self._format = FrameFormat(frame_size, channels, fit, resize)
+        self._shards: dict[str, list[tuple[Path, int | None]]] = {}
         self._records: dict[str, list[_Record]] = {}
 
     def describe(self) -> dict[str, object]:
@@ -81,13 +94,30 @@ class TfdsDirectory(Source):
         for split in SPLITS:
             self._split(split)
 
-    def origin(self) -> list[object]:
-        """Returns the folder and the modification time of its description, in ns."""
-        return [str(self._folder), (self._folder / "dataset_info.json").stat().st_mtime_ns]
+    def stamps(self) -> dict[str, str] | None:
+        """Returns, per number, what identifies the records of both splits that have it.
+
+        That is each record's number in its shard, and the shard's size in bytes and times of
+        modification and status change in ns. A record's place in the shard is not needed, and to
+        find it takes a disk access per record. None if a shard is missing.
+        """
+        shards = [path for split in SPLITS for path, _ in self._list_shards(split)]
+        if not all(path.is_file() for path in shards):
+            return None
+        found = collections.defaultdict(list)
+        for split in SPLITS:
+            items = iter(self.items(split))
+            for path, count in self._counted_shards(split):
+                status = path.stat()
+                shard = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+                for number in range(count):
+                    found[next(items)].append(f"{number} of {shard}")
+        return {item: ", ".join(records) for item, records in found.items()}
 
     def items(self, split: str) -> list[str]:
         """Returns the numbers of the records, in the order of the files."""
-        return [f"{i:05d}" for i in range(len(self._split(split)))]
+        check_choice("split", split, SPLITS)
+        return [f"{i:05d}" for i in range(sum(n for _, n in self._counted_shards(split)))]
 
     def expected_frames(self) -> int:
         """Returns an estimate from some records; exact if all videos have the same length."""
@@ -100,14 +130,30 @@ class TfdsDirectory(Source):
     def read(self, split: str, item: str, note: Note = ignore_note) -> Iterator[np.ndarray]:
         """As in `Source`."""
         pngs = _pngs(self._split(split)[int(item)].read())
+        size, channels = RECORD_SIZE, self._format.channels
+        changes = self._format.changes(size, size, channels)
+        note(f"record of tensorflow-datasets with {len(pngs)} PNGs of {size}x{size}: {changes}")
         for first in range(0, len(pngs), BLOCK_LENGTH):
             block = enumerate(pngs[first : first + BLOCK_LENGTH], first)
-            frames = [decode_png(png, number, self._format.channels) for number, png in block]
+            frames = [decode_png(png, number, channels, note) for number, png in block]
             yield self._format.convert(np.stack(frames))
+
+    def _list_shards(self, split: str) -> list[tuple[Path, int | None]]:
+        if split not in self._shards:
+            self._shards[split] = _list_shards(self._folder, split)
+        return self._shards[split]
+
+    def _counted_shards(self, split: str) -> list[tuple[Path, int]]:
+        """Returns a split's files with their numbers of records, without reading them if known."""
+        shards = self._list_shards(split)
+        if all(count is not None for _, count in shards):
+            return shards
+        counts = collections.Counter(record.path for record in self._split(split))
+        return [(path, counts[path]) for path, _ in shards]
 
     def _split(self, split: str) -> list["_Record"]:
         if split not in self._records:
-            self._records[split] = _find_records(self._folder, split)
+            self._records[split] = _find_records(self._folder, split, self._list_shards(split))
         return self._records[split]
 
 
@@ -119,22 +165,22 @@ class _Record(NamedTuple):
     size: int
 
     def read(self) -> bytes:
-        """Returns the record; raises a `BadVideo` if that fails."""
+        """Returns the record; raises a `BadVideo`, perhaps an `UnreadableVideo`, if that fails."""
         try:
             with self.path.open("rb", buffering=0) as file:
                 file.seek(self.start)
                 data = file.read(self.size)
         except OSError as error:
-            raise BadVideo(f"cannot be read ({error})") from error
+            raise UnreadableVideo(f"cannot be read: {self.path}: {error.strerror}") from error
         if len(data) != self.size:
             raise BadVideo("the file has become shorter")
         return data
 
 
-def _find_records(folder: Path, split: str) -> list[_Record]:
+def _find_records(folder: Path, split: str, shards: list[tuple[Path, int | None]]) -> list[_Record]:
     """Returns the records of a split, in order; raises a `UserError` for a damaged folder."""
     records = []
-    for path, count in _list_shards(folder, split):
+    for path, count in shards:
         found, at = [], 0
         try:
             with path.open("rb", buffering=0) as file:
@@ -235,13 +281,14 @@ def _estimate_frames(records: list[_Record]) -> int:
     return -(-sum(counts) * len(records) // len(counts))  # Rounded up.
 
 
-def decode_png(png: bytes, number: int, channels: int) -> np.ndarray:
+def decode_png(png: bytes, number: int, channels: int, note: Note = ignore_note) -> np.ndarray:
     """Decodes any PNG to 8 bits without transparency, as TensorFlow does.
 
     Args:
       png: The content of the file.
       number: The number of the frame, for messages.
       channels: C, 1 or 3.
+      note: See `Source.read`.
 
     Returns:
       uint8 [RECORD_SIZE, RECORD_SIZE], with a last dimension of 3 for RGB.
@@ -255,6 +302,12 @@ def decode_png(png: bytes, number: int, channels: int) -> np.ndarray:
         if width == height == RECORD_SIZE:
             image.verify()  # Decoding ignores the CRCs of the pixels. It needs the image again.
             image = Image.open(io.BytesIO(png), formats=["PNG"])
+            if png[_DEPTH] == 16:
+                note("PNGs of 16 bits per value: only the upper 8 are used")
+            if "A" in image.mode or "transparency" in image.info:
+                note("transparency of PNGs is ignored")
+            if channels == 1 and image.mode.startswith(("RGB", "P")):
+                note("PNGs in color are converted to gray")
             if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8, not scale.
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             return np.asarray(image.convert("L" if channels == 1 else "RGB"))

@@ -83,8 +83,8 @@ def _prepare(
     source.fetch()
     items = {split: source.items(split) for split in SPLITS}
     # Taken before the first video is read, so a change during preparation is detected later.
-    stamps, origin = source.stamps(), source.origin()
-    plan = {"description": source.describe(), "items": items, "stamps": stamps, "origin": origin}
+    stamps = source.stamps()
+    plan = {"description": source.describe(), "items": items, "stamps": stamps}
     _begin(partial, plan)
     kept = {split: _Writer(partial, split, items[split], source) for split in SPLITS}
     room = _check_disk(source, folder, sum(writer.bytes for writer in kept.values()))
@@ -128,13 +128,15 @@ def _check_disk(source: Source, folder: pathlib.Path, there: int = 0) -> str:
 
     `there` is the number of bytes of the store already on the disk.
     """
-    size = source.expected_frames() * math.prod(source.frame_shape)
+    frames = source.expected_frames()
+    size = frames * math.prod(source.frame_shape)
     free = shutil.disk_usage(folder.parent).free
     if max(0, size - there) + _ROOM > free:
         raise UserError(
             f"{source.name}: the prepared videos need about {size_text(size)} in {folder.parent},"
-            f" where {size_text(free)} are free. Make room, or set data.data_dir to a folder on a"
-            " larger disk."
+            f" where {size_text(free)} are free. That is the size of about {frames:,} frames of"
+            f" {'x'.join(map(str, source.frame_shape))} bytes. Make room, or set data.data_dir to a"
+            " folder on a larger disk."
         )
     return f"about {size_text(size)} in {folder} ({size_text(free)} free)"
 
@@ -155,7 +157,7 @@ class _Writer:
         if self._frames_path.stat().st_size < self.bytes:  # Damaged by something else than a kill.
             self.lines, self.bytes = [], 0
         os.truncate(self._frames_path, self.bytes)
-        os.truncate(self._index_path, sum(len(_line(line)) for line in self.lines))
+        os.truncate(self._index_path, sum(len(store.index_line(line)) for line in self.lines))
         self._pending = []
         self._synced = time.monotonic()
 
@@ -198,7 +200,7 @@ class _Writer:
 
     def _sync(self, frames, index) -> None:
         os.fsync(frames.fileno())
-        index.write(b"".join(_line(line) for line in self._pending))
+        index.write(b"".join(store.index_line(line) for line in self._pending))
         index.flush()
         os.fsync(index.fileno())
         self._pending, self._synced = [], time.monotonic()
@@ -225,10 +227,6 @@ class _Writer:
             "stddev": np.sqrt(np.maximum(variance, 0)).round(4).tolist(),
             "index_sha256": hashlib.sha256(self._index_path.read_bytes()).hexdigest(),
         }
-
-
-def _line(answer: dict) -> bytes:
-    return (json.dumps(answer) + "\n").encode()
 
 
 def _whole_lines(path: pathlib.Path) -> list[dict]:
@@ -268,6 +266,7 @@ def _finish(
         "frame_shape": source.frame_shape,
         "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "splits": {split: writer.statistics() for split, writer in kept.items()},
+        "kind": source.kind,
         "stamps": stamps,
     }
     store.write_summary(partial, content)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from cwvae.errors import UserError
-from data_loaders.sources import BadVideo, Source
+from data_loaders.sources import BadVideo, Source, UnreadableVideo
 
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -36,8 +36,8 @@ def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[
     Returns:
       For a good video: `name`, `frames`, `sha256` of the file, `source_sha256`, and per channel
       `sum` and `squares`, the sums of the values and of their squares. For a bad one: `name`,
-      `source_sha256` and `skipped`, the reason; the file's content is undefined. Both have `notes`
-      if the source told any.
+      `source_sha256` and `skipped`, the reason; the file's content is undefined. It also has
+      `unreadable`, true, if the next attempt may succeed. Both have `notes` if the source told any.
 
     Raises:
       UserError: No video of this source can be read.
@@ -61,6 +61,8 @@ def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[
             raise BadVideo("has no frames")
     except BadVideo as error:
         answer = {"name": item, "skipped": str(error), "source_sha256": source_digest}
+        if isinstance(error, UnreadableVideo):
+            answer["unreadable"] = True
         return answer | ({"notes": [*notes]} if notes else {})
     answer = {
         "name": item,
@@ -99,9 +101,13 @@ def open_readers(source: Source, recipe: dict | None, count: int) -> Iterator[Re
     def read_in_worker(split: str, item: str, path: pathlib.Path) -> dict:
         worker = idle.get()
         try:
-            return worker.read(split, item, path)
+            answer = worker.read(split, item, path)
         finally:
             idle.put(worker)
+        if "source_sha256" not in answer:  # It crashed. The digest shows later if it is replaced.
+            with contextlib.suppress(BadVideo):
+                answer["source_sha256"] = source.digest(split, item)
+        return answer
 
     def close() -> None:
         for worker in workers:

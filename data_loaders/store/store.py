@@ -2,10 +2,11 @@
 
 A store is a folder:
 
-  store.json         its source, and each split's counts and statistics
+  store.json         its source with stamps of its files, and each split's counts and statistics
   train.frames       uint8 [frames, H, W, C], all clips one after the other, nothing else
-  train.index.jsonl  a line per video of the source, in order: its name, and either its number of
-                     frames, its SHA-256 and that of the source's bytes, or why it was skipped
+  train.index.jsonl  a line per video of the source, in order: its name, the SHA-256 of the source's
+                     bytes, what was done to it, and either its number of frames and their SHA-256,
+                     or why it was skipped
   test.frames, test.index.jsonl
   skipped.txt        the skipped videos, with reasons
 
@@ -15,6 +16,7 @@ count as memory of the process. H, W and C are the height, width and channels of
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -23,6 +25,7 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
+import tqdm
 
 from cwvae.errors import UserError
 from cwvae.run import files
@@ -33,6 +36,15 @@ from data_loaders.windows import Clips
 
 FORMAT = 1
 _PIECE = 64  # Frames read at a time when a clip is verified.
+
+# Keys of the index that do not identify clips: versions word notes in different ways.
+_REMARKS = ("notes", "unreadable")
+
+_KINDS = {"archives": "the published archives", "tfds": "a folder of tensorflow-datasets"}
+
+# What this process has told or compared, by store: each is done once even if it cannot be saved.
+_told: set[pathlib.Path] = set()
+_compared: dict[pathlib.Path, tuple[dict, dict]] = {}
 
 
 def folder_of(source: Source, data_dir: pathlib.Path) -> pathlib.Path:
@@ -108,8 +120,8 @@ class Store(Dataset):
         """
         content = summary(folder)
         self.folder, self.split, self._source = folder, split, source
-        self.fingerprint = content["splits"][split]["index_sha256"]
-        lines = _read_index(folder, split, self.fingerprint)
+        lines = _read_index(folder, split, content)
+        self.fingerprint = _fingerprint(lines)
         self._lines = [line for line in lines if "skipped" not in line]
         frames = np.array([line["frames"] for line in self._lines], np.int64)
         super().__init__(Clips(frames), tuple(content["frame_shape"]))
@@ -168,15 +180,29 @@ class Store(Dataset):
             done += count
 
 
-def _read_index(folder: pathlib.Path, split: str, digest: str) -> list[dict]:
-    path = index_file(folder, split)
+def index_line(answer: dict) -> bytes:
+    """Returns the line of an index for a result of `processes.read_one`."""
+    return (json.dumps(answer) + "\n").encode()
+
+
+def _fingerprint(lines: list[dict]) -> str:
+    """Returns the SHA-256 of an index without remarks; earlier versions wrote none."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(index_line({k: v for k, v in line.items() if k not in _REMARKS}))
+    return digest.hexdigest()
+
+
+def _read_index(folder: pathlib.Path, split: str, content: dict) -> list[dict]:
+    """Returns the lines of an index, after comparing its checksum with store.json's `content`."""
+    path, expected = index_file(folder, split), content["splits"][split]["index_sha256"]
     try:
-        content = path.read_bytes()
+        text = path.read_bytes()
     except OSError as error:
         raise _damaged(path, f"cannot be read ({error.strerror})") from None
-    if hashlib.sha256(content).hexdigest() != digest:
+    if hashlib.sha256(text).hexdigest() != expected:
         raise _damaged(path, "checksum mismatch")
-    return [json.loads(line) for line in content.splitlines()]
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def _damaged(path: pathlib.Path, problem: str) -> UserError:
@@ -196,47 +222,129 @@ def verify(folder: pathlib.Path) -> Iterator[tuple[str, str, bool]]:
         yield from ((split, data.name(i), data.is_intact(i)) for i in range(len(data)))
 
 
+def report(
+    folder: pathlib.Path,
+) -> Iterator[tuple[str, str, int | None, list[str], str | None]]:
+    """Yields what is known of every video of a store, used or skipped, in order.
+
+    Yields:
+      Its split, its name, its number of frames (None if it was skipped), notes on what was done to
+      it, and why it was skipped (None if it was not).
+
+    Raises:
+      UserError: The store cannot be read.
+    """
+    content = summary(folder)
+    for split in SPLITS:
+        for line in _read_index(folder, split, content):
+            notes, reason = line.get("notes", []), line.get("skipped")
+            yield split, line["name"], line.get("frames"), notes, reason
+
+
 def check_unchanged(source: Source, folder: pathlib.Path) -> None:
     """Rejects a store if its source has changed, since a run's data would change silently.
 
+    Only videos whose stamps differ are read. A source whose files no longer exist is not checked.
+
     Raises:
-      UserError: Files were added or removed, or their content has changed.
+      UserError: Videos were added, removed or moved to the other split, their content has changed,
+        or skipped ones can be read now.
     """
-    content, now = summary(folder), source.stamps()
-    then = content["stamps"]
-    if now is None or then == now:
+    now = source.stamps()
+    if now is None:
         return
-    print(f"{source.name}: comparing files with {folder}, as their times differ.", file=sys.stderr)
-    differ = {name for name in now.keys() & then.keys() if now[name] != then[name]}
-    changes = [f"{name} is new" for name in now.keys() - then.keys()]
-    changes += [f"{name} is gone" for name in then.keys() - now.keys()]
-    changes += [f"{name} has changed" for name in _other_content(source, folder, content, differ)]
-    if not changes:
-        with contextlib.suppress(OSError):  # In a read-only folder, files are compared each time.
-            write_summary(folder, content | {"stamps": now})
+    content = summary(folder)
+    lines = {split: _read_index(folder, split, content) for split in SPLITS}
+    made_from = _kind(content, lines) if source.kind else None
+    if made_from != source.kind:
+        if folder not in _told:
+            _told.add(folder)
+            print(
+                f"{source.name}: the store {folder} was made from {_KINDS[made_from]}. Found as"
+                f" well, and not used: {_KINDS[source.kind]}.",
+                file=sys.stderr,
+            )
         return
-    shown = ", ".join(sorted(changes)[:3]) + (", ..." if len(changes) > 3 else "")
-    raise UserError(
-        f"{source.name}: the videos are not those that {folder} was prepared from ({len(changes)}"
-        f" differ: {shown}). To use the present videos, delete that folder, or run `python -m"
-        f" data_loaders prepare {source.name} --again` with the same --config and --set; to keep"
-        " the old ones, restore them."
-    )
+    changes = []
+    for split in SPLITS:
+        then, present = {line["name"] for line in lines[split]}, set(source.items(split))
+        changes += [f"{name} is new in {split}" for name in present - then]
+        changes += [f"{name} is gone from {split}" for name in then - present]
+    # Not before all names are equal: it may take hours.
+    changes = changes or _other_content(source, folder, content, lines, now)
+    if changes:
+        shown = ", ".join(sorted(changes)[:3]) + (", ..." if len(changes) > 3 else "")
+        raise UserError(
+            f"{source.name}: the videos are not those that {folder} was prepared from"
+            f" ({len(changes)} differ: {shown}). To use the present videos, delete that folder, or"
+            f" run `python -m data_loaders prepare {source.name} --again` with the same --config"
+            " and --set; to keep the old ones, restore them."
+        )
+    if now != content["stamps"]:
+        _compared[folder] = content, now
+        # Not into a store that was made again meanwhile, nor into a read-only folder.
+        with contextlib.suppress(OSError):
+            if summary(folder) == content:
+                write_summary(folder, content | {"stamps": now})
+
+
+def _kind(content: dict, lines: dict[str, list[dict]]) -> str:
+    """Returns the kind of source that a store of a published data set was made from."""
+    if "kind" in content:
+        return content["kind"]
+    # An earlier version made it. Only records of tfds have numbers for names.
+    numbered = all(line["name"].isdecimal() for line in itertools.chain(*lines.values()))
+    return "tfds" if numbered else "archives"
 
 
 def _other_content(
-    source: Source, folder: pathlib.Path, content: dict, names: set[str]
+    source: Source,
+    folder: pathlib.Path,
+    content: dict,
+    lines: dict[str, list[dict]],
+    now: dict[str, str],
 ) -> list[str]:
-    """Returns the videos with other content than in the store; a mere copy has a new time, too."""
-    found = []
-    for split in SPLITS if names else ():
-        for line in _read_index(folder, split, content["splits"][split]["index_sha256"]):
-            if line["name"] not in names:
-                continue
-            try:
-                same = source.digest(split, line["name"]) == line.get("source_sha256")
-            except BadVideo:
-                same = False
-            if not same:
-                found.append(line["name"])
-    return found
+    """Returns the videos with other content than in the store; a mere copy has a new time, too.
+
+    `lines` are those of the index, by split; `now` are the source's stamps.
+    """
+    then = content["stamps"] or {}  # Earlier versions had no stamps of published data sets.
+    differ = {name for name, stamp in now.items() if then.get(name) != stamp}
+    if _compared.get(folder) == (content, now):
+        differ = set()
+    videos = [
+        (split, line)
+        for split in SPLITS
+        for line in lines[split]
+        if line["name"] in differ or _could_not_be_read(line)
+    ]
+    count = sum(line["name"] in differ for _, line in videos)
+    if count:
+        print(
+            f"{source.name}: comparing the content of {count} videos with {folder}, once: their"
+            " sizes or times are not those that it recorded, or it recorded none.",
+            file=sys.stderr,
+        )
+    changes = []
+    for split, line in tqdm.tqdm(videos, "comparing", unit="video", leave=False, disable=None):
+        if problem := _change(source, split, line):
+            changes.append(f"{label(split, line['name'])} {problem}")
+    return changes
+
+
+def _could_not_be_read(line: dict) -> bool:
+    """Returns whether a video was skipped for a reason that may pass, such as permissions."""
+    return "unreadable" in line or line.get("source_sha256", "") is None
+
+
+def _change(source: Source, split: str, line: dict) -> str | None:
+    """Returns in words how a video differs from its line in the index; None if it does not."""
+    if "source_sha256" not in line:  # It crashed an earlier version, which did not record it.
+        return None
+    try:
+        digest = source.digest(split, line["name"])
+    except BadVideo as error:
+        return None if "skipped" in line else str(error)
+    if _could_not_be_read(line):
+        return "can be read now"
+    return None if digest == line["source_sha256"] else "has changed"

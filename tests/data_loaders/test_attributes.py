@@ -34,7 +34,7 @@ def test_digits_are_read_at_their_positions():
 @pytest.mark.parametrize("size", [12, 13])
 def test_a_position_is_the_center_of_the_drawn_digit(size):
     data = MovingDigits("test", num_digits=1, frame_size=31, digit_size=size)
-    images, labels = load_digits("test", size)
+    images, labels, _ = load_digits("test", size)
     found, image = data.readings(2, 0, 9), images[data.attributes(2)["indices"][0]]
     assert found["digits"][0, 0] == labels[data.attributes(2)["indices"][0]]
     for frame, center in zip(data.clip(2, 0, 9), found["positions"][:, 0], strict=True):

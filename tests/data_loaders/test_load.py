@@ -1,6 +1,7 @@
 """Tests of `load`: downloads, archives, folders of tfds, and messages."""
 
 import json
+import os
 import shutil
 import zipfile
 
@@ -160,3 +161,140 @@ def test_options_of_other_data_sets_have_no_effect(archive, videos, data_dir):
     assert len(data_loaders.load("moving_digits", "train", videos_dir="nowhere")) > 0
     with pytest.raises(UserError, match="'num_digit'; did you mean 'num_digits'"):
         load(data_dir, num_digit=3)
+
+
+# A store and what it was made from.
+
+
+def write_archive(path, videos):
+    """Writes moving_mnist_2digit with gray frames by split and name; returns its folder."""
+    path.mkdir()
+    with zipfile.ZipFile(path / "moving_mnist_2digit.zip", "w") as file:
+        for split, part in videos.items():
+            for name, frames in part.items():
+                video = write_video(path / name, frames)
+                file.write(video, f"{sets.FACTS['moving_mnist_2digit'].folders[split]}/{name}")
+    return path
+
+
+@pytest.fixture
+def others(archive, videos, tmp_path):
+    """Folders of archives: a copy, one with another video, with one more, and one moved."""
+    named = {s: {f"{i}.mp4": v for i, v in enumerate(part)} for s, part in videos.items()}
+    train, test = named["train"], named["test"]
+    (tmp_path / "copy").mkdir()
+    copy = shutil.copy(archive, tmp_path / "copy")
+    os.utime(copy, (1, 1))
+    return {
+        "copy": tmp_path / "copy",
+        "another": write_archive(
+            tmp_path / "another", {"train": train | {"1.mp4": 255 - train["1.mp4"]}, "test": test}
+        ),
+        "more": write_archive(
+            tmp_path / "more", {"train": train | {"9.mp4": train["0.mp4"]}, "test": test}
+        ),
+    }
+
+
+def test_another_archive_is_reported_and_a_copy_is_not(
+    archive, videos, others, data_dir, monkeypatch, capsys
+):
+    first = load(data_dir, archives_dir=str(archive.parent), channels=1)
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(sets.ArchivedVideos, "digest", None)  # Its index is enough.
+        load(data_dir, archives_dir=str(others["copy"]), channels=1)
+        load(data_dir, archives_dir=str(data_dir), channels=1)  # It has no archives.
+    assert capsys.readouterr().err == ""
+    for name, change in (
+        ("another", "train-seq100/1.mp4 has changed"),
+        ("more", "train-seq100/9.mp4 is new in train"),
+    ):
+        with pytest.raises(UserError, match=rf"\(1 differ: .*{change}\)"):
+            load(data_dir, archives_dir=str(others[name]), channels=1)
+    # The same for an archive that is replaced in its place.
+    shutil.copy(others["another"] / archive.name, others["copy"])
+    with pytest.raises(UserError, match="has changed"):
+        load(data_dir, archives_dir=str(others["copy"]), channels=1)
+    check_clips(load(data_dir, channels=1), videos["train"])
+    assert load(data_dir, channels=1).fingerprint == first.fingerprint
+
+
+def test_a_store_of_archives_by_an_earlier_version_is_compared_once(
+    archive, others, data_dir, capsys
+):
+    folder = load(data_dir, archives_dir=str(archive.parent), channels=1).folder
+    content = store.summary(folder)
+    del content["kind"]
+    store.write_summary(folder, content | {"stamps": None})
+    with pytest.raises(UserError, match=r"1\.mp4 has changed"):
+        load(data_dir, archives_dir=str(others["another"]), channels=1)
+    capsys.readouterr()
+    load(data_dir, archives_dir=str(archive.parent), channels=1)
+    assert capsys.readouterr().err.count("comparing the content of 4 videos") == 1
+    load(data_dir, archives_dir=str(archive.parent), channels=1)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_store_made_from_archives_is_used_where_tfds_is_also_found(
+    archive, videos, tfds_dir, data_dir, monkeypatch, capsys, earlier
+):
+    monkeypatch.setattr(store, "_told", set())
+    folder = load(data_dir, archives_dir=str(archive.parent), channels=1).folder
+    forget_kind(folder, earlier)
+    shutil.copytree(tfds_dir / "moving_mnist_2digit", data_dir / "moving_mnist_2digit")
+    capsys.readouterr()
+    for split in ("train", "test"):
+        check_clips(load(data_dir, split, channels=1), videos[split])
+    told = capsys.readouterr().err
+    assert told.count(f"{folder} was made from the published archives.") == 1
+    assert told.count("Found as well, and not used: a folder of tensorflow-datasets.") == 1
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_store_made_from_tfds_is_used_where_archives_are_also_found(
+    archive, videos, tfds_dir, tmp_path, monkeypatch, capsys, earlier
+):
+    monkeypatch.setattr(store, "_told", set())
+    data_dir = tmp_path / "with tfds"
+    shutil.copytree(tfds_dir / "moving_mnist_2digit", data_dir / "moving_mnist_2digit")
+    forget_kind(load(data_dir, channels=1).folder, earlier)
+    capsys.readouterr()
+    dataset = load(data_dir, archives_dir=str(archive.parent), channels=1)
+    check_clips(dataset, videos["train"])
+    assert "was made from a folder of tensorflow-datasets." in capsys.readouterr().err
+
+
+def forget_kind(folder, earlier):
+    """Makes a store one of an earlier version, or not."""
+    if earlier:
+        content = store.summary(folder)
+        del content["kind"]
+        store.write_summary(folder, content | {"stamps": None})
+
+
+def test_a_replaced_folder_of_tfds_is_reported_and_a_copy_is_not(
+    others, tfds_dir, tmp_path, capsys
+):
+    data_dir = tmp_path / "with tfds"
+    shutil.copytree(tfds_dir / "moving_mnist_2digit", data_dir / "moving_mnist_2digit")
+    folder = load(data_dir, channels=1).folder
+    capsys.readouterr()
+    load(data_dir, channels=1)
+    assert capsys.readouterr().err == ""
+    for shard in data_dir.rglob("*.tfrecord-*"):
+        shutil.copy(shard, shard.with_name("a copy"))
+        shard.with_name("a copy").replace(shard)
+    load(data_dir, channels=1)
+    assert "comparing the content of 4 videos" in capsys.readouterr().err
+    load(data_dir, channels=1)
+    assert capsys.readouterr().err == ""
+
+    shutil.rmtree(data_dir / "moving_mnist_2digit")
+    builder = builders.MovingMnist_2digit(data_dir=data_dir, archives_dir=others["another"])
+    builder.download_and_prepare()
+    with pytest.raises(UserError, match=r"\(1 differ: train/0000\d has changed\)"):
+        load(data_dir, channels=1)
+    next(data_dir.rglob("*-test.tfrecord-*")).unlink()  # Then the store is enough.
+    assert load(data_dir, channels=1).folder == folder

@@ -202,3 +202,15 @@ def test_import_starts_nothing_heavy():
     assert "numpy" in modules
     heavy = {"tensorflow", "tensorflow_datasets", "keras", "sklearn", "scipy", "av", "labmaze"}
     assert not modules & heavy
+
+
+def test_the_fingerprint_of_a_selection_is_of_its_data_set_and_its_clips():
+    data, other = NumberedFrames(), NumberedFrames()
+    data.fingerprint, other.fingerprint = "first", "second"
+    prints = [
+        data.select([0, 1]).fingerprint,
+        data.select([1, 0]).fingerprint,
+        other.select([0, 1]).fingerprint,
+    ]
+    assert len(set(prints)) == 3
+    assert data.select(np.array([0, 1])).fingerprint == prints[0]

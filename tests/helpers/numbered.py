@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from data_loaders.sources import BadVideo, Source
+from data_loaders.sources import BadVideo, Source, UnreadableVideo, ignore_note
 from data_loaders.store import store
 
 LENGTHS = {"train": [5, 130, None, 7, 64, 1], "test": [12, None, 3]}  # None: an unusable video.
@@ -17,6 +17,8 @@ class Numbers(Source):
         self.lengths, self.expected = lengths, expected
         self.was_read, self.was_fetched, self.on_read = [], 0, lambda item: None
         self.now, self.digests = None, {}
+        self.unreadable, self.damaged, self.notes = set(), set(), {}
+        self.names = {}  # Names of a split's videos instead of those of `lengths`.
 
     def describe(self):
         return {"lengths": self.lengths}
@@ -25,17 +27,23 @@ class Numbers(Source):
         self.was_fetched += 1
 
     def items(self, split):
-        return [f"video{i}" for i in range(len(self.lengths[split]))]
+        return self.names.get(split) or [f"video{i}" for i in range(len(self.lengths[split]))]
 
     def expected_frames(self):
         return self.expected or sum(n or 0 for part in self.lengths.values() for n in part)
 
     def digest(self, split, item):
+        if item in self.unreadable:
+            raise UnreadableVideo("cannot be read: Permission denied")
+        if item in self.damaged:
+            raise BadVideo("is damaged")
         return self.digests.get(item, f"digest of {item}")
 
-    def read(self, split, item, note=None):
+    def read(self, split, item, note=ignore_note):
         self.was_read.append((split, item))
         self.on_read(item)
+        for text in self.notes.get(item, ()):
+            note(text)
         length = self.lengths[split][int(item.removeprefix("video"))]
         if length is None:
             yield self.frames(split, item, 9)

@@ -28,6 +28,7 @@ class Marks(Dataset):
     """Two marks, each a horizontal bar, a vertical bar or a block, on black or on gray."""
 
     SIZES = ((3, 11), (11, 3), (7, 7))
+    fingerprint = "marks"
 
     def __init__(self, seed=0, channels=1):
         super().__init__(EqualClips(1000, 3), (32, 32, channels))

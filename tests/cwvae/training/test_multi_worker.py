@@ -189,7 +189,7 @@ def test_workers_with_different_settings_end(tmp_path):
             first = worker
     for one in (first, worker):
         assert one.wait() == 2, one.err()
-        assert "were given different settings" in error_of(one.err())
+        assert "were given different settings or training data" in error_of(one.err())
 
 
 def test_a_worker_whose_port_is_taken_is_refused(tmp_path):

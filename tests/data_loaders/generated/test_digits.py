@@ -45,7 +45,7 @@ def idx_folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("size", [12, 16, 28, 40])
 def test_sklearn_digits_are_white_strokes_on_black_at_every_size(size):
-    images, labels = load_digits("test", size)
+    images, labels, _ = load_digits("test", size)
     assert images.shape == (360, size, size)
     assert images.dtype == np.uint8
     assert labels.shape == (360,)
@@ -58,7 +58,7 @@ def test_sklearn_digits_are_white_strokes_on_black_at_every_size(size):
 
 
 def test_sklearn_digits_have_crisp_edges():
-    images, _ = load_digits("train", 28)
+    images, _, _ = load_digits("train", 28)
     gray = np.mean((images > 64) & (images < 192))
     # The same digits, only enlarged, have more gray pixels than white ones.
     assert gray < 0.5 * np.mean(images >= 192)
@@ -68,7 +68,7 @@ def test_sklearn_digits_keep_their_shape():
     from sklearn import datasets
 
     source = datasets.load_digits().images[:1437]
-    images, _ = load_digits("train", 28)
+    images, _, _ = load_digits("train", 28)
     # MNIST's layout, 20 of 28 pixels. Each half of the digit keeps its share of the ink.
     for ours, theirs in (
         (images[:, 4:14], source[:, :4]),
@@ -83,8 +83,8 @@ def test_sklearn_splits_are_the_first_80_and_the_last_20_percent():
     from sklearn import datasets
 
     target = datasets.load_digits().target
-    train_images, train_labels = load_digits("train", 16)
-    test_images, test_labels = load_digits("test", 16)
+    train_images, train_labels, _ = load_digits("train", 16)
+    test_images, test_labels, _ = load_digits("test", 16)
     np.testing.assert_array_equal(np.concatenate([train_labels, test_labels]), target)
     assert len(test_labels) == 360
     in_both = {image.tobytes() for image in train_images} & {i.tobytes() for i in test_images}
@@ -98,10 +98,10 @@ def test_missing_sklearn_names_the_alternatives(monkeypatch):
 
 
 def test_idx_files_are_read_plain_and_packed(idx_folder):
-    images, labels = load_digits("train", 28, digits_dir=str(idx_folder))
+    images, labels, _ = load_digits("train", 28, digits_dir=str(idx_folder))
     np.testing.assert_array_equal(images, random_images("train"))
     assert labels.tolist() == [4, 5, 6, 7, 8]
-    images, labels = load_digits("test", 28, digits_dir=str(idx_folder))
+    images, labels, _ = load_digits("test", 28, digits_dir=str(idx_folder))
     np.testing.assert_array_equal(images, random_images("t10k"))
     assert labels.tolist() == [4, 5, 6]
 
@@ -109,7 +109,7 @@ def test_idx_files_are_read_plain_and_packed(idx_folder):
 def test_plain_file_under_a_gz_name_is_read(idx_folder):
     packed = idx_folder / "train-images-idx3-ubyte.gz"
     packed.write_bytes(gzip.decompress(packed.read_bytes()))
-    images, _ = load_digits("train", 28, digits_dir=idx_folder)
+    images, _, _ = load_digits("train", 28, digits_dir=idx_folder)
     np.testing.assert_array_equal(images, random_images("train"))
 
 
@@ -171,9 +171,12 @@ def test_damaged_idx_file_is_named(idx_folder, damage):
     load_digits("train", 28, digits_dir=idx_folder)  # The other split is intact.
 
 
+NAMES = r"no file train-labels-idx1-ubyte or train-labels\.idx1-ubyte, with or without \.gz"
+
+
 def test_missing_idx_file_or_folder_is_named(idx_folder):
     (idx_folder / "train-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(UserError, match=r"no file train-labels-idx1-ubyte or .*\.gz") as caught:
+    with pytest.raises(UserError, match=NAMES) as caught:
         load_digits("train", 28, digits_dir=idx_folder)
     assert str(idx_folder) in str(caught.value)
     with pytest.raises(UserError, match=r"nowhere is not a folder.*data\.digits=sklearn"):
@@ -194,7 +197,7 @@ def test_mnist_comes_from_tfds(monkeypatch):
         return {"image": random_images("t10k")[..., None], "label": np.array([7, 2, 1])}
 
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake_tfds(load))
-    images, labels = load_digits("test", 28, digits="mnist", data_dir="some/folder")
+    images, labels, _ = load_digits("test", 28, digits="mnist", data_dir="some/folder")
     np.testing.assert_array_equal(images, random_images("t10k"))
     assert labels.tolist() == [7, 2, 1]
 
@@ -236,9 +239,78 @@ def test_unknown_source_and_split_suggest_the_nearest():
 @pytest.mark.skipif("CWVAE_MNIST_DIR" not in os.environ, reason="CWVAE_MNIST_DIR is not set")
 def test_the_real_mnist():
     folder = os.environ["CWVAE_MNIST_DIR"]
-    images, labels = load_digits("train", 28, digits_dir=folder)
+    images, labels, _ = load_digits("train", 28, digits_dir=folder)
     assert images.shape == (60000, 28, 28)
     assert labels[:5].tolist() == [5, 0, 4, 1, 9]
-    images, labels = load_digits("test", 16, digits_dir=folder)
+    images, labels, _ = load_digits("test", 16, digits_dir=folder)
     assert images.shape == (10000, 16, 16)
     assert labels[:5].tolist() == [7, 2, 1, 0, 4]
+
+
+# The names that MNIST is distributed under.
+
+
+def layout(folder: Path, name: str, source: Path) -> Path:
+    """Makes a folder with MNIST's files under other names."""
+    for packed in source.iterdir():
+        data = packed.read_bytes()
+        data = gzip.decompress(data) if packed.suffix == ".gz" else data
+        stem = packed.name.removesuffix(".gz")
+        path = folder / name.format(stem, dotted=stem.replace("-idx", ".idx"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return folder
+
+
+LAYOUTS = (
+    "{0}",
+    "{dotted}",
+    "raw/{0}",
+    "MNIST/raw/{0}",
+    "MNIST/raw/{dotted}",
+    "{0}/{0}",
+    "{0}/{dotted}",
+)
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_idx_files_are_found_under_all_their_names(idx_folder, tmp_path, name, end):
+    folder = layout(tmp_path / "other", name + end, idx_folder)
+    for split, prefix, labels in (("train", "train", [4, 5, 6, 7, 8]), ("test", "t10k", [4, 5, 6])):
+        found = load_digits(split, 28, digits_dir=folder)
+        np.testing.assert_array_equal(found.images, random_images(prefix))
+        assert found.labels.tolist() == labels
+
+
+def test_two_files_of_the_same_name_must_be_equal(idx_folder):
+    layout(idx_folder, "MNIST/raw/{dotted}", idx_folder)  # Unpacked copies.
+    load_digits("train", 28, digits_dir=idx_folder)
+    other = idx_folder / "MNIST" / "raw" / "train-labels.idx1-ubyte"
+    other.write_bytes(idx_bytes(np.arange(5)))
+    with pytest.raises(UserError, match="both have a name of the same file") as caught:
+        load_digits("train", 28, digits_dir=idx_folder)
+    assert str(other) in str(caught.value)
+    assert str(idx_folder / "train-labels-idx1-ubyte.gz") in str(caught.value)
+
+
+# The checksum that identifies digits.
+
+
+def test_the_checksum_depends_on_images_and_labels_and_not_on_place_or_size(idx_folder, tmp_path):
+    folder = layout(tmp_path / "moved", "MNIST/raw/{dotted}", idx_folder)
+    digests = [
+        load_digits("test", 28, digits_dir=idx_folder).sha256,
+        load_digits("test", 28, digits_dir=folder).sha256,
+        load_digits("test", 14, digits_dir=folder).sha256,
+    ]
+    assert len(set(digests)) == 1
+    images = random_images("t10k")
+    changes = {
+        "labels.idx1": idx_bytes(np.array([4, 5, 7])),
+        "images.idx3": idx_bytes(images ^ (images == images.max())),
+    }
+    for name, data in changes.items():
+        (folder / "MNIST" / "raw" / f"t10k-{name}-ubyte").write_bytes(data)
+        digests.append(load_digits("test", 28, digits_dir=folder).sha256)
+    assert len(set(digests)) == 3

@@ -50,7 +50,7 @@ def test_shapes_and_lengths():
 def test_sum_is_the_clipped_sum_of_digits_at_their_rounded_positions(num_digits):
     # Four digits with 31 - 12 pixels of room often cross.
     dataset = MovingDigits("train", num_digits=num_digits, **SMALL)
-    images, _ = load_digits("train", 12)
+    images, _, _ = load_digits("train", 12)
     layers = paint(dataset, images, 3, 31)
     total = layers.sum(axis=1)
     assert num_digits == 1 or total.max() > 255, "the digits of this clip never cross"
@@ -59,7 +59,7 @@ def test_sum_is_the_clipped_sum_of_digits_at_their_rounded_positions(num_digits)
 
 def test_max_is_the_brightest_digit_at_each_pixel():
     dataset = MovingDigits("train", num_digits=3, overlap="max", **SMALL)
-    images, _ = load_digits("train", 12)
+    images, _, _ = load_digits("train", 12)
     layers = paint(dataset, images, 3, 31)
     np.testing.assert_array_equal(dataset.clip(3)[..., 0], layers.max(axis=1))
     assert np.any(layers.max(axis=1) != np.minimum(layers.sum(axis=1), 255))
@@ -71,7 +71,7 @@ def test_three_channels_are_the_gray_picture_three_times(small):
 
 
 def test_attributes_name_the_digits(small):
-    _, labels = load_digits("train", 12)
+    _, labels, _ = load_digits("train", 12)
     known = small.attributes(11)
     np.testing.assert_array_equal(known["digits"], labels[known["indices"]])
     seen = {digit for i in range(60) for digit in small.attributes(i, 0, 1)["digits"].tolist()}
@@ -212,3 +212,14 @@ def test_bad_options_are_named(options, message):
 def test_unknown_split():
     with pytest.raises(UserError, match="unknown split 'validation'"):
         MovingDigits("validation", **SMALL)
+
+
+def test_the_fingerprint_of_the_built_in_digits_stays_the_same():
+    """Otherwise runs refuse to resume with a new version."""
+    expected = {
+        "train": "11b82b617287ed8dda8b62da4965cc1d7e4f3af23f6af5f0d4c1bfa7b0287fdf",
+        "test": "9b512e9a6c455430833da9115dde48af1b08c337140f75c31d098e517e127e57",
+    }
+    for split, fingerprint in expected.items():
+        assert MovingDigits(split, **SMALL).fingerprint == fingerprint
+        assert MovingDigits(split, seed=1, frame_size=64).fingerprint == fingerprint

@@ -18,6 +18,8 @@ from data_loaders.generated.maze_walks import (
 )
 from data_loaders.generated.procedural_mazes import ProceduralMazes
 from data_loaders.generated.raycaster import cast
+from data_loaders.store import preparation
+from data_loaders.store.store import Store
 
 SMALL = {"frame_size": 16, "train_videos": 5, "test_videos": 3}
 
@@ -310,3 +312,27 @@ def test_missing_labmaze_is_named(monkeypatch, version, told):
 def test_bad_options_are_named(options, message):
     with pytest.raises(UserError, match=message):
         ProceduralMazes(**options)
+
+
+@pytest.mark.usefixtures("mazes")
+def test_another_version_of_labmaze_is_refused(monkeypatch):
+    monkeypatch.setattr(procedural_mazes, "_version", lambda: "1.0.5")
+    source = ProceduralMazes(**SMALL)
+    uses = (source.fetch, lambda: source.attributes("train", "0"))
+    for use in uses:
+        with pytest.raises(UserError, match=r"needs labmaze==1\.0\.6, but labmaze 1\.0\.5 is"):
+            use()
+
+
+@pytest.mark.usefixtures("mazes")
+def test_textures_of_two_rooms_are_not_cut_in_a_video_of_two_frames(tmp_path):
+    source = ProceduralMazes(**SMALL, train_length=2, test_length=2)
+    data = Store(preparation.prepare(source, tmp_path), "train", source)
+    whole, part = data.attributes(3), data.attributes(3, 1, 1)
+    for name in ("wall_textures", "floor_textures"):
+        assert part[name].shape == (2,)
+        np.testing.assert_array_equal(part[name], whole[name])
+    for name in ("pose", "room"):
+        np.testing.assert_array_equal(part[name], whole[name][1:])
+    readings = data.readings(3, 1, 1)
+    assert readings["wall_texture"].item() == whole["wall_textures"][whole["room"][1]]

@@ -1,5 +1,6 @@
 """Tests of reading from zip archives: good, damaged and malicious ones."""
 
+import errno
 import stat
 import struct
 import tracemalloc
@@ -11,7 +12,7 @@ import pytest
 from cwvae.errors import UserError
 from data_loaders.published import archives
 from data_loaders.published.archives import members, read_member
-from data_loaders.sources import BadVideo
+from data_loaders.sources import BadVideo, UnreadableVideo
 
 NOISE = np.random.default_rng(0).bytes(5000)
 
@@ -249,3 +250,15 @@ def test_a_member_with_a_false_size_takes_no_more_memory_than_that_size(path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000
+
+
+def test_an_archive_that_the_system_cannot_read_is_not_called_damaged(path, monkeypatch):
+    write(path, {"train/a.mp4": NOISE})
+    members(path)
+
+    def fail(*_, **__):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", fail)
+    with pytest.raises(UnreadableVideo, match=r"cannot be read from .*: Stale file handle"):
+        read_member(path, "train/a.mp4")

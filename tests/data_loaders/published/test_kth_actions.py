@@ -318,3 +318,19 @@ def test_a_missing_list(tmp_path):
         UserError, match=r"No such file.*https://www\.csc\.kth\.se/cvap/actions/00seq"
     ):
         read_sequences(tmp_path / SEQUENCES)
+
+
+def test_stamps_and_notes_of_ranges_are_those_of_their_video(folder, tmp_path):
+    source = KthActions(archives_dir=str(folder), kth_sequences=True)
+    whole = KthActions(archives_dir=str(folder)).stamps()
+    stamps = source.stamps()
+    assert stamps.keys() == {*source.items("train"), *source.items("test")}
+    for item, stamp in stamps.items():
+        assert stamp == whole[item.partition("#")[0]]
+    assert len(set(whole.values())) == len(whole)
+    notes = []
+    list(source.read("train", "person02_boxing_d1_uncomp.avi#7-9", notes.append))
+    assert "only frames 7 to 9 of the video, from 1, as in 00sequences.txt" in notes
+    assert any("cut to the middle 120x120, resized to 64x64 (area)" in note for note in notes)
+    # Without the list, the items are unknown.
+    assert KthActions(archives_dir=str(tmp_path), kth_sequences=True).stamps() is None

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -297,3 +298,24 @@ for module in ("tensorflow", "tensorflow_datasets", "av"):
 def test_importing_starts_neither_tensorflow_nor_a_decoder():
     root = Path(sets.__file__).parents[2]
     subprocess.run([sys.executable, "-c", IMPORT], check=True, cwd=root)
+
+
+def test_stamps_are_the_checksums_and_sizes_in_the_archive(archive, tmp_path):
+    path = archive("gqn_mazes")
+    stamps = Published("gqn_mazes", archives_dir=str(path.parent)).stamps()
+    with zipfile.ZipFile(path) as file:
+        for name in ("train/1.mp4", "train/2.mp4", "train/10.mp4", "test/1.mp4"):
+            content = file.read(name)
+            assert stamps.pop(name) == f"{zlib.crc32(content):08x} {len(content)}"
+    assert stamps == {}
+    assert Published("gqn_mazes", archives_dir=str(tmp_path)).stamps() is None
+    assert Published("gqn_mazes", data_dir=str(tmp_path)).stamps() is None
+
+
+def test_what_is_done_to_a_video_is_noted(archive):
+    folder = str(archive("gqn_mazes").parent)
+    for size, channels, expected in ((64, 3, "unchanged"), (32, 1, "resized to 32x32 (area)")):
+        notes = []
+        source = Published("gqn_mazes", frame_size=size, channels=channels, archives_dir=folder)
+        list(source.read("train", "train/1.mp4", notes.append))
+        assert any("64x64" in note and expected in note for note in notes)

@@ -1,10 +1,12 @@
 """Tests of reading folders that tfds prepared: made by tfds, made by hand, and damaged."""
 
 import contextlib
+import errno
 import hashlib
 import importlib
 import io
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from PIL import Image
 
 from cwvae.errors import UserError
 from data_loaders.published.tfds_directory import TfdsDirectory, decode_png, find
-from data_loaders.sources import BadVideo
+from data_loaders.sources import BadVideo, UnreadableVideo
 
 RNG = np.random.default_rng(0)
 FILES_TRAIN = ("one.mp4", "two.mp4", "three.mp4", "four.mp4", "five.mp4")
@@ -441,3 +443,72 @@ def test_records_may_hold_unknown_fields(tmp_path):
     others = b"\x10\x96\x01" + b"\x19" + bytes(8) + b"\x25" + bytes(4) + b"\x2a\x03abc"
     source = open_source(make_folder(tmp_path, [[others + data + others]]))
     assert sum(len(block) for block in source.read("train", "00000")) == 2
+
+
+# Stamps and notes.
+
+
+def test_stamps_are_known_without_reading_shards_and_differ_by_shard_and_record(
+    folder, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr("data_loaders.published.tfds_directory._find_records", None)
+        before = open_source(folder).stamps()
+    assert list(before) == ["00000", "00001", "00002"]
+    assert len(set(before.values())) == 3
+    shard(folder, 1, "test").touch()
+    after = open_source(folder).stamps()
+    assert [item for item in before if before[item] != after[item]] == ["00002"]
+    shard(folder, 0).unlink()
+    assert open_source(folder).stamps() is None
+
+
+def test_stamps_of_folders_without_numbers_of_records(folder):
+    info = json.loads((folder / "dataset_info.json").read_text())
+    before = open_source(folder).stamps()
+    info["splits"] = [{"name": split, "numShards": "2"} for split in ("train", "test")]
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    source = open_source(folder)
+    assert source.items("train") == ["00000", "00001", "00002"]
+    assert source.stamps() == before
+    shard(folder, 0).unlink()
+    assert open_source(folder).stamps() is None
+
+
+def notes_of(folder, pngs, **options):
+    source, notes = open_source(make_folder(folder, [[record(pngs)]]), **options), {}
+    frames = np.concatenate(list(source.read("train", "00000", notes.setdefault)))
+    return frames, [*notes]
+
+
+def test_what_is_done_to_a_record_is_noted(tmp_path):
+    rgb, rgba = some_frames(1, 3)[0], some_frames(1, 4)[0]
+    wide = Image.fromarray(some_frames(1, 1)[0, ..., 0].astype(np.uint16) * 256 + 9)
+    gray = Image.fromarray(np.asarray(wide).astype(np.uint16) >> 8).convert("L")
+    frames, notes = notes_of(tmp_path / "same", [png(rgb)] * 2)
+    assert notes == ["record of tensorflow-datasets with 2 PNGs of 64x64: unchanged"]
+    np.testing.assert_array_equal(frames[1], rgb)
+    _, notes = notes_of(tmp_path / "small", [png(rgb)], frame_size=32, channels=1)
+    assert notes == [
+        "record of tensorflow-datasets with 1 PNGs of 64x64: resized to 32x32 (area)",
+        "PNGs in color are converted to gray",
+    ]
+    frames, notes = notes_of(tmp_path / "alpha", [png(Image.fromarray(rgba, "RGBA"))])
+    assert notes[1:] == ["transparency of PNGs is ignored"]
+    np.testing.assert_array_equal(frames[0], rgba[..., :3])
+    frames, notes = notes_of(tmp_path / "wide", [png(wide), png(gray)], channels=1)
+    assert notes[1:] == ["PNGs of 16 bits per value: only the upper 8 are used"]
+    np.testing.assert_array_equal(frames[0], np.asarray(gray)[..., None])
+    np.testing.assert_array_equal(frames[1], frames[0])
+
+
+def test_a_shard_that_the_system_cannot_read_can_be_tried_again(folder, monkeypatch):
+    source = open_source(folder)
+    source.fetch()
+
+    def fail(*_, **__):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(pathlib.Path, "open", fail)
+    with pytest.raises(UnreadableVideo, match=r"cannot be read: .*: Stale file handle"):
+        source.digest("train", "00002")

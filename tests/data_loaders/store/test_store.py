@@ -1,5 +1,7 @@
 """Tests of stores: random access, and reports of damage."""
 
+import hashlib
+import json
 import os
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from helpers.numbered import Numbers
 
 from cwvae.errors import UserError
+from data_loaders.sources import UnreadableVideo
 from data_loaders.store import preparation, store
 from data_loaders.store.store import Store
 
@@ -126,3 +129,226 @@ def test_windows_are_read_in_pieces_if_one_call_returns_less(folder, monkeypatch
     preadv = os.preadv
     monkeypatch.setattr(os, "preadv", lambda f, to, at: preadv(f, [to[0][:1000]], at))
     np.testing.assert_array_equal(data.clip(1), whole)
+
+
+# Remarks on videos, which do not identify clips.
+
+
+def test_notes_and_reasons_of_every_video_can_be_listed(tmp_path):
+    source = Numbers({"train": [5, None], "test": [3]})
+    source.notes = {"video0": ["frames of 8x8 RGB: unchanged"], "video1": ["rotated"]}
+    assert list(store.report(preparation.prepare(source, tmp_path))) == [
+        ("train", "video0", 5, ["frames of 8x8 RGB: unchanged"], None),
+        ("train", "video1", None, ["rotated"], "breaks off after 9 frames"),
+        ("test", "video0", 3, ["frames of 8x8 RGB: unchanged"], None),
+    ]
+
+
+# SHA-256 of the indexes before there were remarks; the data.json of older runs has them.
+FINGERPRINTS = {
+    "train": "820a93010c73c856e067f51a44ef107ea65ba76deec422bd6f2fe604cfadcad0",
+    "test": "fc6a6a9cbb02bd1beb088b08c81c63b43764d5394895317959c6409a3adbc8e9",
+}
+
+
+def test_fingerprints_are_those_of_earlier_versions_with_and_without_notes(folder, tmp_path):
+    source = Numbers()
+    source.notes = {"video0": ["a note"], "video2": ["a note", "another"]}
+    noted = preparation.prepare(source, tmp_path / "noted")
+    for split, expected in FINGERPRINTS.items():
+        assert Store(folder, split).fingerprint == expected
+        assert Store(noted, split).fingerprint == expected
+        assert store.index_file(noted, split).read_bytes().count(b'"notes"') > 0
+    other = preparation.prepare(Numbers({"train": [5, 131], "test": [12]}), tmp_path)
+    assert Store(other, "train").fingerprint != FINGERPRINTS["train"]
+
+
+def test_an_attribute_with_as_many_values_as_the_video_has_frames_is_not_cut(tmp_path):
+    source = Numbers({"train": [2], "test": [2]})
+    known = Store(preparation.prepare(source, tmp_path), "train", source).attributes(0, 1, 1)
+    assert known["moment"].tolist() == [1]
+    assert known["who"].tolist() == [1, 2]
+
+
+# Changes of the source. Numbers has the same names of videos in both splits.
+
+
+@pytest.fixture
+def stamped(tmp_path):
+    """A source with a stamp per video, and its store."""
+    source = Numbers()
+    source.now = {f"video{i}": "1" for i in range(6)}
+    return source, preparation.prepare(source, tmp_path)
+
+
+def rewrite(folder, **changes):
+    content = store.summary(folder) | changes
+    store.write_summary(folder, {key: value for key, value in content.items() if value != "absent"})
+
+
+def test_nothing_is_compared_or_written_while_stamps_are_equal(stamped, capsys):
+    source, folder = stamped
+    capsys.readouterr()
+    source.digest = None  # It cannot be called.
+    before = (folder / "store.json").stat()
+    store.check_unchanged(source, folder)
+    assert (folder / "store.json").stat() == before
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("then", [None, "sizes and times only"])
+def test_content_is_compared_once_with_stores_of_earlier_versions(stamped, capsys, then):
+    source, folder = stamped
+    stamps = None if then is None else dict.fromkeys(source.now, then)
+    rewrite(folder, stamps=stamps, kind="absent")
+    capsys.readouterr()
+    store.check_unchanged(source, folder)
+    assert "comparing the content of 9 videos" in capsys.readouterr().err
+    assert store.summary(folder)["stamps"] == source.now
+    store.check_unchanged(source, folder)
+    assert capsys.readouterr().err == ""
+
+    rewrite(folder, stamps=stamps, kind="absent")
+    source.now = dict.fromkeys(source.now, "2")
+    source.digests["video4"] = "another"
+    with pytest.raises(UserError, match=r"\(1 differ: train/video4 has changed\)"):
+        store.check_unchanged(source, folder)
+    assert store.summary(folder)["stamps"] == stamps
+
+
+def test_content_is_compared_once_in_a_process_that_cannot_write(stamped, monkeypatch, capsys):
+    source, folder = stamped
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(store, "write_summary", refuse)
+    capsys.readouterr()
+    source.now = source.now | {"video3": "2"}
+    for expected in (1, 0):
+        store.check_unchanged(source, folder)
+        assert capsys.readouterr().err.count("comparing") == expected
+    source.now = source.now | {"video3": "3"}
+    source.digests["video3"] = "another"
+    with pytest.raises(UserError, match="train/video3 has changed"):
+        store.check_unchanged(source, folder)
+
+
+def test_stamps_are_not_written_into_a_store_that_was_made_again_meanwhile(stamped, tmp_path):
+    source, folder = stamped
+    rewrite(folder, stamps=None)
+
+    def make_again(split, item):
+        if (split, item) == ("test", "video2"):
+            rewrite(folder, made="later")
+        return f"digest of {item}"
+
+    source.digest = make_again
+    store.check_unchanged(source, folder)
+    assert store.summary(folder)["stamps"] is None
+    assert store.summary(folder)["made"] == "later"
+
+
+def test_a_video_that_moved_to_the_other_split_is_reported(stamped):
+    source, folder = stamped
+    names = [f"video{i}" for i in range(6)]
+    source.names = {"train": names[:5], "test": [*names[:3], "video5"]}
+    changes = r"\(2 differ: video5 is gone from train, video5 is new in test\)"
+    with pytest.raises(UserError, match=changes):
+        store.check_unchanged(source, folder)
+
+
+def test_new_and_missing_videos_are_reported_before_any_is_read(stamped):
+    source, folder = stamped
+    source.now, source.digest = dict.fromkeys(source.now, "2"), None
+    source.names = {"train": [f"video{i}" for i in (0, 1, 2, 3, 9)]}
+    changes = r"3 differ: video4 is gone from train, video5 is gone from train, video9 is new in"
+    with pytest.raises(UserError, match=changes):
+        store.check_unchanged(source, folder)
+
+
+def test_a_stamp_of_a_name_in_both_splits_is_of_both_videos(stamped):
+    source, folder = stamped
+    source.now = source.now | {"video2": "2"}
+    compared = []
+    source.digest = lambda split, item: compared.append((split, item)) or f"digest of {item}"
+    store.check_unchanged(source, folder)
+    assert compared == [("train", "video2"), ("test", "video2")]
+
+
+def test_a_source_whose_files_no_longer_exist_is_not_checked(stamped):
+    source, folder = stamped
+    source.now, source.items = None, None
+    store.check_unchanged(source, folder)
+
+
+def test_a_video_that_can_no_longer_be_compared_is_reported(stamped):
+    source, folder = stamped
+    source.now, source.unreadable = source.now | {"video3": "2"}, {"video3"}
+    with pytest.raises(UserError, match="train/video3 cannot be read: Permission denied"):
+        store.check_unchanged(source, folder)
+
+
+def test_unreadable_videos_are_tried_on_every_use_and_reported_when_they_can_be_read(tmp_path):
+    source = Numbers()
+    source.now, source.unreadable = {f"video{i}": "1" for i in range(6)}, {"video4"}
+    folder = preparation.prepare(source, tmp_path)
+    assert "train/video4: cannot be read: Permission denied" in (folder / "skipped.txt").read_text()
+    assert b'"unreadable": true' in store.index_file(folder, "train").read_bytes()
+    preparation.prepare(source, tmp_path)
+    source.unreadable = set()
+    for _ in range(2):
+        with pytest.raises(UserError, match="train/video4 can be read now") as caught:
+            preparation.prepare(source, tmp_path)
+    assert "prepare numbers --again" in str(caught.value)
+    preparation.prepare(source, tmp_path, again=True)
+    preparation.prepare(source, tmp_path)
+    assert Store(folder, "train").length(3) == 64
+
+
+def test_a_video_whose_reading_failed_after_its_digest_is_tried_again(tmp_path):
+    source = Numbers()
+    source.now = {f"video{i}": "1" for i in range(6)}
+
+    def fail(item):
+        if item == "video4":
+            raise UnreadableVideo("cannot be read: Stale file handle")
+
+    source.on_read = fail
+    preparation.prepare(source, tmp_path)
+    with pytest.raises(UserError, match="train/video4 can be read now"):
+        preparation.prepare(source, tmp_path)
+
+
+def test_a_video_that_an_earlier_version_could_not_read_is_tried_again(tmp_path):
+    source = Numbers()
+    source.now, source.damaged = {f"video{i}": "1" for i in range(6)}, {"video4"}
+    folder = preparation.prepare(source, tmp_path)
+    assert b'"unreadable"' not in store.index_file(folder, "train").read_bytes()
+    store.check_unchanged(source, folder)
+    source.damaged = set()  # Without a new stamp, as if a disk had been mounted again.
+    with pytest.raises(UserError, match="train/video4 can be read now"):
+        store.check_unchanged(source, folder)
+
+
+def test_a_damaged_video_stays_skipped_until_its_content_changes(tmp_path):
+    source = Numbers()
+    source.now, source.damaged = {f"video{i}": "1" for i in range(6)}, {"video5"}
+    folder = preparation.prepare(source, tmp_path)
+    source.now = dict.fromkeys(source.now, "2")
+    store.check_unchanged(source, folder)
+    assert store.summary(folder)["stamps"] == source.now
+    source.now, source.damaged = dict.fromkeys(source.now, "3"), set()
+    with pytest.raises(UserError, match="train/video5 can be read now"):
+        store.check_unchanged(source, folder)
+
+
+def test_a_video_that_crashed_an_earlier_version_stays_skipped(stamped):
+    source, folder = stamped
+    path, content = store.index_file(folder, "train"), store.summary(folder)
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    lines[2] = {"name": "video2", "skipped": "crashes the decoder with SIGSEGV"}
+    path.write_bytes(b"".join(map(store.index_line, lines)))
+    content["splits"]["train"]["index_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    store.write_summary(folder, content | {"stamps": None})
+    store.check_unchanged(source, folder)
