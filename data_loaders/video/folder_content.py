@@ -1,5 +1,6 @@
-"""Finds the videos in a folder and its sub-folders, and the files that are none."""
+"""Finds the videos in a folder and its sub-folders, and the files that are not read."""
 
+import collections
 import dataclasses
 import hashlib
 import os
@@ -57,7 +58,7 @@ class Holder:
 
 
 class Content:
-    """What is in a folder and its sub-folders.
+    """The content of a folder and its sub-folders.
 
     Attributes:
       root: The folder.
@@ -130,7 +131,7 @@ class Content:
                 raise UserError(f"{error.filename}: {error.strerror}. Make it readable.")
 
     def notes(self) -> list[str]:
-        """Returns sentences about the files that are not read, with their number."""
+        """Returns sentences on files that are not read, and on videos with almost the same name."""
         kinds = {"picture": [], "array": [], "file": []}
         for name in self.others:
             is_array = suffix_of(name) in ARRAY_SUFFIXES
@@ -142,7 +143,24 @@ class Content:
             "file": "not used, as their names end in none of "
             + ", ".join((*SUFFIXES, *ARRAY_SUFFIXES, *PICTURE_SUFFIXES)),
         }
-        return [f"{named(kinds[kind], kind)}: {reasons[kind]}" for kind in kinds if kinds[kind]]
+        notes = [f"{named(kinds[kind], kind)}: {reasons[kind]}" for kind in kinds if kinds[kind]]
+        if alike := self._alike():
+            notes.append(
+                f"{named(alike, 'video')} differ only in the extension: all are used; remove copies"
+                " of the same video, which may be in different splits"
+            )
+        return notes
+
+    def _alike(self) -> list[str]:
+        """Returns the names that another file or folder has, too, but for the extension."""
+        by_stem = collections.defaultdict(list)
+        for holder in self.holders:
+            path = pathlib.PurePosixPath(holder.name)
+            stem, shown = path.with_suffix("").as_posix(), holder.name
+            if holder.is_folder:
+                stem, shown = holder.name, f"{holder.name}/"
+            by_stem[stem].append(shown)
+        return [name for names in by_stem.values() if len(names) > 1 for name in names]
 
     def _name(self, path: pathlib.Path) -> str:
         return path.relative_to(self.root).as_posix()

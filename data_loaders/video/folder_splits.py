@@ -178,7 +178,7 @@ def _without_videos(content: Content, folder: str | None) -> str:
     if folder is None and content.root_pictures:
         return (
             f"{content.root} directly holds {named(content.root_pictures, 'picture')}. Put the"
-            " pictures of each video into a folder of its own in data.videos_dir."
+            " pictures of each video into its own folder in data.videos_dir."
         )
     others = [n for n in content.others if folder is None or n.startswith(f"{folder}/")]
     names = [pathlib.PurePosixPath(name).name for name in others]

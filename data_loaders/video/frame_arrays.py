@@ -453,7 +453,7 @@ def _readings_of_four(a: int, b: int, c: int, d: int) -> list[str]:
 
 
 def _are_sides(a: int, b: int, c: int) -> bool:
-    """Returns whether the first two of three axes are rather the sides of a frame than the rest."""
+    """Returns whether the first two of three axes look more like the sides of a frame."""
     if a == b:
         return b != c
     return min(a, b, c) > 0 and a / b in _USUAL_RATIOS and b / c not in _USUAL_RATIOS

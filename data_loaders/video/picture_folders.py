@@ -185,7 +185,7 @@ def _picture(path: pathlib.Path, note: Note) -> np.ndarray:
 def _values(image: Image.Image, note: Note) -> np.ndarray:
     if getattr(image, "n_frames", 1) > 1:
         if image.format != "MPO":
-            raise BadVideo(f"holds {image.n_frames} pictures; save each in a file of its own")
+            raise BadVideo(f"holds {image.n_frames} pictures; save each in its own file")
         note("several pictures in one JPEG file: the first")  # The others are usually previews.
     if ";16" in str(image.tile) and not image.mode.startswith("I"):
         note("16 bits per value: reduced to 8")  # By the decoder.
@@ -237,7 +237,7 @@ def _check_order(names: Sequence[str], note: Note) -> None:
         if found in seen:
             raise BadVideo(
                 f"has two pictures with the same number, {seen[found]} and {name}; put each series"
-                " in a folder of its own"
+                " in its own folder"
             )
         seen[found] = name
     patterns = {re.sub(r"[0-9]+", "#", stem) for stem in stems}
@@ -246,7 +246,7 @@ def _check_order(names: Sequence[str], note: Note) -> None:
     if falls and len(patterns) > 1:
         raise BadVideo(
             f"has several series of pictures: {names[falls[0]]} comes after"
-            f" {names[falls[0] - 1]}; put each series in a folder of its own"
+            f" {names[falls[0] - 1]}; put each series in its own folder"
         )
     if falls:
         note(f"the numbers of the pictures start again at {names[falls[0]]}")

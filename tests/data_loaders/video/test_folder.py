@@ -12,8 +12,11 @@ import pytest
 from helpers.video_files import write_video
 from PIL import Image
 
+import data_loaders
 from cwvae.errors import UserError
 from data_loaders.sources import SPLITS, BadVideo, UnreadableVideo
+from data_loaders.store import preparation, store
+from data_loaders.store.store import Store
 from data_loaders.video.folder import VideoFolder
 from data_loaders.video.folder_splits import hash_fraction
 from data_loaders.video.frames import FrameFormat, frames_and_rate
@@ -83,6 +86,15 @@ def test_unused_files_are_reported(tmp_path, capsys):
     )
     assert "1 picture (train/preview.png): not used, as there are videos in the same" in lines[2]
     assert "3 files (f.mpgx, train/Thumbs.db, train/notes.txt): not used" in lines[3]
+
+
+def test_videos_that_may_be_copies_are_reported(tmp_path, capsys):
+    """Such as the extracted frames of a video next to it, which may be in the other split."""
+    touch(tmp_path, "train/a.npy", "train/b.npy", "train/b.npz", "test/c.d.npy", "test/c.npy")
+    save_picture(tmp_path / "train" / "a" / "1.png")
+    save_picture(tmp_path / "train" / "c" / "1.png")
+    words = told(tmp_path, capsys)
+    assert "4 videos (train/a/, train/a.npy, train/b.npy, ...) differ only in the exten" in words
 
 
 def test_nothing_is_reported_if_all_is_used(tmp_path, capsys):
@@ -538,6 +550,34 @@ def test_a_damaged_header_does_not_prevent_listing(tmp_path):
     for item in ("train/b.npy", "test/a.npy"):
         with pytest.raises(BadVideo):
             list(source.read("train", item))
+
+
+def test_other_processes_read_the_same_videos(tmp_path):
+    """They know only the name of a video."""
+    array = np.random.default_rng(0).integers(0, 256, (20, 12, 8, 8)).astype(np.uint8)
+    (tmp_path / "train").mkdir()
+    np.save(tmp_path / "train" / "mnist_test_seq.npy", array)
+    for t in range(11):
+        save_picture(tmp_path / "test" / "a" / f"{t}.png", t)
+    recipe = {"name": "video_folder", "videos_dir": str(tmp_path), "frame_size": 8}
+    source = data_loaders.open_source(**recipe)
+    (tmp_path / "data").mkdir()
+    folder = preparation.prepare(source, tmp_path / "data", recipe, processes=2)
+    clips = Store(folder, "train")
+    assert [clips.name(i) for i in (0, 11)] == [
+        f"train/mnist_test_seq.npy#{number}" for number in ("00", "11")
+    ]
+    for i in range(12):
+        np.testing.assert_array_equal(clips.clip(i)[..., 0], array[:, i])
+    pictures = np.concatenate([frames(1, t) for t in range(11)])
+    np.testing.assert_array_equal(Store(folder, "test").clip(0)[..., 0], pictures)
+    store.check_unchanged(source, folder)
+    np.save(tmp_path / "train" / "mnist_test_seq.npy", array)  # The same content.
+    store.check_unchanged(source, folder)
+    array[19, 5, 7, 7] ^= 1
+    np.save(tmp_path / "train" / "mnist_test_seq.npy", array)
+    with pytest.raises(UserError, match=r"\(1 differ: train/mnist_test_seq\.npy#05 has changed\)"):
+        store.check_unchanged(source, folder)
 
 
 def test_settings_of_arrays_reach_the_reader(tmp_path):

@@ -246,6 +246,15 @@ def test_files_with_several_pictures_are_refused(tmp_path, suffix):
     assert fault(tmp_path).startswith(f"1{suffix} holds 3 pictures")
 
 
+def test_the_first_picture_of_a_jpeg_of_a_camera_is_read(tmp_path):
+    """The others are previews."""
+    first, other = Image.new("RGB", (8, 6), "red"), Image.new("RGB", (4, 3))
+    first.save(tmp_path / "1.jpg", "MPO", save_all=True, append_images=[other])
+    [found], told = read(tmp_path)
+    np.testing.assert_allclose(found, np.asarray(first), atol=3)
+    assert "several pictures in one JPEG file: the first" in told
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".ppm"])
 @pytest.mark.parametrize("cut", [0, 5, 0.5])
 def test_damaged_pictures_are_named(tmp_path, suffix, cut):
