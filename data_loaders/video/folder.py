@@ -1,40 +1,53 @@
-"""Your own videos: a folder of files, in `train/` and `test/` or all together."""
+"""Your own videos: a folder of files, in `train/` and `test/`, in lists, or all together."""
 
 import collections
+import contextlib
 import hashlib
 import math
 import os
 import pathlib
+import re
+import statistics
 import sys
 from collections.abc import Iterator
 
 import numpy as np
 
 from cwvae.errors import UserError
-from data_loaders.sources import SPLITS, BadVideo, Note, Source, ignore_note
-from data_loaders.video import decoding
+from data_loaders.sources import BadVideo, Note, Source, UnreadableVideo, ignore_note
+from data_loaders.video import decoding, folder_splits, frame_arrays, picture_folders, regular_files
+from data_loaders.video.folder_content import Content, status_of, suffix_of, walk
+from data_loaders.video.frame_arrays import ArrayOptions
 from data_loaders.video.frames import (
     ARRAY_SUFFIXES,
-    SUFFIXES,
     FrameFormat,
+    blocks,
     frames_and_rate,
     read_video,
 )
+from data_loaders.video.split_lists import SplitLists
 
 # Bump when the same files and options would give different frames or splits.
-VERSION = 1
+VERSION = 2
 
 # Headers per kind of file that are read to estimate the number of frames.
 NUM_HEADERS = 200
+
+# A header that promises this many times more frames per byte than usual is damaged.
+_DENSEST = 100
 
 
 class VideoFolder(Source):
     """The videos in a folder and its sub-folders.
 
-    Sub-folders `train/` and `test/` are the splits, and files elsewhere are ignored. Without these
-    two, the hash of a file's name decides whether it is a test video: about `test_fraction` are,
-    and adding files moves none. A name is the path relative to the folder, with slashes. Files
-    without an extension in `SUFFIXES` are ignored, and so are names that start with a dot.
+    A video is a file with an extension in `SUFFIXES` or `ARRAY_SUFFIXES`, or a folder that directly
+    holds pictures; see `picture_folders`. Its name is the path relative to the folder, with
+    slashes. A .npy file may hold many videos, whose names end in '#' and a number. Names that start
+    with a dot are ignored.
+
+    Sub-folders `train/` and `test/` are the splits, also with similar names such as `Training/`.
+    Lists of names replace them. Without these and lists, the hash of a video's name decides whether
+    it is a test video: about `test_fraction` are, and adding files moves none.
     """
 
     def __init__(
@@ -52,19 +65,25 @@ class VideoFolder(Source):
         fit: str = "crop",
         resize: str = "area",
     ):
-        """Checks the options; `fetch` checks the folder.
+        """Checks the options and reads the lists; `fetch` checks the folder.
 
         Args:
           videos_dir: The folder.
           frame_size: H and W, in pixels.
           channels: C: 1 for gray, 3 for RGB.
-          test_fraction: The share of test videos, if there are no `train/` and `test/`.
+          test_fraction: The share of test videos, if there are neither such folders nor lists.
+          train_list: A text file with the names of the training videos, one a line, relative to
+            `videos_dir`, with or without extension. A file's name stands for all its videos.
+          test_list: The same for the test videos. Both lists are needed, or none. Videos in neither
+            are not used.
           fps: Frames per second; see `read_video`.
+          array_axes: The axes of arrays; see `ArrayOptions`.
+          array_key: The name of the array in .npz files; see `ArrayOptions`.
           fit: See `FrameFormat`.
           resize: See `FrameFormat`.
 
         Raises:
-          UserError: An option is missing or out of range.
+          UserError: An option is missing or out of range, or a list cannot be read.
         """
         if videos_dir is None:
             raise UserError(
@@ -80,6 +99,14 @@ class VideoFolder(Source):
             raise UserError(
                 f"data.fps is {fps!r}; expected frames per second, above 0, or null for all frames."
             )
+        if (train_list is None) != (test_list is None):
+            missing = "train_list" if train_list is None else "test_list"
+            raise UserError(
+                f"data.{missing} is not set. Set both data.train_list and"
+                " data.test_list, or neither."
+            )
+        self._lists = None if train_list is None else SplitLists(train_list, test_list)
+        self._arrays = ArrayOptions(array_axes, array_key)
         self._folder = pathlib.Path(videos_dir).expanduser().resolve()
         self._test_fraction = float(test_fraction)
         self._fps = None if fps is None else float(fps)
@@ -94,7 +121,10 @@ class VideoFolder(Source):
             "frame_size": self._format.size,
             "channels": self._format.channels,
             "test_fraction": self._test_fraction,
+            "lists": self._lists and self._lists.digest(),
             "fps": self._fps,
+            "array_axes": self._arrays.axes,
+            "array_key": self._arrays.key,
             "fit": self._format.fit,
             "resize": self._format.resize,
         }
@@ -102,151 +132,139 @@ class VideoFolder(Source):
     def fetch(self) -> None:
         """Checks that both splits have videos, and that the decoder is installed.
 
+        Prints how videos are split without `train/` and `test/`, and what is not used.
+
         Raises:
           UserError: There are no videos, or the decoder is missing.
         """
-        videos = self._splits()
-        used = {item for items in videos.values() for item in items}
-        others = [path.relative_to(self._folder).as_posix() for path in _files(self._folder)]
-        others = sorted(item for item in others if item not in used)
-        if others:
-            shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-            print(
-                f"Note: {self._folder} has {len(others)} files that are not used, as their names"
-                f" end in none of {', '.join(SUFFIXES)}, or they are outside train/ and test/:"
-                f" {shown}",
-                file=sys.stderr,
-            )
-        if any(_suffix(item) not in ARRAY_SUFFIXES for split in SPLITS for item in videos[split]):
+        content = self._content()
+        splits, notes = self._splits(content)
+        for note in [*notes, *content.notes()]:
+            print(f"Note: {self._folder}: {note}.", file=sys.stderr)
+        if any(holder.is_encoded for holder in content.used(splits)):
             decoding.require_av()
 
     def items(self, split: str) -> list[str]:
-        """Returns the sorted paths relative to the folder, with slashes."""
-        return self._splits()[split]
+        """Returns the sorted names of videos: paths relative to the folder, with slashes."""
+        return self._splits(self._content())[0][split]
 
     def expected_frames(self) -> int:
         """Returns an estimate from the headers of up to about `NUM_HEADERS` files of each kind."""
-        statuses = self._statuses()
-        kinds = collections.defaultdict(list)
-        for item in sorted(statuses):
-            kinds[_suffix(item)].append(item)
+        content = self._content()
         expected = 0.0
-        for items in kinds.values():
-            step = math.ceil(len(items) / NUM_HEADERS)
-            headers = [frames_and_rate(self._folder / item) for item in items[::step]]
-            if not any(headers):  # As in recorded live streams: read one whole file.
-                some = min(items, key=lambda item: statuses[item].st_size or math.inf)
-                headers = [frames_and_rate(self._folder / some, through=True)]
-            for frames, rate in filter(None, headers):
-                share = min(1, self._fps / rate) if self._fps and rate else 1
-                expected += frames * share * len(items) / len(headers)
+        kinds = collections.defaultdict(list)
+        for holder in content.used(self._splits(content)[0]):
+            if holder.is_folder:
+                expected += len(holder.paths)
+            else:
+                kinds[suffix_of(holder.name)].append(holder.paths[0])
+        for suffix, paths in kinds.items():
+            some = paths[:: math.ceil(len(paths) / NUM_HEADERS)]
+            frames = self._frames_of_arrays if suffix in ARRAY_SUFFIXES else self._frames_of_videos
+            expected += frames(some) * len(paths) / len(some)
         return math.ceil(expected)
 
     def stamps(self) -> dict[str, str] | None:
-        """Returns the size in bytes and modification time in ns of each video, by name."""
+        """Returns the size in bytes and the times of modification and of change in ns, by video.
+
+        That of a folder of pictures is a digest of those of its files.
+        """
         if not self._folder.exists():
             return None  # A store that was made from it is enough.
-        statuses = self._statuses().items()
-        return {item: f"{status.st_size} {status.st_mtime_ns}" for item, status in statuses}
+        content = self._content()
+        splits, _ = self._splits(content)
+        stamps = {}
+        for holder in content.used(splits):
+            stamps |= dict.fromkeys(holder.items, holder.stamp())
+        return {item: stamps[item] for items in splits.values() for item in items}
 
     def digest(self, split: str, item: str) -> str:
-        """Returns the SHA-256 of the file."""
+        """Returns the SHA-256 of the file, of a folder's pictures, or of a video in an array."""
+        path, number = self._located(item)
+        if number is not None:
+            return frame_arrays.digest(path, self._arrays, number)
+        if os.path.isdir(path):
+            return picture_folders.digest(self._pictures(path))
         digest = hashlib.sha256()
-        try:
-            with open(self._folder / item, "rb") as file:
-                while data := file.read(2**20):
-                    digest.update(data)
-            return digest.hexdigest()
-        except OSError as error:
-            raise BadVideo(f"cannot be read: {error.strerror or error}") from error
+        with regular_files.opened(path) as file:
+            while data := file.read(2**20):
+                digest.update(data)
+        return digest.hexdigest()
 
     def read(self, split: str, item: str, note: Note = ignore_note) -> Iterator[np.ndarray]:
-        """As in `Source`; see `read_video`."""
-        yield from read_video(self._folder / item, item, self._format, self._fps, note=note)
+        """As in `Source`; see `read_video`, `frame_arrays` and `picture_folders`."""
+        path, number = self._located(item)
+        if os.path.isdir(path):
+            kind = "a folder of pictures"
+            frames = picture_folders.frames(self._pictures(path), self._arrays, note)
+        elif suffix_of(path) in ARRAY_SUFFIXES:
+            kind = "an array"
+            frames = frame_arrays.frames(path, self._arrays, number, note)
+        else:
+            regular_files.check_regular(path)
+            yield from read_video(path, item, self._format, self._fps, note=note)
+            return
+        if self._fps is not None:
+            raise BadVideo(
+                f"is {kind}, which has no frame rate to reduce; save only the frames you want, and"
+                " unset data.fps"
+            )
+        yield from blocks(frames, self._format, note=note)
 
-    def _statuses(self) -> dict[str, os.stat_result]:
-        paths = {item: self._folder / item for items in self._splits().values() for item in items}
-        # A link may point to a missing file, which reading it reports.
-        return {
-            item: path.stat() if path.exists() else path.lstat() for item, path in paths.items()
-        }
+    def _located(self, item: str) -> tuple[pathlib.Path, int | None]:
+        """Returns a video's file or folder, and its number if the file has many."""
+        parts = re.fullmatch(r"(.+\.npy)#([0-9]+)", item, re.IGNORECASE | re.DOTALL)
+        if parts and (self._folder / parts[1]).is_file():
+            return self._folder / parts[1], int(parts[2])
+        return self._folder / item, None
 
-    def _splits(self) -> dict[str, list[str]]:
-        """Returns the names of the videos of each split, at least one."""
+    def _pictures(self, folder: pathlib.Path) -> list[pathlib.Path]:
+        errors = []
+        files = next(walk(folder, errors), (folder, []))[1]
+        if errors:
+            raise UnreadableVideo(f"cannot be read: {errors[0].strerror or errors[0]}")
+        return picture_folders.divide(files, self._arrays)[1]
+
+    def _frames_of_arrays(self, paths: list[pathlib.Path]) -> int:
+        total = 0
+        for path in paths:
+            with contextlib.suppress(BadVideo):
+                total += frame_arrays.expected_frames(path, self._arrays)
+        return total
+
+    def _frames_of_videos(self, paths: list[pathlib.Path]) -> float:
+        sizes = {path: status_of(path).st_size for path in paths}
+        headers = {path: header for path in paths if (header := _header(path))}
+        if not headers:  # As in recorded live streams: read one whole file.
+            path = min(paths, key=lambda path: sizes[path] or math.inf)
+            headers = dict.fromkeys(paths, _header(path, through=True) or (0, None))
+        densities = [n / sizes[path] for path, (n, _) in headers.items() if sizes[path]]
+        usual = statistics.median_low(densities) if densities else 0
+        total = 0.0
+        for path, (frames, rate) in headers.items():
+            share = min(1, self._fps / rate) if self._fps and rate else 1
+            total += share * min(frames, _DENSEST * usual * sizes[path], sizes[path])
+        return total
+
+    def _splits(self, content: Content) -> tuple[dict[str, list[str]], list[str]]:
+        return folder_splits.split(content, self._lists, self._test_fraction)
+
+    def _content(self) -> Content:
+        """Returns what is in the folder."""
         if not self._folder.is_dir():
             problem = "is a file" if self._folder.exists() else "does not exist"
             raise UserError(
                 f"{self._folder} {problem}. Set data.videos_dir to the folder of your videos."
             )
-        present = [split for split in SPLITS if (self._folder / split).is_dir()]
-        for path in sorted(self._folder.iterdir()):
-            if path.name.lower() in SPLITS and path.name not in SPLITS and path.is_dir():
-                raise UserError(
-                    f"{path}: rename it to {path.name.lower()}/ if it holds the"
-                    f" {path.name.lower()} videos, or to something else."
-                )
-        if len(present) == len(SPLITS):
-            return {split: self._videos(self._folder / split) for split in SPLITS}
-        if present:
-            missing = next(split for split in SPLITS if split not in present)
-            raise UserError(
-                f"{self._folder} has {present[0]}/, but no {missing}/. Add {missing}/ with videos;"
-                f" or rename {present[0]}/ to have all videos split by data.test_fraction."
-            )
-        videos = self._videos(self._folder)
-        splits = {"train": [], "test": []}
-        for item in videos:
-            is_test = hash_fraction(item) < self._test_fraction
-            splits["test" if is_test else "train"].append(item)
-        for split, items in splits.items():
-            if not items:
-                raise UserError(
-                    f"none of the {len(videos)} videos in {self._folder} is a {split} video: the"
-                    f" hash of a name decides, with data.test_fraction={self._test_fraction:g}. Add"
-                    " videos, set another data.test_fraction, or sort them into train/ and test/."
-                )
-        return splits
-
-    def _videos(self, folder: pathlib.Path) -> list[str]:
-        """Returns the sorted names of the videos in and below a folder, at least one."""
-        try:
-            files = list(_files(folder))
-        except OSError as error:
-            raise UserError(f"{error.filename}: {error.strerror}. Make it readable.") from error
-        videos = [path for path in files if _suffix(path) in SUFFIXES]
-        if not videos:
-            others = "1 other file" if len(files) == 1 else f"{len(files)} other files"
-            found = f"{others}, such as {files[0].name}" if files else "no files"
-            raise UserError(
-                f"{folder} has no videos, which are files with names that end in one of"
-                f" {', '.join(SUFFIXES)}. Found there: {found}. Set data.videos_dir to the folder"
-                " of your videos."
-            )
-        return sorted(path.relative_to(self._folder).as_posix() for path in videos)
+        return Content(self._folder, self._arrays)
 
 
-def hash_fraction(item: str) -> float:
-    """Returns a number in [0, 1) that depends only on a video's name, uniform over names."""
-    digest = hashlib.sha256(item.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
-
-
-def _files(folder: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Iterator[pathlib.Path]:
-    """Yields the files in and below a folder that are not hidden; follows links without cycles."""
-    real = folder.resolve()
-    if real in above:
-        return
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _files(path, (*above, real))
-        elif path.is_file() or path.is_symlink():  # A broken link is reported when it is read.
-            yield path
-
-
-def _suffix(path: str | pathlib.PurePath) -> str:
-    return pathlib.PurePath(path).suffix.lower()
+def _header(path: pathlib.Path, through: bool = False) -> tuple[int, float | None] | None:
+    try:
+        regular_files.check_regular(path)
+    except BadVideo:
+        return None
+    return frames_and_rate(path, through)
 
 
 def _is_number(value: object) -> bool:

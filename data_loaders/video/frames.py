@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image
 
 from data_loaders.sources import BadVideo, Note, check_choice, ignore_note
-from data_loaders.video import decoding, frame_arrays
+from data_loaders.video import decoding
 
 if TYPE_CHECKING:
     import scipy.sparse
 
 ARRAY_SUFFIXES = (".npy", ".npz")
-SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif", *ARRAY_SUFFIXES)
+SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif")
 FITS = ("crop", "squeeze")
 RESIZES = ("area", "bilinear")
 
@@ -127,10 +127,10 @@ def read_video(
     exact_size: tuple[int, int] | None = None,
     note: Note = ignore_note,
 ) -> Iterator[np.ndarray]:
-    """Decodes a video, or reads an array of frames; memory use does not depend on its length.
+    """Decodes a video; memory use does not depend on its length.
 
     Uses the first video stream, rotated as a player would rotate it. Transparent areas show their
-    hidden color; in GIFs that is white. Arrays are as in `array_frames`.
+    hidden color; in GIFs that is white.
 
     Args:
       file: The path of a file, or an open file that can seek, such as `io.BytesIO`.
@@ -152,21 +152,12 @@ def read_video(
     suffix = pathlib.PurePath(name).suffix.lower()
     if suffix not in SUFFIXES:
         raise BadVideo(f"is not a video: its name ends in none of {', '.join(SUFFIXES)}")
-    if suffix in ARRAY_SUFFIXES and fps is not None:
-        raise BadVideo(
-            "is an array, which has no frame rate to reduce; save only the frames you want, and"
-            " unset data.fps"
-        )
     with _reading(file) as stream:
-        if suffix in ARRAY_SUFFIXES:
-            path = file if isinstance(file, os.PathLike) else None
-            frames = frame_arrays.array_frames(stream, suffix, path)
-        else:
-            frames = decoding.video_frames(stream, fps)
+        frames = decoding.video_frames(stream, fps)
         yield from blocks(frames, frame_format, exact_size, note)
 
 
-def frames_and_rate(path: pathlib.Path, through: bool = False) -> tuple[int, float | None] | None:
+def frames_and_rate(path: pathlib.Path, through: bool = False) -> tuple[int, float] | None:
     """Returns the approximate number of frames of a file, and their rate, from its header.
 
     Args:
@@ -174,17 +165,13 @@ def frames_and_rate(path: pathlib.Path, through: bool = False) -> tuple[int, flo
       through: Whether to read the whole file if its header has no number of frames.
 
     Returns:
-      The number of frames, and frames per second (None for arrays); None if the header lacks them
-      or cannot be read.
+      The number of frames, and frames per second; None if the header lacks them or cannot be read.
 
     Raises:
       UserError: PyAV is not installed.
     """
-    suffix = path.suffix.lower()
     try:
         with _reading(path) as stream:
-            if suffix in ARRAY_SUFFIXES:
-                return frame_arrays.array_length(stream, suffix), None
             return decoding.frames_and_rate(stream, through)
     except BadVideo:
         return None

@@ -1,6 +1,7 @@
 """Tests of `video_folder`: the files that are videos, their splits, and messages."""
 
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -9,15 +10,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.video_files import write_video
+from PIL import Image
 
+import data_loaders
 from cwvae.errors import UserError
-from data_loaders.sources import SPLITS, BadVideo
-from data_loaders.video.folder import VideoFolder, hash_fraction
-from data_loaders.video.frames import FrameFormat
+from data_loaders.sources import SPLITS, BadVideo, UnreadableVideo
+from data_loaders.store import preparation, store
+from data_loaders.store.store import Store
+from data_loaders.video.folder import VideoFolder
+from data_loaders.video.folder_splits import hash_fraction
+from data_loaders.video.frames import FrameFormat, frames_and_rate
 
 
 def frames(length: int = 5, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (length, 8, 8)).astype(np.uint8)
+
+
+def save_picture(path: Path, seed: int = 0) -> np.ndarray:
+    """Writes a gray picture, uint8 [8, 8], and returns it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    [picture] = frames(1, seed)
+    Image.fromarray(picture).save(path)
+    return picture
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -53,16 +67,105 @@ def test_train_and_test_folders(tmp_path):
     }
 
 
+def told(folder: Path, capsys, **options: object) -> str:
+    """Returns what `fetch` prints."""
+    open_folder(folder, **options).fetch()
+    return capsys.readouterr().err
+
+
 def test_unused_files_are_reported(tmp_path, capsys):
-    touch(tmp_path, "train/b.npy", "test/c.npy", "train/notes.txt", "val/d.npy", "e.mpg")
-    open_folder(tmp_path).fetch()
-    assert "3 files that are not used" in (told := capsys.readouterr().err)
-    assert "e.mpg, train/notes.txt, val/d.npy" in told
+    touch(tmp_path, "train/b.npy", "test/c.npy", "train/notes.txt", "val/d.npy", "val/e.npy")
+    touch(tmp_path, "f.npy", "f.mpgx", "train/preview.png", "train/Thumbs.db", "other/g.npy")
+    lines = told(tmp_path, capsys).splitlines()
+    assert len(lines) == 4
+    assert lines[0] == (
+        f"Note: {tmp_path}: 2 videos in val/: not used, as test/ has the test videos."
+    )
+    assert lines[1] == (
+        f"Note: {tmp_path}: 2 videos (f.npy, other/g.npy) outside train/ and test/: not used."
+    )
+    assert "1 picture (train/preview.png): not used, as there are videos in the same" in lines[2]
+    assert "3 files (f.mpgx, train/Thumbs.db, train/notes.txt): not used" in lines[3]
 
 
-def test_folders_with_almost_the_names_of_splits_are_rejected(tmp_path):
-    touch(tmp_path, "Train/b.npy", "Test/c.npy")
-    assert "Test: rename it to test/" in refusal(tmp_path)
+def test_videos_that_may_be_copies_are_reported(tmp_path, capsys):
+    """Such as the extracted frames of a video next to it, which may be in the other split."""
+    touch(tmp_path, "train/a.npy", "train/b.npy", "train/b.npz", "test/c.d.npy", "test/c.npy")
+    save_picture(tmp_path / "train" / "a" / "1.png")
+    save_picture(tmp_path / "train" / "c" / "1.png")
+    words = told(tmp_path, capsys)
+    assert "4 videos (train/a/, train/a.npy, train/b.npy, ...) differ only in the exten" in words
+
+
+def test_nothing_is_reported_if_all_is_used(tmp_path, capsys):
+    touch(tmp_path, "train/b.npy", "test/c.npy", "train/.DS_Store")
+    assert told(tmp_path, capsys) == ""
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Train", "TEST"),
+        ("training", "testing"),
+        ("Training", "val"),
+        ("train", "Valid"),
+        ("TRAIN", "validation"),
+    ],
+)
+def test_folders_with_other_names_of_splits(tmp_path, capsys, train, test):
+    touch(tmp_path, f"{train}/b.npy", f"{test}/c.npy")
+    assert items(tmp_path) == {"train": [f"{train}/b.npy"], "test": [f"{test}/c.npy"]}
+    note = f"{test}/ is used for testing, as there is no test/"
+    assert (note in told(tmp_path, capsys)) == test.lower().startswith("val")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("train", "training", "test"), ("train", "Train", "test"), ("train", "val", "validation")],
+)
+def test_two_folders_for_one_split_are_refused(tmp_path, names):
+    touch(tmp_path, *(f"{name}/a.npy" for name in names))
+    words = refusal(tmp_path)
+    assert "which may both hold the" in words
+    assert "/ and ".join(sorted(names[:2] if names[1].lower() != "val" else names[1:])) in words
+
+
+def test_two_folders_of_validation_videos_are_unused_with_a_test_folder(tmp_path, capsys):
+    touch(tmp_path, *(f"{name}/a.npy" for name in ("train", "test", "val", "validation")))
+    assert "2 videos in val/ and validation/: not used" in told(tmp_path, capsys)
+
+
+def test_pooled_videos_are_reported_in_one_line(tmp_path, capsys):
+    touch(tmp_path, *(f"{c}/{i}.npy" for c in "abcdef" for i in range(20)))
+    assert told(tmp_path, capsys) == (
+        f"Note: {tmp_path}: 120 videos in the sub-folders a/, b/ and 4 others are pooled; about 10%"
+        " (data.test_fraction) are for testing, by the hash of their names.\n"
+    )
+    touch(tmp_path, "g.npy")
+    assert "a/, b/ and 4 others and outside them are pooled" in told(tmp_path, capsys)
+
+
+def test_videos_in_one_place_are_reported_in_one_line(tmp_path, capsys):
+    touch(tmp_path, *(f"{i}.npy" for i in range(50)))
+    assert told(tmp_path, capsys, test_fraction=0.25) == (
+        f"Note: {tmp_path}: 50 videos; about 25% (data.test_fraction) are for testing, by the hash"
+        " of their names.\n"
+    )
+
+
+@pytest.mark.parametrize("names", [("train_videos", "test-set"), ("UCF_Train", "eval")])
+def test_folders_with_almost_the_names_of_splits_are_reported(tmp_path, capsys, names):
+    touch(tmp_path, *(f"{name}/{i}.npy" for name in names for i in range(20)))
+    first, second = sorted(names)
+    words = told(tmp_path, capsys)
+    assert f"Not used as splits: {first}/, {second}/. If they are splits, name them" in words
+    assert "data.train_list" in words
+    assert words.count("\n") == 1
+
+
+def test_splits_deeper_in_the_folder_are_reported(tmp_path, capsys):
+    touch(tmp_path, *(f"kth/{split}/{i}.npy" for split in SPLITS for i in range(20)))
+    assert "Not used as splits: kth/test/, kth/train/." in told(tmp_path, capsys)
 
 
 def test_only_known_extensions_are_used(tmp_path):
@@ -130,10 +233,30 @@ def test_links_are_followed_without_cycles(tmp_path):
     assert source.items("train") == [f"train/{name}" for name in names]
     assert len(source.stamps()) == 7
     for name in ("train/gone.mp4", "train/self.mp4"):
-        with pytest.raises(BadVideo, match="cannot be read"):
+        with pytest.raises(UnreadableVideo, match="cannot be read"):
             source.digest("train", name)
-        with pytest.raises(BadVideo, match="cannot be read"):
+        with pytest.raises(UnreadableVideo, match="cannot be read"):
             list(source.read("train", name))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.npy", "a.npz"])
+@pytest.mark.parametrize("by_link", [False, True])
+def test_pipes_are_not_opened(tmp_path, name, by_link):
+    """Opening one would wait forever."""
+    for split in SPLITS:
+        (tmp_path / split).mkdir()
+        pipe = tmp_path / (f"pipe of {split}" if by_link else f"{split}/{name}")
+        os.mkfifo(pipe)
+        if by_link:
+            (tmp_path / split / name).symlink_to(pipe)
+    source = open_folder(tmp_path)
+    assert source.items("train") == [f"train/{name}"]
+    assert source.expected_frames() == 0
+    assert len(source.stamps()) == 2
+    with pytest.raises(BadVideo, match="is not a regular file"):
+        source.digest("train", f"train/{name}")
+    with pytest.raises(BadVideo, match="is not a regular file"):
+        list(source.read("train", f"train/{name}"))
 
 
 def test_folders_without_videos(tmp_path):
@@ -170,17 +293,23 @@ def test_an_empty_split(tmp_path, fraction, split):
     assert "train/ and test/" in words
 
 
-def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch, capsys):
     touch(tmp_path, "train/a.mp4", "test/b.mp4", "train/locked/c.mp4")
-    iterdir = Path.iterdir
+    scandir = os.scandir
 
     def refuse(folder: Path):
         if folder.name == "locked":
             raise PermissionError(13, "Permission denied", str(folder))
-        return iterdir(folder)
+        return scandir(folder)
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     assert f"{tmp_path / 'train/locked'}: Permission denied" in refusal(tmp_path)
+    (tmp_path / "train" / "locked").rename(tmp_path / "locked")
+    assert items(tmp_path)["train"] == ["train/a.mp4"]
+    assert "1 folder (locked) outside train/ and test/: cannot be read" in told(tmp_path, capsys)
+    (tmp_path / "train").rename(tmp_path / "one")
+    (tmp_path / "test").rename(tmp_path / "two")
+    assert f"{tmp_path / 'locked'}: Permission denied" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +324,10 @@ def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
         ({"fps": float("inf")}, "data.fps is inf"),
         ({"fit": "zoom"}, "data.fit 'zoom'"),
         ({"resize": "cubic"}, "data.resize 'cubic'"),
+        ({"array_axes": "THWX"}, "data.array_axes is 'THWX'"),
+        ({"array_key": ""}, "data.array_key is ''"),
+        ({"train_list": "a.txt"}, "data.test_list is not set"),
+        ({"test_list": "a.txt"}, "data.train_list is not set"),
     ],
 )
 def test_options_out_of_range(tmp_path, options, words):
@@ -208,7 +341,7 @@ def test_the_description_has_all_options(tmp_path):
     assert json.loads(json.dumps(description)) == description
     assert description["name"] == "video_folder"
     others = {"frame_size": 32, "channels": 3, "test_fraction": 0.2, "fps": 5}
-    others |= {"fit": "squeeze", "resize": "bilinear"}
+    others |= {"fit": "squeeze", "resize": "bilinear", "array_axes": "TCHW", "array_key": "video"}
     for option, value in others.items():
         assert open_folder(tmp_path, **{option: value}).describe() != description
     assert open_folder(tmp_path, fps=5).describe() == open_folder(tmp_path, fps=5.0).describe()
@@ -247,16 +380,53 @@ def test_expected_frames(tmp_path):
     assert open_folder(tmp_path, fps=40).expected_frames() == 120
     (tmp_path / "train" / "bad.mp4").write_bytes(b"text" * 10**6)  # Large, but not a video.
     assert open_folder(tmp_path).expected_frames() == 120
-    np.save(tmp_path / "train" / "long.npy", np.zeros((5000, 4, 4), np.uint8))
+    np.save(tmp_path / "train" / "long.npy", np.zeros((5000, 5, 5), np.uint8))
     assert open_folder(tmp_path).expected_frames() == 5120
+
+
+def test_expected_frames_of_arrays_and_pictures(tmp_path):
+    for t in range(7):
+        save_picture(tmp_path / "train" / "pictures" / f"{t}.png")
+    (tmp_path / "test").mkdir()
+    np.save(tmp_path / "test" / "many.npy", np.zeros((20, 3000, 5, 5), np.uint8))
+    assert open_folder(tmp_path, array_axes="TNHW").expected_frames() == 7 + 20 * 3000
+    assert open_folder(tmp_path).expected_frames() == 7  # The array is ambiguous and skipped.
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".mp4"])
+def test_absurd_headers_do_not_dominate_the_expected_frames(tmp_path, monkeypatch, suffix):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "test").mkdir()
+    for split, i in itertools.product(SPLITS, range(2)):
+        path = tmp_path / split / f"{i}{suffix}"
+        if suffix == ".npy":
+            np.save(path, frames(20))
+        else:
+            write_video(path, frames(20), fps=20)
+    path = tmp_path / "train" / f"0{suffix}"
+    if suffix == ".npy":
+        content = path.read_bytes().replace(b"(20, 8, 8), }        ", b"(2000000000, 8, 8), }")
+        assert b"2000000000" in content
+        path.write_bytes(content)
+        assert open_folder(tmp_path).expected_frames() == 80
+        with pytest.raises(BadVideo, match="is cut short: 20 of 2000000000 frames"):
+            list(open_folder(tmp_path).read("train", "train/0.npy"))
+    else:
+        headers = frames_and_rate
+
+        def absurd(file: Path, through: bool = False):
+            return (2 * 10**9, 20.0) if file == path else headers(file, through)
+
+        monkeypatch.setattr("data_loaders.video.folder.frames_and_rate", absurd)
+        assert 60 <= open_folder(tmp_path).expected_frames() <= 3 * 20 + 110 * 20
 
 
 def test_expected_frames_of_many_files_read_some_headers(tmp_path):
     for split in SPLITS:
         (tmp_path / split).mkdir()
         for i in range(250):
-            np.save(tmp_path / split / f"{i}.npy", frames(1 + i % 7))
-    expected = 2 * sum(1 + i % 7 for i in range(250))
+            np.save(tmp_path / split / f"{i}.npy", frames(5 + i % 7))
+    expected = 2 * sum(5 + i % 7 for i in range(250))
     assert open_folder(tmp_path).expected_frames() == pytest.approx(expected, rel=0.1)
 
 
@@ -274,10 +444,27 @@ def test_stamps_change_with_the_files(tmp_path):
     (tmp_path / "train/a.mp4").write_bytes(b"longer")
     os.utime(tmp_path / "train/b.mp4", ns=(0, 1))
     after = source.stamps()
-    assert {name for name in before if before[name] != after[name]} == {
-        "train/a.mp4",
-        "train/b.mp4",
-    }
+    assert changed(before, after) == {"train/a.mp4", "train/b.mp4"}
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_noticed(tmp_path):
+    touch(tmp_path, "train/a.npy", "test/b.npy")
+    save_picture(tmp_path / "train" / "c" / "1.png")
+    source = open_folder(tmp_path)
+    before = source.stamps()
+    for name in ("train/a.npy", "train/c/1.png"):
+        status = (tmp_path / name).stat()
+        while (tmp_path / name).stat().st_ctime_ns == status.st_ctime_ns:
+            (tmp_path / "new").write_bytes(bytes(status.st_size))
+            os.utime(tmp_path / "new", ns=(status.st_atime_ns, status.st_mtime_ns))
+            (tmp_path / "new").replace(tmp_path / name)
+        assert (tmp_path / name).stat().st_mtime_ns == status.st_mtime_ns
+    assert changed(before, source.stamps()) == {"train/a.npy", "train/c"}
 
 
 def test_arrays_do_not_need_pyav(tmp_path, monkeypatch):
@@ -286,3 +473,234 @@ def test_arrays_do_not_need_pyav(tmp_path, monkeypatch):
     open_folder(tmp_path).fetch()
     touch(tmp_path, "test/b.mp4")
     assert "pip install av" in refusal(tmp_path)
+
+
+def test_folders_of_pictures_are_videos(tmp_path):
+    touch(tmp_path, "train/notes.txt")
+    names = [f"train/a/{t}.png" for t in range(12)] + ["train/b/deep/1.png", "test/1.png"]
+    pictures = {name: save_picture(tmp_path / name, i) for i, name in enumerate(names)}
+    assert items(tmp_path) == {"train": ["train/a", "train/b/deep"], "test": ["test"]}
+    source = open_folder(tmp_path, frame_size=8)
+    told = []
+    found = np.concatenate(list(source.read("train", "train/a", told.append)))
+    np.testing.assert_array_equal(found[..., 0], np.stack([pictures[n] for n in names[:12]]))
+    assert told == ["12 pictures (png)", "frames of 8x8 gray: unchanged"]
+    assert source.expected_frames() == 14
+    before, stamps = source.digest("train", "train/a"), source.stamps()
+    assert sorted(stamps) == ["test", "train/a", "train/b/deep"]
+    save_picture(tmp_path / "train/a/12.png", 99)
+    assert source.digest("train", "train/a") != before
+    assert changed(stamps, source.stamps()) == {"train/a"}
+    with pytest.raises(BadVideo, match="is a folder of pictures, which has no frame rate"):
+        list(open_folder(tmp_path, fps=5).read("train", "train/a"))
+
+
+def test_folders_of_pictures_are_pooled(tmp_path, capsys):
+    for i in range(30):
+        save_picture(tmp_path / f"clip{i}" / "0001.jpg")
+    split = items(tmp_path)
+    assert sorted(split["train"] + split["test"]) == sorted(f"clip{i}" for i in range(30))
+    assert all(hash_fraction(item) < 0.1 for item in split["test"])
+    assert "30 videos in the sub-folders clip0/, clip1/ and 28 others are pooled" in told(
+        tmp_path, capsys
+    )
+
+
+def test_pictures_directly_in_the_folder_are_refused(tmp_path, capsys):
+    save_picture(tmp_path / "1.png")
+    save_picture(tmp_path / "2.png")
+    words = refusal(tmp_path)
+    assert f"{tmp_path} directly holds 2 pictures (1.png, 2.png). Put the pictures of each" in words
+    touch(tmp_path, *(f"{i}.npy" for i in range(30)))
+    split = items(tmp_path)
+    assert len(split["train"] + split["test"]) == 30
+    assert "2 pictures (1.png, 2.png): not used" in told(tmp_path, capsys)
+
+
+def test_a_file_with_many_videos(tmp_path, capsys):
+    array = np.random.default_rng(0).integers(0, 256, (20, 150, 8, 8)).astype(np.uint8)
+    np.save(tmp_path / "mnist_test_seq.npy", array)
+    split = items(tmp_path)
+    names = [f"mnist_test_seq.npy#{number:03}" for number in range(150)]
+    assert sorted(split["train"] + split["test"]) == names
+    assert split["test"] == [name for name in names if hash_fraction(name) < 0.1]
+    source = open_folder(tmp_path, frame_size=8)
+    for number in (0, 1, 77, 149):
+        [found] = source.read("train", names[number])
+        np.testing.assert_array_equal(found[..., 0], array[:, number])
+    assert len({source.digest("train", name) for name in names}) == 150
+    stamps = source.stamps()
+    assert sorted(stamps) == names
+    assert len(set(stamps.values())) == 1
+    assert source.expected_frames() == 3000
+    assert "150 videos; about 10%" in told(tmp_path, capsys)
+    with pytest.raises(BadVideo, match="no frame rate"):
+        list(open_folder(tmp_path, fps=5).read("train", names[0]))
+
+
+def test_a_damaged_header_does_not_prevent_listing(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "test").mkdir()
+    np.save(tmp_path / "train" / "a.npy", np.zeros((2, 9, 8, 8), np.uint8))
+    np.save(tmp_path / "test" / "a.npy", np.zeros((0, 9, 8, 8), np.uint8))
+    (tmp_path / "train" / "b.npy").write_bytes(b"\x93NUMPY\x01\x00")
+    source = open_folder(tmp_path, array_axes="NTHW")
+    assert source.items("train") == ["train/a.npy#0", "train/a.npy#1", "train/b.npy"]
+    assert source.items("test") == ["test/a.npy"]
+    for item in ("train/b.npy", "test/a.npy"):
+        with pytest.raises(BadVideo):
+            list(source.read("train", item))
+
+
+def test_other_processes_read_the_same_videos(tmp_path):
+    """They know only the name of a video."""
+    array = np.random.default_rng(0).integers(0, 256, (20, 12, 8, 8)).astype(np.uint8)
+    (tmp_path / "train").mkdir()
+    np.save(tmp_path / "train" / "mnist_test_seq.npy", array)
+    for t in range(11):
+        save_picture(tmp_path / "test" / "a" / f"{t}.png", t)
+    recipe = {"name": "video_folder", "videos_dir": str(tmp_path), "frame_size": 8}
+    source = data_loaders.open_source(**recipe)
+    (tmp_path / "data").mkdir()
+    folder = preparation.prepare(source, tmp_path / "data", recipe, processes=2)
+    clips = Store(folder, "train")
+    assert [clips.name(i) for i in (0, 11)] == [
+        f"train/mnist_test_seq.npy#{number}" for number in ("00", "11")
+    ]
+    for i in range(12):
+        np.testing.assert_array_equal(clips.clip(i)[..., 0], array[:, i])
+    pictures = np.concatenate([frames(1, t) for t in range(11)])
+    np.testing.assert_array_equal(Store(folder, "test").clip(0)[..., 0], pictures)
+    store.check_unchanged(source, folder)
+    np.save(tmp_path / "train" / "mnist_test_seq.npy", array)  # The same content.
+    store.check_unchanged(source, folder)
+    array[19, 5, 7, 7] ^= 1
+    np.save(tmp_path / "train" / "mnist_test_seq.npy", array)
+    with pytest.raises(UserError, match=r"\(1 differ: train/mnist_test_seq\.npy#05 has changed\)"):
+        store.check_unchanged(source, folder)
+
+
+def test_settings_of_arrays_reach_the_reader(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "test").mkdir()
+    array = np.random.default_rng(0).integers(0, 256, (8, 8, 20)).astype(np.uint8)
+    np.save(tmp_path / "train" / "a.npy", array)
+    np.savez(tmp_path / "test" / "a.npz", video=np.asfortranarray(array), labels=np.zeros(20))
+    with pytest.raises(BadVideo, match=r"data\.array_axes=HWT"):
+        list(open_folder(tmp_path).read("train", "train/a.npy"))
+    source = open_folder(tmp_path, array_axes="HWT", array_key="video", frame_size=8)
+    for item in ("train/a.npy", "test/a.npz"):
+        [found] = source.read("train", item)
+        expected = array.transpose(2, 0, 1)
+        np.testing.assert_array_equal(found[..., 0], expected)
+
+
+def write_lists(folder: Path, train: str | bytes, test: str | bytes) -> dict[str, str]:
+    """Writes lists of names; returns the options."""
+    for split, text in (("train", train), ("test", test)):
+        content = text if isinstance(text, bytes) else text.encode()
+        (folder / f"{split}list.txt").write_bytes(content)
+    return {f"{split}_list": str(folder / f"{split}list.txt") for split in SPLITS}
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """A folder with videos of several kinds."""
+    folder = tmp_path / "videos"
+    touch(folder, "train/a.npy", "test/b.npy", "c.npy", "d e.npy", "more/f.npy", "more/g 1.npy")
+    np.save(folder / "many.npy", np.zeros((3, 9, 8, 8), np.uint8))
+    np.save(folder / "mnist_test_seq.npy", np.zeros((20, 3, 8, 8), np.uint8))
+    save_picture(folder / "more" / "pictures" / "1.png")
+    return folder
+
+
+def test_lists_replace_the_folders(listed, tmp_path, capsys):
+    lists = write_lists(tmp_path, "test/b.npy\nmore/pictures\n\n", "  train/a\n./c.npy\nd e\n")
+    assert items(listed, **lists) == {
+        "train": ["more/pictures", "test/b.npy"],
+        "test": ["c.npy", "d e.npy", "train/a.npy"],
+    }
+    assert told(listed, capsys, **lists) == (
+        f"Note: {listed}: 6 videos (many.npy, mnist_test_seq.npy#0, mnist_test_seq.npy#1, ...)"
+        " in no list: not used.\n"
+    )
+    assert sorted(open_folder(listed, **lists).stamps()) == [
+        *("c.npy", "d e.npy", "more/pictures", "test/b.npy", "train/a.npy")
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_of_windows(listed, tmp_path, encoding):
+    touch(listed, "ü.npy")
+    train, test = (text.encode(encoding) for text in ("ü\r\nc.npy\r\n", "d e.npy"))
+    lists = write_lists(tmp_path, train, test)
+    assert items(listed, **lists) == {"train": ["c.npy", "ü.npy"], "test": ["d e.npy"]}
+
+
+def test_labels_after_names_are_dropped(listed, tmp_path):
+    lists = write_lists(tmp_path, "c.npy 1\nd e.npy 12\nmore/g 1\n", "train/a.npy\t3\nmore/f 4")
+    assert items(listed, **lists) == {
+        "train": ["c.npy", "d e.npy", "more/g 1.npy"],
+        "test": ["more/f.npy", "train/a.npy"],
+    }
+
+
+def test_a_listed_file_stands_for_all_its_videos(listed, tmp_path):
+    names = [f"mnist_test_seq.npy#{number}" for number in range(3)]
+    lists = write_lists(tmp_path, "mnist_test_seq", "c")
+    assert items(listed, **lists)["train"] == names
+    lists = write_lists(tmp_path, names[1], f"{names[0]}\n{names[2]}\n")
+    assert items(listed, **lists) == {"train": [names[1]], "test": [names[0], names[2]]}
+    lists = write_lists(tmp_path, "mnist_test_seq.npy", names[0])
+    assert f"line 1: {names[0]} is also in line 1 of" in refusal(listed, **lists)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "words"),
+    [
+        (
+            "c\nno.npy\n",
+            "d e",
+            "trainlist.txt (data.train_list): line 2: there is no video 'no.npy'",
+        ),
+        ("c\n\nc.npy\n", "d e", "line 3: c.npy is also in line 1 of"),
+        ("c\n", "d e\nc", "testlist.txt (data.test_list): line 2: c.npy is also in line 1 of"),
+        ("x", "c", "line 1: 'x' may be x.npy or x.npz"),
+        ("y", "c", "line 1: 'y' may be y.npy or y/"),
+        ("1\n2\n3\n4\n5", "c", "line 3: there is no video '3'; and 2 more."),
+        ("notes.txt", "c", "there is no video 'notes.txt'"),
+        ("\n \n", "c", "trainlist.txt: has no names"),
+        (b"\xff\xfea", "c", "is not a text file"),
+    ],
+)
+def test_lists_with_faults_are_refused(listed, tmp_path, train, test, words):
+    touch(listed, "x.npy", "x.npz", "y.npy", "notes.txt")
+    save_picture(listed / "y" / "1.png")
+    lists = write_lists(tmp_path, train, test)
+    with pytest.raises(UserError) as caught:
+        open_folder(listed, **lists).fetch()
+    assert words in str(caught.value)
+
+
+def test_ambiguous_names_can_be_written_in_full(listed, tmp_path):
+    touch(listed, "x.npy", "x.npz", "y.npy")
+    save_picture(listed / "y" / "1.png")
+    lists = write_lists(tmp_path, "x.npy\ny/", "x.npz\ny.npy")
+    assert items(listed, **lists) == {"train": ["x.npy", "y"], "test": ["x.npz", "y.npy"]}
+
+
+def test_a_list_that_cannot_be_read(tmp_path):
+    lists = write_lists(tmp_path, "c", "d")
+    with pytest.raises(UserError, match=r"no\.txt: No such file.*Set data\.test_list"):
+        open_folder(tmp_path, **(lists | {"test_list": str(tmp_path / "no.txt")}))
+
+
+def test_other_lists_lead_to_another_description(listed, tmp_path):
+    one = open_folder(listed, **write_lists(tmp_path, "c\nd e", "more/f")).describe()
+    (tmp_path / "moved").mkdir()
+    moved = open_folder(listed, **write_lists(tmp_path / "moved", "d e\r\nc\r\n", "more/f"))
+    assert moved.describe() == one
+    assert json.loads(json.dumps(one)) == one
+    other = open_folder(listed, **write_lists(tmp_path, "c", "d e\nmore/f")).describe()
+    assert other != one
+    assert open_folder(listed).describe() not in (one, other)

@@ -1,11 +1,9 @@
-"""Tests of the conversion of frames: size, channels, blocks; and of arrays of frames."""
+"""Tests of the conversion of frames: size, channels and blocks."""
 
 import io
-import re
 import subprocess
 import sys
 import tracemalloc
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +30,6 @@ def picture(height: int, width: int) -> np.ndarray:
 
 def read(file: Path, frame_format: FrameFormat, **options: object) -> np.ndarray:
     return np.concatenate(list(read_video(file, file.name, frame_format, **options)))
-
-
-def saved(path: Path, array: np.ndarray) -> Path:
-    (np.savez if path.suffix == ".npz" else np.save)(path, array)
-    return path
 
 
 def fault(file: Path | io.BytesIO, name: str, **options: object) -> str:
@@ -144,133 +137,25 @@ def test_unknown_options_are_reported(options, words):
         FrameFormat(64, 1, **options)
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".NPY"])
-@pytest.mark.parametrize("channels", [(), (1,), (3,)])
-def test_arrays_are_read_unchanged(tmp_path, suffix, channels):
-    frames = noise(70, 12, 12, *channels)
-    path = saved(tmp_path / f"a{suffix.lower()}", frames).rename(tmp_path / f"b{suffix}")
-    expected = frames.reshape(70, 12, 12, -1)
-    for file in (path, io.BytesIO(path.read_bytes())):
-        blocks = list(read_video(file, path.name, FrameFormat(12, expected.shape[-1])))
-        assert [len(block) for block in blocks] == [64, 6]
-        np.testing.assert_array_equal(np.concatenate(blocks), expected)
-    assert frames_and_rate(path) == (70, None)
-
-
-def test_arrays_in_fortran_order(tmp_path):
-    frames = noise(10, 6, 7)
-    path = saved(tmp_path / "a.npy", np.asfortranarray(frames))
-    np.testing.assert_array_equal(
-        read(path, FrameFormat(6, 1, "squeeze")), FrameFormat(6, 1, "squeeze").convert(frames)
-    )
-    assert "np.ascontiguousarray" in fault(io.BytesIO(path.read_bytes()), "a.npy")
-    assert "np.ascontiguousarray" in fault(
-        saved(tmp_path / "a.npz", np.asfortranarray(frames)), "a.npz"
-    )
-
-
-@pytest.mark.parametrize(
-    ("array", "words"),
-    [
-        (np.zeros((5, 8, 8), np.float32), "holds float32 values; save the frames as uint8"),
-        (np.array([None, "code"]), "holds object values"),
-        (np.zeros(3, [("r", np.uint8)]), "holds .* values"),
-        (np.zeros((8, 8), np.uint8), r"has shape \[8, 8\]; expected \[T, H, W\]"),
-        (np.zeros((5, 3, 8, 8), np.uint8), r"has shape \[5, 3, 8, 8\]"),
-        (np.zeros((5, 8, 8, 4), np.uint8), "with 1 or 3 channels"),
-        (np.zeros((5, 0, 8), np.uint8), r"has shape \[5, 0, 8\]"),
-        (np.zeros((0, 8, 8), np.uint8), "has no frames"),
-    ],
-)
-@pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_arrays_that_are_not_videos(tmp_path, array, words, suffix):
-    path = saved(tmp_path / f"a{suffix}", array)
-    assert re.search(words, fault(path, path.name))
-    assert frames_and_rate(path) in (None, (0, None))
-
-
-def forged(shape: tuple[int, ...]) -> bytes:
-    stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": "|u1", "fortran_order": False, "shape": shape}
-    )
-    return stream.getvalue() + bytes(2 * 8 * 8 + 5)
-
-
-def packed(*members: bytes) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for i, member in enumerate(members):
-            archive.writestr(f"arr_{i}.npy", member)
-    return stream.getvalue()
-
-
-def test_damaged_arrays(tmp_path):
-    whole = forged((2, 8, 8))
-    faults = {
-        "a.npy": forged((9, 8, 8)),
-        "b.npz": packed(forged((9, 8, 8))),
-        "c.npy": b"\x93NUMPY\x01\x00",
-        "d.npy": b"text",
-        "e.npy": whole.replace(b"'shape'", b"'shade'"),
-        "f.npz": packed(whole)[:-30],
-        "g.npz": packed(whole, whole),
-        "h.npz": packed(),
-        "i.npy": forged((1, 10**6, 10**6)),
-        "j.npz": packed(forged((1, 10**6, 10**6))),
-        "l.npy": b"",
-    }
-    words = {}
-    for name, content in faults.items():
-        (tmp_path / name).write_bytes(content)
-        words[name] = fault(tmp_path / name, name)
-        assert fault(io.BytesIO(content), name) == words[name]
-    assert words["a.npy"] == words["b.npz"] == "is cut short: 2 of 9 frames can be read"
-    assert all("written by np.save" in words[f"{letter}.npy"] for letter in "cde")
-    assert "written by np.savez" in words["f.npz"]
-    assert words["g.npz"] == "holds 2 arrays (arr_0, arr_1); expected one"
-    assert "holds 0 arrays" in words["h.npz"]
-    assert words["i.npy"] == words["j.npz"]
-    assert "too large" in words["i.npy"]
-    assert words["l.npy"] == "is empty"
-
-
-def test_an_archive_with_flipped_bits(tmp_path):
-    content = bytearray(packed(forged((2, 8, 8))))
-    content[45] ^= 0xFF
-    assert "is damaged" in fault(io.BytesIO(bytes(content)), "a.npz")
-
-
-def test_arrays_have_no_frame_rate(tmp_path):
-    path = saved(tmp_path / "a.npy", noise(5, 8, 8))
-    assert "unset data.fps" in fault(path, path.name, fps=10)
-
-
 def test_names_that_are_not_videos(tmp_path):
-    assert "ends in none of .mp4" in fault(tmp_path / "notes.txt", "notes.txt")
+    for name in ("notes.txt", "a.npy"):  # Arrays are read by `frame_arrays`.
+        assert "ends in none of .mp4" in fault(tmp_path / name, name)
 
 
 def test_missing_files(tmp_path):
     assert fault(tmp_path / "a.mp4", "a.mp4") == "cannot be read: No such file or directory"
-    assert fault(tmp_path / "a.npy", "a.npy") == "cannot be read: No such file or directory"
     assert frames_and_rate(tmp_path / "a.mp4") is None
 
 
 def test_an_exact_size(tmp_path):
-    path = saved(tmp_path / "a.npy", noise(5, 60, 80))
+    path = write_video(tmp_path / "a.mkv", noise(5, 60, 80))
     assert len(read(path, FrameFormat(8, 1), exact_size=(60, 80))) == 5
     words = fault(path, path.name, exact_size=(64, 64))
     assert words == "frames are 80x60 pixels; expected 64x64"
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".mkv"])
-def test_memory_does_not_grow_with_the_length(tmp_path, suffix):
-    frames = np.repeat(noise(1, 64, 64), 2000, 0)  # 8 MB
-    path = tmp_path / f"long{suffix}"
-    if suffix == ".mkv":
-        write_video(path, frames)
-    else:
-        saved(path, frames)
+def test_memory_does_not_grow_with_the_length(tmp_path):
+    path = write_video(tmp_path / "long.mkv", np.repeat(noise(1, 64, 64), 2000, 0))  # 8 MB
     blocks = read_video(path, path.name, FrameFormat(64, 1))
     next(blocks)  # Excludes one-time allocations, such as imports.
     tracemalloc.start()

@@ -1,0 +1,270 @@
+"""Reads videos that are folders with one picture per frame.
+
+The pictures are image files, or .npy files with one picture each. Their order is that of the
+numbers in their names.
+"""
+
+import collections
+import contextlib
+import hashlib
+import io
+import itertools
+import os
+import pathlib
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from data_loaders.sources import BadVideo, Note, natural_order
+from data_loaders.video import frame_arrays, regular_files
+from data_loaders.video.frame_arrays import ArrayOptions
+from data_loaders.video.frames import ARRAY_SUFFIXES, SUFFIXES
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+
+# The formats that a picture may have, whatever its name.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
+
+_ORIENTATION = 0x0112  # The tag of EXIF.
+
+
+def divide(
+    files: Sequence[pathlib.Path], arrays: ArrayOptions
+) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """Finds the videos among the files that lie directly in a folder.
+
+    Args:
+      files: The files.
+      arrays: How arrays are read.
+
+    Returns:
+      The files that are videos, sorted, and the pictures of the video that the folder is, in their
+      order. One of the two is empty: pictures next to videos are not used.
+    """
+    files = sorted(files)
+    videos = [path for path in files if path.suffix.lower() in SUFFIXES]
+    held = [path for path in files if path.suffix.lower() in ARRAY_SUFFIXES]
+    pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
+    if arrays.are_pictures:
+        pictures = pictures or [path for path in held if path.suffix.lower() == ".npy"]
+        videos += [path for path in held if path.suffix.lower() == ".npz"]
+    elif pictures:  # Arrays next to pictures are often poses or labels.
+        videos += [path for path in held if not frame_arrays.is_table(path)]
+    elif not videos and arrays.axes is None and _are_pictures(held):
+        pictures = held
+    else:
+        videos += held
+    if videos:
+        return sorted(videos), []
+    return [], sorted(pictures, key=lambda path: natural_order(path.name))
+
+
+def _are_pictures(files: list[pathlib.Path]) -> bool:
+    """Returns whether the arrays in a folder have two axes; usually reads one header."""
+    if any(path.suffix.lower() != ".npy" for path in files):
+        return False
+    axes = (number for path in files if (number := frame_arrays.num_axes(path)) is not None)
+    first_two = list(itertools.islice(axes, 2))  # A single one is more likely a table.
+    return first_two == [2, 2] and all(number == 2 for number in axes)
+
+
+def frames(
+    pictures: Sequence[pathlib.Path], arrays: ArrayOptions, note: Note
+) -> Iterator[np.ndarray]:
+    """Reads pictures of the same size.
+
+    EXIF's orientation is applied, transparent areas are drawn over white, and 16 bits per value are
+    reduced to 8.
+
+    Args:
+      pictures: The files, as `divide` returns them.
+      arrays: How .npy files are read.
+      note: See `Source.read`.
+
+    Yields:
+      uint8 [h, w] or [h, w, 1 or 3].
+
+    Raises:
+      UnreadableVideo: The system cannot read a file.
+      BadVideo: A picture is damaged or has another size, or the order is ambiguous.
+    """
+    if not pictures:
+        raise BadVideo("holds no pictures any more, or a video besides them")
+    kinds = sorted({path.suffix[1:].lower() for path in pictures})
+    note(f"{len(pictures)} {'picture' if len(pictures) == 1 else 'pictures'} ({', '.join(kinds)})")
+    if kinds == ["npy"]:
+        note(f"each array read as {frame_arrays.words(arrays.axes or 'HW')}")
+    _check_order([path.name for path in pictures], note)
+    yield from frame_arrays.as_uint8(_of_one_size(pictures, arrays, note), note)
+
+
+def digest(pictures: Sequence[pathlib.Path]) -> str:
+    """Returns the SHA-256 of the names and contents of files.
+
+    Raises:
+      UnreadableVideo: The system cannot read a file.
+      BadVideo: A file is not a regular one.
+    """
+    result = hashlib.sha256()
+    for path in pictures:
+        content = hashlib.sha256()
+        with _naming(path), regular_files.opened(path) as file:
+            while data := file.read(2**20):
+                content.update(data)
+        result.update(os.fsencode(path.name) + b"\0" + content.digest())
+    return result.hexdigest()
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[None]:
+    """Puts a picture's name in front of the reason why it is bad."""
+    try:
+        yield
+    except BadVideo as error:
+        raise type(error)(f"{path.name} {error}") from error
+
+
+def _of_one_size(
+    pictures: Sequence[pathlib.Path], arrays: ArrayOptions, note: Note
+) -> Iterator[np.ndarray]:
+    """Yields the pictures' values; 16 bits become 8, other types are unchanged."""
+    first, largest_of_16 = None, None
+    for path in pictures:
+        with _naming(path):
+            if path.suffix.lower() == ".npy":
+                values = frame_arrays.picture(path, arrays)
+            else:
+                values = _picture(path, note)
+        if values.dtype.kind in "ui" and values.dtype != np.uint8:
+            largest_of_16 = max(largest_of_16 or 0, values.max())
+            values = (values >> 8).astype(np.uint8)
+        if first is None:
+            first = values
+        if values.shape[:2] != first.shape[:2]:
+            (h, w), (h0, w0) = values.shape[:2], first.shape[:2]
+            raise BadVideo(
+                f"has pictures of different sizes: {pictures[0].name} has {w0}x{h0} pixels, and"
+                f" {path.name} has {w}x{h}"
+            )
+        if values.dtype != first.dtype:
+            raise BadVideo(
+                f"has values of different types: {pictures[0].name} has {first.dtype}, and"
+                f" {path.name} has {values.dtype}"
+            )
+        yield values
+    if largest_of_16 is not None:
+        note(f"16 bits per value: divided by 256 (the largest value was {largest_of_16})")
+        if 0 < largest_of_16 < 256:
+            raise BadVideo(
+                f"has 16-bit pictures with no value above {largest_of_16}, so it would be black;"
+                " save them with 8 bits"
+            )
+
+
+def _picture(path: pathlib.Path, note: Note) -> np.ndarray:
+    """Decodes an image file to uint8 [h, w] or [h, w, 3], or integers of 16 bits [h, w]."""
+    with regular_files.opened(path) as file:
+        content = io.BytesIO(file.read())  # So that an OSError while decoding means damage.
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Such as for damaged EXIF data.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(content, formats=_FORMATS) as image:
+                return _values(image, note)
+    except BadVideo:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise BadVideo("is too large") from error
+    except Exception as error:  # Decoders raise any exception on damage.
+        raise BadVideo("cannot be decoded: it is not a picture, or damaged") from error
+
+
+def _values(image: Image.Image, note: Note) -> np.ndarray:
+    if getattr(image, "n_frames", 1) > 1:
+        if image.format != "MPO":
+            raise BadVideo(f"holds {image.n_frames} pictures; save each in its own file")
+        note("several pictures in one JPEG file: the first")  # The others are usually previews.
+    if ";16" in str(image.tile) and not image.mode.startswith("I"):
+        note("16 bits per value: reduced to 8")  # By the decoder.
+    if image.getexif().get(_ORIENTATION) in range(2, 9):
+        note("turned or mirrored according to EXIF")
+    # TIFF may have 32 bits. The others are read in this mode if they have 16.
+    is_deeper = image.mode == "I" and image.format == "TIFF"
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        if is_deeper:
+            raise BadVideo("has 32 bits per value; save it with 8")
+        return np.asarray(image)
+    if image.mode == "F":
+        raise BadVideo("has values with a fraction; save it with 8 bits per value")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getextrema()[3][0] < 255:
+            note("transparent areas: drawn over white")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    elif image.mode not in ("1", "L", "P", "RGB"):
+        note(f"{image.mode}: converted to RGB")
+    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+
+
+def _check_order(names: Sequence[str], note: Note) -> None:
+    """Tells what is unusual about the numbers in names in natural order.
+
+    Raises:
+      BadVideo: The names are probably not those of consecutive frames.
+    """
+    stems = [pathlib.PurePath(name).stem for name in names]
+    numbers = [tuple(int(digits) for digits in re.findall(r"[0-9]+", stem)) for stem in stems]
+    if not any(numbers):
+        if len(names) > 1:
+            note("pictures in the order of their names, which have no numbers")
+        return
+    if not all(numbers):
+        odd = names[next(i for i, found in enumerate(numbers) if not found)]
+        raise BadVideo(f"has {odd} among numbered pictures; move it elsewhere")
+    fractions = {len(stem.partition(".")[2]) for stem in stems if re.fullmatch(r"\d+\.\d+", stem)}
+    if len(fractions) > 1:
+        raise BadVideo(
+            "has pictures with fractions of different lengths as names, whose order is ambiguous;"
+            " number them from 1"
+        )
+    seen = {}
+    for name, found in zip(names, numbers, strict=True):
+        if found in seen:
+            raise BadVideo(
+                f"has two pictures with the same number, {seen[found]} and {name}; put each series"
+                " in its own folder"
+            )
+        seen[found] = name
+    patterns = {re.sub(r"[0-9]+", "#", stem) for stem in stems}
+    last = [found[-1] for found in numbers]
+    falls = [i for i in range(1, len(last)) if last[i] <= last[i - 1]]
+    if falls and len(patterns) > 1:
+        raise BadVideo(
+            f"has several series of pictures: {names[falls[0]]} comes after"
+            f" {names[falls[0] - 1]}; put each series in its own folder"
+        )
+    if falls:
+        note(f"the numbers of the pictures start again at {names[falls[0]]}")
+        return
+    _note_gaps(names, last, note)
+
+
+def _note_gaps(names: Sequence[str], numbers: Sequence[int], note: Note) -> None:
+    """Tells the gaps between rising numbers at least half of which have the same distance."""
+    steps = np.diff(np.array(numbers, object)).tolist()
+    if not steps:
+        return
+    step, count = min(collections.Counter(steps).items(), key=lambda pair: (-pair[1], pair[0]))
+    gaps = [i for i, other in enumerate(steps) if other > step]
+    if 2 * count < len(steps) or not gaps:
+        return
+    missing = sum(steps[i] // step - 1 for i in gaps)
+    shown = ", ".join(f"between {names[i]} and {names[i + 1]}" for i in gaps[:3])
+    more = ", ..." if len(gaps) > 3 else ""
+    verb = "picture seems" if missing == 1 else "pictures seem"
+    note(f"{missing} {verb} to be missing: {shown}{more}")
