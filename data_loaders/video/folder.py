@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import hashlib
 import math
 import os
@@ -137,8 +138,8 @@ class VideoFolder(Source):
         Raises:
           UserError: There are no videos, or the decoder is missing.
         """
-        content = self._content()
-        splits, notes = self._splits(content)
+        splits, notes = self._splits
+        content = self._content
         for note in [*notes, *content.notes()]:
             print(f"Note: {self._folder}: {note}.", file=sys.stderr)
         if any(holder.is_encoded for holder in content.used(splits)):
@@ -146,14 +147,13 @@ class VideoFolder(Source):
 
     def items(self, split: str) -> list[str]:
         """Returns the sorted names of videos: paths relative to the folder, with slashes."""
-        return self._splits(self._content())[0][split]
+        return self._splits[0][split]
 
     def expected_frames(self) -> int:
         """Returns an estimate from the headers of up to about `NUM_HEADERS` files of each kind."""
-        content = self._content()
         expected = 0.0
         kinds = collections.defaultdict(list)
-        for holder in content.used(self._splits(content)[0]):
+        for holder in self._content.used(self._splits[0]):
             if holder.is_folder:
                 expected += len(holder.paths)
             else:
@@ -171,10 +171,9 @@ class VideoFolder(Source):
         """
         if not self._folder.exists():
             return None  # A store that was made from it is enough.
-        content = self._content()
-        splits, _ = self._splits(content)
+        splits, _ = self._splits
         stamps = {}
-        for holder in content.used(splits):
+        for holder in self._content.used(splits):
             stamps |= dict.fromkeys(holder.items, holder.stamp())
         return {item: stamps[item] for items in splits.values() for item in items}
 
@@ -246,11 +245,14 @@ class VideoFolder(Source):
             total += share * min(frames, _DENSEST * usual * sizes[path], sizes[path])
         return total
 
-    def _splits(self, content: Content) -> tuple[dict[str, list[str]], list[str]]:
-        return folder_splits.split(content, self._lists, self._test_fraction)
+    @functools.cached_property
+    def _splits(self) -> tuple[dict[str, list[str]], list[str]]:
+        """The names of each split's videos, and notes; see `folder_splits.split`."""
+        return folder_splits.split(self._content, self._lists, self._test_fraction)
 
+    @functools.cached_property
     def _content(self) -> Content:
-        """Returns what is in the folder."""
+        """What is in the folder, listed once."""
         if not self._folder.is_dir():
             problem = "is a file" if self._folder.exists() else "does not exist"
             raise UserError(
