@@ -9,6 +9,7 @@ Settings come from configs/NAME.yml if that file exists, or from --config, and f
 
 import argparse
 import collections
+import contextlib
 import json
 import pathlib
 import sys
@@ -22,7 +23,7 @@ import data_loaders
 from cwvae import config as configuration
 from cwvae import visualize
 from cwvae.errors import UserError, exit_on_user_error
-from data_loaders.sources import SPLITS
+from data_loaders.sources import SPLITS, Source
 from data_loaders.store import preparation, store
 from data_loaders.store.store import Store
 
@@ -47,7 +48,7 @@ def prepare(options: dict, processes: int | None, again: bool) -> None:
 
 def info(options: dict, out: str | None) -> None:
     """Prints a summary of a store, and writes a picture of some frames."""
-    folder = _existing(options)
+    source, folder = _existing(options)
     content = store.summary(folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{content['name']}: {folder}")
@@ -67,6 +68,9 @@ def info(options: dict, out: str | None) -> None:
     print("videos:")
     for line in _treatments(folder):
         print(f"  {line}")
+    with contextlib.suppress(UserError):  # If the original videos no longer exist.
+        for remark in source.remarks():
+            print(f"note: {remark}")
     path = pathlib.Path(out) if out else folder / "samples.png"
     try:
         _picture(folder).save(path)
@@ -85,13 +89,14 @@ def _treatments(folder: pathlib.Path) -> Iterator[str]:
     videos = list(store.report(folder))
     groups = collections.defaultdict(list)
     for number, (split, name, frames, notes, reason) in enumerate(videos):
-        did = "; ".join([*notes, *([f"skipped: it {reason}"] if reason else [])])
+        done = f"skipped, since it {reason}" if reason else "; ".join(notes)
         key = number if len(videos) <= _LISTED else None
-        groups[split, did, key].append((store.label(split, name), frames or 0))
-    for (_, did, _), members in groups.items():
+        groups[split, done, key].append((store.label(split, name), frames))
+    for (_, done, _), members in groups.items():
         more = f" and {len(members) - 1:,} more" if members[1:] else ""
-        frames = sum(count for _, count in members)
-        yield f"{members[0][0]}{more}: {frames:,} frames{did and '; '}{did}"
+        count = sum(frames or 0 for _, frames in members)
+        frames = f"{count:,} frame{'s' * (count != 1)}" + ("; " * bool(done)) if count else ""
+        yield f"{members[0][0]}{more}: {frames}{done}"
 
 
 def check(options: dict) -> None:
@@ -100,7 +105,7 @@ def check(options: dict) -> None:
     Raises:
       UserError: There is no store, or clips are damaged.
     """
-    folder = _existing(options)
+    _, folder = _existing(options)
     count = sum(part["clips"] for part in store.summary(folder)["splits"].values())
     damaged = [
         store.label(split, name)
@@ -117,7 +122,8 @@ def check(options: dict) -> None:
     print(f"{folder}: all {count} videos are intact.")
 
 
-def _existing(options: dict) -> pathlib.Path:
+def _existing(options: dict) -> tuple[Source, pathlib.Path]:
+    """Returns the source of a data set, and its store."""
     source = data_loaders.open_source(**options)
     folder = store.folder_of(source, data_loaders.data_folder(options["data_dir"]))
     if not store.is_complete(folder):
@@ -129,7 +135,7 @@ def _existing(options: dict) -> pathlib.Path:
         store.check_unchanged(source, folder)
     except UserError as error:
         print(f"warning: {error}", file=sys.stderr)
-    return folder
+    return source, folder
 
 
 def _picture(folder: pathlib.Path) -> Image.Image:

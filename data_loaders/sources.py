@@ -126,6 +126,16 @@ class Source(abc.ABC):
           UserError: Files are missing and cannot be downloaded, or they are damaged.
         """
 
+    def remarks(self) -> list[str]:
+        """Returns sentences on files that are not used and on how splits were made; may be empty.
+
+        `fetch` prints them.
+
+        Raises:
+          UserError: The files no longer exist.
+        """
+        return []
+
     @abc.abstractmethod
     def items(self, split: str) -> list[str]:
         """Returns the names of a split's videos, in the order of the store.

@@ -7,7 +7,6 @@ divide the people. `00sequences.txt`, by the same authors, lists the frames with
 import contextlib
 import pathlib
 import re
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -90,9 +89,9 @@ class KthActions(ArchivedVideos):
         own = {"kth_split": self._kth_split, "kth_sequences": self._ranges}
         return super().describe() | own
 
-    def fetch(self) -> None:
-        """As in `ArchivedVideos`; also prints which files are skipped and which are missing."""
-        super().fetch()
+    def remarks(self) -> list[str]:
+        """As in `Source`: also which files are skipped and which are missing."""
+        remarks = super().remarks()
         videos, others = self._videos()
         published = {
             f"person{person:02}_{action}_d{scenario}"
@@ -101,11 +100,18 @@ class KthActions(ArchivedVideos):
             for scenario in range(1, 5)
         }
         keys = {key for key, _ in videos.values()}
-        self._note(others, "files are skipped: their names are not those of videos of the archive")
-        self._note(published - keys - {ABSENT}, "videos are not in the archives")
+        unlisted = set()
         if self._ranges:
             unlisted = keys - read_sequences(self._folder() / SEQUENCES).keys()
-            self._note(unlisted, f"videos are skipped: {SEQUENCES} lists no frames of them")
+        for names, problem in (
+            (others, "files are skipped: their names are not those of videos of the archive"),
+            (published - keys - {ABSENT}, "videos are not in the archives"),
+            (unlisted, f"videos are skipped: {SEQUENCES} lists no frames of them"),
+        ):
+            if names:
+                some = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+                remarks.append(f"{len(names)} {problem}: {some}")
+        return remarks
 
     def items(self, split: str) -> list[str]:
         """Returns the names of the videos or ranges, 2 before 10."""
@@ -164,11 +170,6 @@ class KthActions(ArchivedVideos):
                 else:
                     others.append(name)
         return videos, others
-
-    def _note(self, names: set[str] | list[str], problem: str) -> None:
-        if names:
-            some = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
-            print(f"Note: {self.name}: {len(names)} {problem}: {some}.", file=sys.stderr)
 
 
 def read_sequences(path: pathlib.Path) -> dict[str, list[tuple[int, int]]]:

@@ -187,15 +187,20 @@ class ArchivedVideos(Source):
         missing = self._missing()
         if missing:
             self._download(self._folder(), missing)
+        for remark in self.remarks():
+            print(f"Note: {self.name}: {remark}.", file=sys.stderr)
+
+    def remarks(self) -> list[str]:
+        """As in `Source`."""
         for split in SPLITS:
             self.items(split)
         expected, published = self.expected_frames(), self.facts.num_frames
-        if not _SIMILAR * published <= expected <= published / _SIMILAR:
-            print(
-                f"Note: the archives in {self._folder()} hold about {expected:,} frames of"
-                f" {self.name}, but {published:,} were published.",
-                file=sys.stderr,
-            )
+        if _SIMILAR * published <= expected <= published / _SIMILAR:
+            return []
+        return [
+            f"the archives in {self._folder()} hold about {expected:,} frames, but {published:,}"
+            " were published"
+        ]
 
     def expected_frames(self) -> int:
         """Returns the published number, or an estimate once the archives exist."""

@@ -133,17 +133,19 @@ class VideoFolder(Source):
     def fetch(self) -> None:
         """Checks that both splits have videos, and that the decoder is installed.
 
-        Prints how videos are split without `train/` and `test/`, and what is not used.
+        Prints the `remarks`.
 
         Raises:
           UserError: There are no videos, or the decoder is missing.
         """
-        splits, notes = self._splits
-        content = self._content
-        for note in [*notes, *content.notes()]:
-            print(f"Note: {self._folder}: {note}.", file=sys.stderr)
-        if any(holder.is_encoded for holder in content.used(splits)):
+        for remark in self.remarks():
+            print(f"Note: {remark}.", file=sys.stderr)
+        if any(holder.is_encoded for holder in self._content.used(self._splits[0])):
             decoding.require_av()
+
+    def remarks(self) -> list[str]:
+        """As in `Source`."""
+        return [f"{self._folder}: {note}" for note in [*self._splits[1], *self._content.notes()]]
 
     def items(self, split: str) -> list[str]:
         """Returns the sorted names of videos: paths relative to the folder, with slashes."""
