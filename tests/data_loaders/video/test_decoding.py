@@ -190,7 +190,9 @@ def test_real_videos_are_as_pyav_reads_them():
         expected = reference(path)
         assert len(expected) == frames_and_rate(path)[0]
         for channels in (1, 3):
-            frames = FrameFormat(64, channels).convert(expected)
+            with av.open(str(path)) as container:
+                aspect = container.streams.video[0].sample_aspect_ratio or 1
+            frames = FrameFormat(64, channels).convert(expected, aspect)
             decoded = read(path, size=64, channels=channels)
             np.testing.assert_allclose(decoded, frames, atol=1, err_msg=path.name)
 

@@ -1,0 +1,131 @@
+"""Finds truncated and damaged video files by the structure of their format.
+
+FFmpeg reads what is left of such files without an error. Only the headers of a file's parts are
+read. Streams are open binary files that can seek; their position is kept.
+"""
+
+import os
+import struct
+from typing import BinaryIO
+
+from data_loaders.sources import BadVideo
+
+_HEADER, _SEGMENT, _CLUSTER, _VOID = 0x1A45DFA3, 0x18538067, 0x1F43B675, 0xEC
+# What a Matroska segment and its clusters may consist of (RFC 9559).
+_MATROSKA_PARTS = {
+    *(0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),
+    *(_CLUSTER, 0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF),
+    *(_VOID, 0xBF),
+}
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+
+
+def check_complete(stream: BinaryIO, kind: str) -> None:
+    """Raises a BadVideo if the file is cut short or its parts are damaged.
+
+    Args:
+      stream: The file's bytes.
+      kind: FFmpeg's name of the format. Formats that do not tell are not checked.
+    """
+    check = {"mov": _check_mp4, "matroska": _check_matroska, "ogg": _check_ogg, "asf": _check_asf}
+    if kind in check:
+        position, end = stream.tell(), stream.seek(0, os.SEEK_END)
+        check[kind](stream, end)
+        stream.seek(position)
+
+
+def is_cut_avi(stream: BinaryIO) -> bool:
+    """Returns whether an AVI is shorter than its header says."""
+    position, end = stream.tell(), stream.seek(0, os.SEEK_END)
+    at = 0
+    while at + 8 <= end:
+        stream.seek(at)
+        name, size = struct.unpack("<4sI", stream.read(8))
+        if name != b"RIFF":
+            break
+        at += 8 + size
+    stream.seek(position)
+    return at > end + 1  # The last part may lack its padding.
+
+
+def _check_mp4(stream: BinaryIO, end: int) -> None:
+    """Checks the last part of a fragmented mp4, which has no index."""
+    at, kind, fragments = 0, b"", False
+    while at + 8 <= end:
+        stream.seek(at)
+        size, kind = struct.unpack(">I4s", stream.read(8))
+        if size == 1 and at + 16 <= end:
+            (size,) = struct.unpack(">Q", stream.read(8))
+        if size < 8:  # 0: the last box, up to the end of the file.
+            at = end
+            break
+        fragments |= kind == b"moof"
+        at += size
+    if fragments and (at != end or kind == b"moof"):
+        raise BadVideo("is cut short: its last fragment is incomplete")
+
+
+def _check_matroska(stream: BinaryIO, end: int) -> None:
+    """Checks that the parts of a segment and of its clusters follow each other up to its end.
+
+    Recordings that were not finished do not say where the segment ends.
+    """
+    at, stop, expected = 0, end, {_HEADER}
+    while at < stop:
+        stream.seek(at)
+        part, size, length = _matroska_part(stream.read(12))
+        if part not in expected or (size is None and part not in (_SEGMENT, _CLUSTER)):
+            raise BadVideo(f"is damaged or cut short: {at:,} of {end:,} bytes can be read")
+        at += length
+        if part == _HEADER:
+            expected = {_SEGMENT, _VOID}
+        elif part == _SEGMENT:
+            expected = _MATROSKA_PARTS
+            stop = end if size is None else at + size
+            if stop > end:
+                raise _cut_short(end, stop)
+        if part not in (_SEGMENT, _CLUSTER):  # Their parts come next.
+            at += size
+    if at > stop:
+        raise _cut_short(stop, at)
+
+
+def _matroska_part(head: bytes) -> tuple[int, int | None, int]:
+    """Returns what kind of part starts here, its size if known, and the length of these two."""
+    padded = head.ljust(24, b"\0")
+    name_length = 9 - padded[0].bit_length()  # The leading zeros tell the length.
+    size_length = 9 - padded[name_length].bit_length()
+    length = name_length + size_length
+    name = int.from_bytes(padded[:name_length], "big")
+    if max(name_length - 4, size_length - 8, length - len(head)) > 0:
+        return 0, None, length
+    unknown = (1 << 7 * size_length) - 1
+    size = int.from_bytes(padded[name_length:length], "big") & unknown
+    return name, None if size == unknown else size, length
+
+
+def _check_ogg(stream: BinaryIO, end: int) -> None:
+    """Checks that the last page is complete, and marked as the last one."""
+    size = min(end, 2 * 65307)  # The longest page, and one that is cut short after it.
+    stream.seek(end - size)
+    data = stream.read(size)
+    start = data.rfind(b"OggS")
+    page = data[max(start, 0) :]
+    length = 27 + page[26] + sum(page[27 : 27 + page[26]]) if len(page) > 27 else 28
+    if start < 0 or len(page) < length or not page[5] & 4:
+        raise BadVideo("is cut short: the last page of the Ogg file is missing")
+
+
+def _check_asf(stream: BinaryIO, end: int) -> None:
+    """Compares the size of a WMV with its header, which live recordings leave open."""
+    stream.seek(0)
+    _, found, properties = stream.read(2**16).partition(_ASF_PROPERTIES)
+    if found and len(properties) >= 76:
+        (size,) = struct.unpack_from("<Q", properties, 24)
+        is_live = properties[72] & 1
+        if size > end and not is_live:
+            raise _cut_short(end, size)
+
+
+def _cut_short(present: int, announced: int) -> BadVideo:
+    return BadVideo(f"is cut short: {present:,} of {announced:,} bytes are there")
