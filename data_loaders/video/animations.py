@@ -18,6 +18,9 @@ from PIL import Image
 from data_loaders.sources import BadVideo, Note
 from data_loaders.video.timing import at_rate
 
+# An unknown part may be a damaged frame.
+_WEBP_PARTS = {b"VP8X", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP "}
+
 # Players, and FFmpeg, show a picture with a duration below the first one for the second one. In
 # seconds.
 _SHORTEST, _INSTEAD = Fraction(2, 100), Fraction(1, 10)
@@ -60,7 +63,10 @@ def animation_frames(
     note(f"{kind} ({len(shown)} frames, {float(rate):.4g} frames/s on average)")
     if fps is not None and shown != durations:
         note(f"frames without a duration are shown for {float(_INSTEAD)} seconds, as players do")
-    frames = _gif_frames(stream, note) if kind == "gif" else _pillow_frames(stream, kind, note)
+    if kind == "gif":
+        frames = _gif_frames(stream, note)
+    else:
+        frames = _pillow_frames(stream, kind, len(shown), note)
     if fps is not None:
         unit = 0.01 if kind == "gif" else 0.001
         frames = at_rate(_timed(frames, shown), fps, float(rate), unit)
@@ -124,6 +130,8 @@ def _chunks(stream: BinaryIO, kind: str) -> Iterator[tuple[bytes, bytes]]:
         if is_webp:
             name, length = struct.unpack("<4sI", stream.read(8))
             at += 8 + length + length % 2
+            if name not in _WEBP_PARTS:
+                raise BadVideo(f"is damaged: it has a part {name!r}")
         else:
             length, name = struct.unpack(">I4s", stream.read(8))
             at += 12 + length
@@ -133,13 +141,18 @@ def _chunks(stream: BinaryIO, kind: str) -> Iterator[tuple[bytes, bytes]]:
         raise BadVideo("is cut short: the end of the animation is missing")
 
 
-def _pillow_frames(stream: BinaryIO, kind: str, note: Note) -> Iterator[np.ndarray]:
+def _pillow_frames(stream: BinaryIO, kind: str, expected: int, note: Note) -> Iterator[np.ndarray]:
     stream.seek(0)
     try:
         with Image.open(stream, formats=["PNG" if kind == "apng" else "WEBP"]) as image:
             _check_size(*image.size)
             # A PNG may start with a picture for viewers that cannot show animations.
-            for number in range(bool(getattr(image, "default_image", False)), image.n_frames):
+            start = bool(getattr(image, "default_image", False))
+            if image.n_frames - start != expected:
+                raise BadVideo(
+                    f"is damaged: {image.n_frames - start} of {expected} frames are read"
+                )
+            for number in range(start, image.n_frames):
                 image.seek(number)
                 frame = image.convert("RGBA")
                 if frame.getextrema()[3][0] < 255:

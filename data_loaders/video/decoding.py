@@ -377,7 +377,7 @@ def _pixels(
         if _orientation(frame, note) not in (None, orientation):
             raise BadVideo(f"is turned differently from frame {number} on; cut the file there")
         ratio = video.codec_context.sample_aspect_ratio
-        if pixels not in (None, ratio):
+        if number and ratio != pixels:
             raise BadVideo(
                 f"has pixels of another shape from about frame {number} on: {_ratio(pixels)}, then"
                 f" {_ratio(ratio)}; cut the file there"

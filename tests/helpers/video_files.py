@@ -104,3 +104,16 @@ def fault(content: bytes | pathlib.Path, name: str, **options: object) -> str:
     with pytest.raises(BadVideo) as caught:
         read(content, name, **options)
     return str(caught.value)
+
+
+def filtered(path: pathlib.Path, spec: str, target: pathlib.Path) -> pathlib.Path:
+    """Writes a video's packets to `target` after one of FFmpeg's bitstream filters."""
+    with av.open(str(path)) as source, av.open(str(target), "w") as sink:
+        video = source.streams.video[0]
+        stream = sink.add_stream_from_template(video)
+        context = av.bitstream.BitStreamFilterContext(spec, video, stream)
+        for packet in source.demux(video):
+            for changed in context.filter(packet if packet.size else None):
+                changed.stream = stream
+                sink.mux(changed)
+    return target
