@@ -280,7 +280,8 @@ def _packets(
     streams = () if _kind(container) == "flv" else (video,)
     for packet in container.demux(*streams):
         if packet.pts is not None:
-            count.furthest = max(count.furthest, float(packet.pts * packet.time_base))
+            end = (packet.pts + (packet.duration or 0)) * packet.time_base
+            count.furthest = max(count.furthest, float(end))
         if packet.stream.index != video.index:
             continue
         if packet.is_corrupt:  # Its end is missing.

@@ -27,7 +27,13 @@ def check_complete(stream: BinaryIO, kind: str) -> None:
       stream: The file's bytes.
       kind: FFmpeg's name of the format. Formats that do not tell are not checked.
     """
-    check = {"mov": _check_mp4, "matroska": _check_matroska, "ogg": _check_ogg, "asf": _check_asf}
+    check = {
+        "mov": _check_mp4,
+        "matroska": _check_matroska,
+        "ogg": _check_ogg,
+        "asf": _check_asf,
+        "mpegts": _check_mpegts,
+    }
     if kind in check:
         position, end = stream.tell(), stream.seek(0, os.SEEK_END)
         check[kind](stream, end)
@@ -125,6 +131,16 @@ def _check_asf(stream: BinaryIO, end: int) -> None:
         is_live = properties[72] & 1
         if size > end and not is_live:
             raise _cut_short(end, size)
+
+
+def _check_mpegts(stream: BinaryIO, end: int) -> None:
+    """Checks that the last packet is complete; nothing tells how many there should be."""
+    stream.seek(0)
+    start = stream.read(2 * 192)
+    # Packets start with 0x47. In .m2ts, a time precedes each.
+    for first, size in ((0, 188), (4, 192)):
+        if start[first : first + size + 1 : size] == b"GG" and end % size:
+            raise BadVideo("is cut short: its last packet is incomplete")
 
 
 def _cut_short(present: int, announced: int) -> BadVideo:
