@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import fractions
 import itertools
+import math
 import os
 import types
 from collections.abc import Iterator
@@ -50,6 +51,9 @@ _PICTURES = ("mjpeg", "png", "bmp", "gif", "tiff", "webp")
 _ALL_SHOWN = ("h264", "hevc", "vp9", "av1")
 # Formats that start with a frame that can be decoded, unlike recorded broadcasts.
 _STORED = ("mov", "avi", "matroska", "flv", "asf")
+
+# Formats whose header has the length in seconds, but not in frames or bytes.
+_TIMED = ("flv", "asf")
 
 # Pixels are not wider or higher than this; more is an error in the file.
 _WIDEST = 5
@@ -106,8 +110,8 @@ def video_frames(
         note(f"{label} ({video.codec_context.name}, {speed})")
         if suffix not in suffixes:
             note(f"is {label}, in spite of its name")
-        check_complete(stream, kind)
-        frames = _decoded(container, video, stream, note)
+        stored = check_complete(stream, kind)
+        frames = _decoded(container, video, stream, stored, note)
         try:
             first = next(frames)
         except StopIteration:
@@ -221,14 +225,26 @@ class _Counts:
     frames: int = 0
     early: int = 0  # Packets for the time before the first frame.
     time: float = 0  # The last frame's.
+    shortest_hold: float = math.inf
     longest_hold: float = 0
     resized: int | None = None  # The first frame of another size than the first one.
 
 
 def _decoded(
-    container: "av.container.InputContainer", video: "av.VideoStream", stream: BinaryIO, note: Note
+    container: "av.container.InputContainer",
+    video: "av.VideoStream",
+    stream: BinaryIO,
+    stored: set[int] | None,
+    note: Note,
 ) -> Iterator[tuple["av.VideoFrame", float, float]]:
     """Yields frames, and when and for about how long they are shown, in seconds.
+
+    Args:
+      container: The file.
+      video: One of its streams.
+      stream: The file's bytes.
+      stored: See `check_complete`.
+      note: See `Source.read`.
 
     Raises:
       BadVideo: Frames are damaged or missing.
@@ -263,12 +279,16 @@ def _decoded(
                     count.early = sum(pts < (frame.pts or 0) for pts in waiting)
                 elif (frame.width, frame.height) != first and count.resized is None:
                     count.resized = count.frames
-                count.longest_hold = max(count.longest_hold, time - count.time)
+                if count.frames:
+                    count.shortest_hold = min(count.shortest_hold, time - count.time)
+                    count.longest_hold = max(count.longest_hold, time - count.time)
                 count.time = time
                 yield frame, time, interval
                 count.frames += 1
     except (require_av().FFmpegError, ValueError) as error:
         raise BadVideo(f"is damaged: frame {count.frames} cannot be decoded") from error
+    if stored is not None and count.packets + count.empty not in stored:
+        raise BadVideo(f"is damaged: only {count.frames} frames can be read")
     _check_count(container, video, stream, count, note)
 
 
@@ -276,8 +296,8 @@ def _packets(
     container: "av.container.InputContainer", video: "av.VideoStream", count: _Counts
 ) -> Iterator["av.Packet"]:
     """Yields and counts the packets to decode; raises a BadVideo where the file breaks off."""
-    # The header of an FLV has the length of its longest stream, which may be the sound.
-    streams = () if _kind(container) == "flv" else (video,)
+    # The header has the length of the longest stream, which may be the sound.
+    streams = () if _kind(container) in _TIMED else (video,)
     for packet in container.demux(*streams):
         if packet.pts is not None:
             end = (packet.pts + (packet.duration or 0)) * packet.time_base
@@ -317,13 +337,19 @@ def _check_count(
     kind, announced, rate = _kind(container), _announced(container, video), _rate(video)
     if kind == "mov" and count.packets < announced:
         raise _cut_short(count.packets, announced)
+    if kind == "avi":
+        # FFmpeg passes over empty frames and, after damage, others that are in the index.
+        count.empty = count.slots - count.packets
+        indexed = sum(entry.size > 0 for entry in video.index_entries)
+        if count.packets < indexed:
+            raise BadVideo(f"is damaged: {count.packets} of {indexed} frames can be read")
     if kind == "avi" and count.slots < announced:
         # Some programs count wrongly, and a last frame may be shown for long.
         held = 1.5 * count.longest_hold * rate
         if is_cut_avi(stream) or announced - count.slots > max(1, held):
             raise _cut_short(count.slots, announced)
         note(f"its header announces {announced} frames, {count.slots} are there")
-    if kind == "flv" and container.duration and rate:
+    if kind in _TIMED and container.duration and rate:
         end = container.duration / 1e6
         if end - count.furthest > 2.5 * max(count.longest_hold, 1 / rate):
             raise BadVideo(f"is cut short: {count.furthest:.1f} of {end:.1f} seconds can be read")
@@ -332,6 +358,8 @@ def _check_count(
         if tags and tags[0] != str(count.packets):
             note(f"its tags announce {tags[0]} frames, {count.packets} are there")
 
+    if count.longest_hold > 1.5 * count.shortest_hold:
+        note(f"frames are shown for {count.shortest_hold:.3g} to {count.longest_hold:.3g} seconds")
     if count.empty:
         note(f"{count.empty} empty frames, which repeat the one before, are left out")
     if kind == "mov" and video.frames > count.packets - count.hidden + count.empty:

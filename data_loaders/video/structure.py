@@ -4,40 +4,51 @@ FFmpeg reads what is left of such files without an error. Only the headers of a 
 read. Streams are open binary files that can seek; their position is kept.
 """
 
+import collections
 import os
 import struct
+import zlib
 from typing import BinaryIO
 
 from data_loaders.sources import BadVideo
 
 _HEADER, _SEGMENT, _CLUSTER, _VOID = 0x1A45DFA3, 0x18538067, 0x1F43B675, 0xEC
+_BLOCK, _GROUP = 0xA3, 0xA0
 # What a Matroska segment and its clusters may consist of (RFC 9559).
 _MATROSKA_PARTS = {
     *(0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),
-    *(_CLUSTER, 0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF),
+    *(_CLUSTER, 0xE7, 0x5854, 0xA7, 0xAB, _BLOCK, _GROUP, 0xAF),
     *(_VOID, 0xBF),
 }
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_FLV_TAGS = (8, 9, 18)  # Sound, video, data.
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def check_complete(stream: BinaryIO, kind: str) -> None:
+def check_complete(stream: BinaryIO, kind: str) -> set[int] | None:
     """Raises a BadVideo if the file is cut short or its parts are damaged.
 
     Args:
       stream: The file's bytes.
       kind: FFmpeg's name of the format. Formats that do not tell are not checked.
+
+    Returns:
+      The numbers of packets of the streams; None if they are not counted.
     """
+    packets = None
     check = {
         "mov": _check_mp4,
         "matroska": _check_matroska,
         "ogg": _check_ogg,
         "asf": _check_asf,
+        "flv": _check_flv,
         "mpegts": _check_mpegts,
     }
     if kind in check:
         position, end = stream.tell(), stream.seek(0, os.SEEK_END)
-        check[kind](stream, end)
+        packets = check[kind](stream, end)
         stream.seek(position)
+    return packets
 
 
 def is_cut_avi(stream: BinaryIO) -> bool:
@@ -71,15 +82,17 @@ def _check_mp4(stream: BinaryIO, end: int) -> None:
         raise BadVideo("is cut short: its last fragment is incomplete")
 
 
-def _check_matroska(stream: BinaryIO, end: int) -> None:
+def _check_matroska(stream: BinaryIO, end: int) -> set[int]:
     """Checks that the parts of a segment and of its clusters follow each other up to its end.
 
     Recordings that were not finished do not say where the segment ends.
     """
     at, stop, expected = 0, end, {_HEADER}
+    blocks = collections.Counter()
     while at < stop:
         stream.seek(at)
-        part, size, length = _matroska_part(stream.read(12))
+        head = stream.read(32)
+        part, size, length = _matroska_part(head)
         if part not in expected or (size is None and part not in (_SEGMENT, _CLUSTER)):
             raise BadVideo(f"is damaged or cut short: {at:,} of {end:,} bytes can be read")
         at += length
@@ -92,8 +105,13 @@ def _check_matroska(stream: BinaryIO, end: int) -> None:
                 raise _cut_short(end, stop)
         if part not in (_SEGMENT, _CLUSTER):  # Their parts come next.
             at += size
+        if part == _GROUP:  # It starts with a block.
+            length += _matroska_part(head[length:])[2]
+        if part in (_BLOCK, _GROUP):
+            blocks[head[length : length + 1]] += 1  # By track.
     if at > stop:
         raise _cut_short(stop, at)
+    return set(blocks.values())
 
 
 def _matroska_part(head: bytes) -> tuple[int, int | None, int]:
@@ -111,15 +129,42 @@ def _matroska_part(head: bytes) -> tuple[int, int | None, int]:
 
 
 def _check_ogg(stream: BinaryIO, end: int) -> None:
-    """Checks that the last page is complete, and marked as the last one."""
-    size = min(end, 2 * 65307)  # The longest page, and one that is cut short after it.
-    stream.seek(end - size)
-    data = stream.read(size)
-    start = data.rfind(b"OggS")
-    page = data[max(start, 0) :]
-    length = 27 + page[26] + sum(page[27 : 27 + page[26]]) if len(page) > 27 else 28
-    if start < 0 or len(page) < length or not page[5] & 4:
+    """Checks the pages, as FFmpeg skips damaged ones, and that one is marked as the last."""
+    at, flags = 0, 0
+    while at < end:
+        stream.seek(at)
+        head = stream.read(27)
+        lengths = stream.read(head[26]) if len(head) == 27 else b""
+        page = head + lengths + stream.read(sum(lengths))
+        if at + len(head) + head[-1] + sum(lengths) > end:
+            break
+        if page[:4] != b"OggS" or _ogg_checksum(page) != page[22:26]:
+            raise BadVideo(f"is damaged: at byte {at:,} of {end:,} is no valid page")
+        flags = page[5]
+        at += len(page)
+    if at < end or not flags & 4:
         raise BadVideo("is cut short: the last page of the Ogg file is missing")
+
+
+def _ogg_checksum(page: bytes) -> bytes:
+    """Returns a CRC like that of `zlib`, but of reversed bits, and from 0."""
+    page = page[:22] + bytes(4) + page[26:]
+    crc = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return crc.to_bytes(4, "big").translate(_REVERSED)
+
+
+def _check_flv(stream: BinaryIO, end: int) -> None:
+    """Checks that the file consists of tags up to its end; FFmpeg would skip other data."""
+    stream.seek(5)
+    at = int.from_bytes(stream.read(4), "big") + 4
+    while at < end:
+        stream.seek(at)
+        head = stream.read(4)
+        if len(head) == 4 and head[0] not in _FLV_TAGS:
+            raise BadVideo(f"is damaged: at byte {at:,} of {end:,} is no tag")
+        at += 15 + int.from_bytes(head[1:], "big")
+    if at > end + 4:  # The size after the last tag may be missing.
+        raise _cut_short(end, at)
 
 
 def _check_asf(stream: BinaryIO, end: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers.video_files import counting, fault, read, scene, write_video
 
-from data_loaders.sources import UnreadableVideo
+from data_loaders.sources import BadVideo, UnreadableVideo
 from data_loaders.video.frames import SUFFIXES, FrameFormat, frames_and_rate, read_video
 
 KINDS = [
@@ -242,6 +242,50 @@ def test_an_avi_whose_header_is_wrong_by_one(tmp_path):
     assert "its header announces 31 frames, 30 are there" in notes
     struct.pack_into("<I", content, field, 33)
     assert fault(bytes(content), "a.avi") == "is cut short: 30 of 33 frames can be read"
+
+
+def test_an_avi_that_lost_the_header_of_a_frame(tmp_path):
+    content = bytearray(write_video(tmp_path / "a.avi", scene(30), codec="mjpeg").read_bytes())
+    starts = [m.start() for m in re.finditer(b"00dc", content[: content.index(b"idx1")])]
+    content[starts[9] : starts[9] + 4] = b"JUNK"
+    assert fault(bytes(content), "a.avi").startswith("is damaged: ")
+
+
+def test_an_avi_that_leaves_out_frames(tmp_path):
+    times = [*range(10), *range(15, 25)]
+    path = write_video(tmp_path / "a.avi", scene(20), codec="mjpeg", times=times)
+    notes = []
+    assert len(read(path, note=notes.append)) == 20
+    assert "5 empty frames, which repeat the one before, are left out" in notes
+    assert "frames are shown for 0.04 to 0.24 seconds" in notes
+
+
+def test_a_webm_whose_frame_names_no_track(tmp_path):
+    path = write_video(tmp_path / "a.webm", large(60), codec="libvpx")
+    with av.open(str(path)) as container:
+        packet = next(p for i, p in enumerate(container.demux(video=0)) if i == 20)
+        start = bytes(packet)[:8]
+    content = bytearray(path.read_bytes())
+    content[content.index(start) - 4] = 0xFE  # FFmpeg passes over the rest of the cluster.
+    assert fault(bytes(content), "a.webm") == "is damaged: only 20 frames can be read"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".ogv", "libvpx"), (".flv", "flv"), (".webm", "libvpx")]
+)
+def test_no_damage_loses_frames_silently(tmp_path, suffix, codec):
+    content = write_video(tmp_path / f"a{suffix}", large(60), codec=codec).read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        damaged = bytearray(content)
+        at = rng.integers(len(content) - 40)
+        damaged[at : at + 40] = rng.bytes(40)
+        notes = []
+        try:
+            frames = len(read(bytes(damaged), f"a{suffix}", note=notes.append))
+        except BadVideo:
+            continue
+        assert frames == 60 or any("shown for" in note or "packets" in note for note in notes)
 
 
 def test_an_avi_without_its_last_frame(tmp_path):
