@@ -4,8 +4,8 @@ PyAV is imported only when a video is opened. Decoding uses one core, since seve
 the work. h and w are the height and width of a video's frames, in pixels. Streams are open binary
 files that can seek.
 
-Truncated files are reported if the format announces its length: all but MPEG streams (.mpg, .vob,
-.ts, .m2ts), where only a cut within a frame is detected.
+Truncated files are reported if they announce their length or mark their end. MPEG streams (.mpg,
+.vob, .ts, .m2ts) and live recordings do not: only a cut within a frame or packet is detected there.
 """
 
 import contextlib
@@ -46,8 +46,8 @@ _SOUND = ("aac", "flac", "mp3", "wav")
 
 # A film's first video stream may be its cover, in one of these.
 _PICTURES = ("mjpeg", "png", "bmp", "gif", "tiff", "webp")
-# Decoders that return one frame per packet, unless the two fields of a frame are in two packets.
-# Others may leave out frames, such as vp8, which has packets that are never shown.
+# Codecs with one frame per packet, except if the two fields of a frame are in two packets. Others
+# have packets that are never shown, such as vp8.
 _ALL_SHOWN = ("h264", "hevc", "vp9", "av1")
 # Formats that start with a frame that can be decoded, unlike recorded broadcasts.
 _STORED = ("mov", "avi", "matroska", "flv", "asf")
@@ -57,10 +57,10 @@ _TIMED = ("flv", "asf")
 
 # Pixels are not wider or higher than this; more is an error in the file.
 _WIDEST = 5
-# Pixels that are almost square are taken to be square.
-_SQUARE = 0.005
+# Pixels whose aspect differs less from 1 are square.
+_ASPECT_TOLERANCE = 0.005
 
-# As many bytes per frame are plausible; below, a header may be wrong.
+# With fewer bytes per frame, a file's header or one of its times may be wrong.
 _FEW_BYTES = 50
 
 # By the signs of the first rows of a display matrix, (a, b, c, d): x' = a x + c y, y' = b x + d y.
@@ -147,7 +147,6 @@ def frames_and_rate(stream: BinaryIO, through: bool) -> tuple[int, float] | None
         frames = video.frames
         if not frames and container.duration and rate:
             frames = round(container.duration / 1e6 * rate)
-        # A damaged header, or a single time that is wrong, would lead to an absurd estimate.
         if _FEW_BYTES * frames > size or (not frames and through):
             frames = sum(packet.size > 0 for packet in container.demux(video))
         return (frames, rate) if frames and rate else None
@@ -184,10 +183,9 @@ def _reporting(problem: str) -> Iterator[None]:
 
 def _film(container: "av.container.InputContainer", note: Note) -> "av.VideoStream":
     """Returns the first video stream that is not a picture, such as the cover."""
-    cover = require_av().stream.Disposition.attached_pic
-    videos = [v for v in container.streams.video if not v.disposition & cover]
+    videos = _videos(container)
     if not videos:
-        raise BadVideo("has no pictures: there is no video stream in it")
+        raise BadVideo("has no pictures: it lacks a video stream")
     film = next((v for v in videos if not _is_picture(v)), videos[0])
     if len(videos) > 1:
         number = videos.index(film) + 1
@@ -195,6 +193,12 @@ def _film(container: "av.container.InputContainer", note: Note) -> "av.VideoStre
     if film.codec_context is None:
         raise BadVideo("is encoded in a way that PyAV cannot decode")
     return film
+
+
+def _videos(container: "av.container.InputContainer") -> list["av.VideoStream"]:
+    """Returns the video streams that are not marked as covers."""
+    cover = require_av().stream.Disposition.attached_pic
+    return [video for video in container.streams.video if not video.disposition & cover]
 
 
 def _is_picture(video: "av.VideoStream") -> bool:
@@ -215,16 +219,17 @@ def _rate(video: "av.VideoStream") -> float:
 
 @dataclasses.dataclass
 class _Counts:
-    """What has been read of a stream so far; times are in seconds."""
+    """Counts what has been read of a stream so far; times are in seconds."""
 
-    packets: int = 0  # Those that hold data.
-    hidden: int = 0  # Those of them that an edit list hides.
+    packets: int = 0  # With data.
+    hidden: int = 0  # Packets with data that an edit list hides.
     empty: int = 0  # Packets that mean "no change".
-    slots: int = 0  # In AVI, the frames up to here, the unchanged ones included.
-    furthest: float = 0  # The end of what was read of any stream.
+    slots: int = 0  # In AVI, frames including the unchanged ones.
+    furthest: float = 0  # The end of the latest packet of any stream.
     frames: int = 0
-    early: int = 0  # Packets for the time before the first frame.
-    time: float = 0  # The last frame's.
+    early: int = 0  # Packets for times before the first frame.
+    is_interlaced: bool = False
+    time: float = 0  # The latest frame's.
     shortest_hold: float = math.inf
     longest_hold: float = 0
     resized: int | None = None  # The first frame of another size than the first one.
@@ -258,7 +263,7 @@ def _decoded(
     offset = None  # From timestamps to times.
     try:
         for packet in _packets(container, video, count):
-            if first is None and packet.pts is not None:
+            if first is None and packet.pts is not None and not packet.is_discard:
                 waiting.append(packet.pts)
             for frame in packet.decode():
                 if frame.is_corrupt:
@@ -271,7 +276,7 @@ def _decoded(
                     if offset is None:  # The first frames may have no timestamp.
                         offset = follows - stamp
                     elif stamp + offset < count.time:
-                        note(f"frame {count.frames} is dated before the one it follows")
+                        note(f"frame {count.frames} has an earlier time than the one before it")
                         offset = follows - stamp
                     time = stamp + offset
                 if first is None:
@@ -279,6 +284,7 @@ def _decoded(
                     count.early = sum(pts < (frame.pts or 0) for pts in waiting)
                 elif (frame.width, frame.height) != first and count.resized is None:
                     count.resized = count.frames
+                count.is_interlaced |= frame.interlaced_frame
                 if count.frames:
                     count.shortest_hold = min(count.shortest_hold, time - count.time)
                     count.longest_hold = max(count.longest_hold, time - count.time)
@@ -338,7 +344,7 @@ def _check_count(
     if kind == "mov" and count.packets < announced:
         raise _cut_short(count.packets, announced)
     if kind == "avi":
-        # FFmpeg passes over empty frames and, after damage, others that are in the index.
+        # FFmpeg skips empty frames and, after damage, others that are in the index.
         count.empty = count.slots - count.packets
         indexed = sum(entry.size > 0 for entry in video.index_entries)
         if count.packets < indexed:
@@ -361,7 +367,7 @@ def _check_count(
     if count.longest_hold > 1.5 * count.shortest_hold:
         note(f"frames are shown for {count.shortest_hold:.3g} to {count.longest_hold:.3g} seconds")
     if count.empty:
-        note(f"{count.empty} empty frames, which repeat the one before, are left out")
+        note(f"empty frames, which repeat the one before, are skipped: {count.empty}")
     if kind == "mov" and video.frames > count.packets - count.hidden + count.empty:
         hidden = video.frames - (count.packets - count.hidden + count.empty)
         note(f"{hidden} of {video.frames} frames are hidden by the file's edit list")
@@ -371,12 +377,12 @@ def _check_count(
             f"{missing} frames are lost where the size changes, at about frame {count.resized}; cut"
             " the file there, or encode it again with one size"
         )
-    if missing > count.early and _decodes_all(video, kind):
+    if missing > count.early and _decodes_all(video, kind) and not count.is_interlaced:
         raise BadVideo(f"is damaged: {missing} of {count.packets} frames cannot be decoded")
     if missing:
         note(f"{count.frames} frames from {count.packets - count.hidden} packets")
-    if count.frames == 1 and len(container.streams.video) > 1:
-        raise BadVideo("has several video streams, and the first is a single picture")
+    if count.frames == 1 and len(_videos(container)) > 1:
+        raise BadVideo("has several video streams, and the first is a single picture; remove it")
 
 
 def _decodes_all(video: "av.VideoStream", kind: str) -> bool:
@@ -418,11 +424,8 @@ def _pixels(
             note("transparent areas show their hidden color")
         with _reporting(f"frame {number} cannot be converted to RGB"):
             rgb = frame.to_ndarray(format="rgb24", threads=1)
-        _, b, c, _ = orientation
-        if orientation[0] == 0:
-            rgb = rgb.swapaxes(0, 1)
-        across, down = (c, b) if orientation[0] == 0 else (orientation[0], orientation[3])
-        yield rgb[::down, ::across]
+        a, b, c, d = orientation
+        yield rgb[::d, ::a] if a else rgb.swapaxes(0, 1)[::b, ::c]
 
 
 def _orientation(frame: "av.VideoFrame", note: Note) -> tuple[int, ...] | None:
@@ -442,7 +445,7 @@ def _orientation(frame: "av.VideoFrame", note: Note) -> tuple[int, ...] | None:
 def _pixel_aspect(video: "av.VideoStream", note: Note) -> fractions.Fraction:
     """Returns the width of pixels as a multiple of their height, 1 if unknown or absurd."""
     aspect = video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio
-    if not aspect or abs(aspect - 1) < _SQUARE:
+    if not aspect or abs(aspect - 1) < _ASPECT_TOLERANCE:
         return fractions.Fraction(1)
     if not 1 / _WIDEST <= aspect <= _WIDEST:
         note(f"pixels are said to be {_ratio(aspect)} wide, which is ignored")

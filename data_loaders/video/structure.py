@@ -1,7 +1,7 @@
 """Finds truncated and damaged video files by the structure of their format.
 
-FFmpeg reads what is left of such files without an error. Only the headers of a file's parts are
-read. Streams are open binary files that can seek; their position is kept.
+FFmpeg reads what is left of such files without an error. Except in Ogg files, only the headers of a
+file's parts are read. Streams are open binary files that can seek; their position is kept.
 """
 
 import collections
@@ -136,10 +136,10 @@ def _check_ogg(stream: BinaryIO, end: int) -> None:
         head = stream.read(27)
         lengths = stream.read(head[26]) if len(head) == 27 else b""
         page = head + lengths + stream.read(sum(lengths))
-        if at + len(head) + head[-1] + sum(lengths) > end:
+        if len(head) < 27 or len(page) < 27 + head[26] + sum(lengths):
             break
         if page[:4] != b"OggS" or _ogg_checksum(page) != page[22:26]:
-            raise BadVideo(f"is damaged: at byte {at:,} of {end:,} is no valid page")
+            raise BadVideo(f"is damaged: the page at byte {at:,} of {end:,} is not valid")
         flags = page[5]
         at += len(page)
     if at < end or not flags & 4:
@@ -161,7 +161,7 @@ def _check_flv(stream: BinaryIO, end: int) -> None:
         stream.seek(at)
         head = stream.read(4)
         if len(head) == 4 and head[0] not in _FLV_TAGS:
-            raise BadVideo(f"is damaged: at byte {at:,} of {end:,} is no tag")
+            raise BadVideo(f"is damaged: the tag at byte {at:,} of {end:,} is not valid")
         at += 15 + int.from_bytes(head[1:], "big")
     if at > end + 4:  # The size after the last tag may be missing.
         raise _cut_short(end, at)

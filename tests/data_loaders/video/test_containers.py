@@ -172,7 +172,7 @@ def test_a_video_whose_times_start_again(tmp_path):
     notes = []
     taken = read(2 * path.read_bytes(), "a.mpg", fps=5, note=notes.append)[:, 0, 0, 0]
     np.testing.assert_allclose(taken, 4 * np.tile(np.arange(0, 30, 5), 2), atol=4)
-    assert "frame 30 is dated before the one it follows" in notes
+    assert "frame 30 has an earlier time than the one before it" in notes
 
 
 def raw(codec: str, kind: str, height: int, width: int, length: int) -> bytes:
@@ -251,12 +251,12 @@ def test_an_avi_that_lost_the_header_of_a_frame(tmp_path):
     assert fault(bytes(content), "a.avi").startswith("is damaged: ")
 
 
-def test_an_avi_that_leaves_out_frames(tmp_path):
+def test_an_avi_that_skips_frames(tmp_path):
     times = [*range(10), *range(15, 25)]
     path = write_video(tmp_path / "a.avi", scene(20), codec="mjpeg", times=times)
     notes = []
     assert len(read(path, note=notes.append)) == 20
-    assert "5 empty frames, which repeat the one before, are left out" in notes
+    assert "empty frames, which repeat the one before, are skipped: 5" in notes
     assert "frames are shown for 0.04 to 0.24 seconds" in notes
 
 
@@ -332,7 +332,7 @@ def test_empty_frames_are_told(tmp_path):
     content[last_size : last_size + 4] = bytes(4)
     notes = []
     assert len(read(bytes(content), "a.mp4", note=notes.append)) == 19
-    assert "1 empty frames, which repeat the one before, are left out" in notes
+    assert "empty frames, which repeat the one before, are skipped: 1" in notes
 
 
 def test_frames_that_a_decoder_passes_over_are_not_lost_silently(tmp_path):

@@ -188,3 +188,28 @@ def test_a_crop_in_the_stream_is_exact(tmp_path, left, top, fit):
     # Chroma is interpolated at edges.
     difference = np.abs(decoded.astype(int) - frame_format.convert(expected))
     assert difference[:, 4:-4, 4:-4].max() <= 2
+
+
+def encoded(path: Path, codec: str, pixels: str, options: dict[str, str]) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = W, H, pixels
+        for array in scene(5):
+            frame = av.VideoFrame.from_ndarray(array).reformat(format=pixels)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def test_interlaced_frames_are_told(tmp_path):
+    options = {"flags": "+ildct+ilme"}
+    path = encoded(tmp_path / "a.mpg", "mpeg2video", "yuv420p", options)
+    notes = []
+    assert len(read(path, note=notes.append)) == 5
+    assert "interlaced: the two fields of a frame are not separated" in notes
+
+
+def test_transparent_areas_of_videos_are_told(tmp_path):
+    notes = []
+    read(encoded(tmp_path / "a.mkv", "ffv1", "yuva420p", {}), note=notes.append)
+    assert "transparent areas show their hidden color" in notes
