@@ -159,7 +159,9 @@ def _pillow_frames(stream: BinaryIO, kind: str, expected: int, note: Note) -> It
                     note("transparent areas are white")
                 white = Image.new("RGBA", frame.size, "white")
                 yield np.asarray(Image.alpha_composite(white, frame).convert("RGB"))
-    except (SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise BadVideo("frames are too large") from error
+    except (SyntaxError, ValueError, EOFError) as error:
         raise BadVideo("is damaged: a frame cannot be decoded") from error
     except OSError as error:
         if error.errno is not None:  # The system's, not Pillow's.

@@ -227,7 +227,7 @@ def _reading(file: pathlib.Path | BinaryIO) -> Iterator[BinaryIO]:
         with contextlib.ExitStack() as stack:
             if isinstance(file, os.PathLike):
                 if not stat.S_ISREG(os.stat(file).st_mode):  # Opening a pipe would wait forever.
-                    raise BadVideo("is not a file, but a folder, pipe or device")
+                    raise BadVideo("is not a regular file")
                 file = stack.enter_context(open(file, "rb"))
             if file.seek(0, os.SEEK_END) == 0:
                 raise BadVideo("is empty")

@@ -3,6 +3,7 @@
 import io
 import struct
 import tracemalloc
+import zlib
 
 import imageio
 import numpy as np
@@ -236,6 +237,10 @@ def test_pictures_that_are_too_large():
     at = content.index(b",\0\0\0\0\4\0\4\0") + 5
     content[at : at + 4] = struct.pack("<HH", 65535, 65535)
     assert "too large" in fault(bytes(content), "a.gif")
+    content = bytearray(animation(counting(2), "PNG"))
+    content[16:24] = struct.pack(">II", 65535, 65535)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    assert fault(bytes(content), "a.gif") == "frames are too large"
 
 
 def test_only_one_frame_of_a_gif_is_in_memory(tmp_path):

@@ -13,7 +13,13 @@ import pytest
 from helpers.video_files import counting, fault, read, scene, write_video
 
 from data_loaders.sources import BadVideo, UnreadableVideo
-from data_loaders.video.frames import SUFFIXES, FrameFormat, frames_and_rate, read_video
+from data_loaders.video.frames import (
+    ARRAY_SUFFIXES,
+    SUFFIXES,
+    FrameFormat,
+    frames_and_rate,
+    read_video,
+)
 
 KINDS = [
     (".mpg", "mpeg1video"),
@@ -67,10 +73,8 @@ def test_every_frame_is_read_from_every_kind_of_file(tmp_path, suffix, codec):
 
 
 def test_all_suffixes_are_tested():
-    assert set(SUFFIXES) == {
-        *(suffix for suffix, _ in KINDS),
-        *(".mp4", ".avi", ".mkv", ".webm", ".gif", ".npy", ".npz"),
-    }
+    tested = {suffix for suffix, _ in KINDS} | {".mp4", ".avi", ".gif"}
+    assert set(SUFFIXES) - set(ARRAY_SUFFIXES) == tested
 
 
 @pytest.mark.parametrize(
@@ -352,9 +356,9 @@ def test_what_is_not_a_file(tmp_path):
     for i, target in enumerate((tmp_path / "pipe", tmp_path / "socket", "/dev/zero", "/dev/null")):
         link = tmp_path / f"{i}.mp4"
         link.symlink_to(target)
-        assert fault(link, link.name) == "is not a file, but a folder, pipe or device"
+        assert fault(link, link.name) == "is not a regular file"
         assert frames_and_rate(link) is None
-    assert fault(tmp_path / "folder.mp4", "a.mp4").startswith("is not a file")
+    assert fault(tmp_path / "folder.mp4", "a.mp4") == "is not a regular file"
 
 
 class Failing(io.BytesIO):
