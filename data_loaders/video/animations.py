@@ -21,8 +21,7 @@ from data_loaders.video.timing import at_rate
 # An unknown part may be a damaged frame.
 _WEBP_PARTS = {b"VP8X", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP "}
 
-# Players, and FFmpeg, show a picture with a duration below the first one for the second one. In
-# seconds.
+# Players and FFmpeg show a picture with a duration below `_SHORTEST` for `_INSTEAD` seconds.
 _SHORTEST, _INSTEAD = Fraction(2, 100), Fraction(1, 10)
 
 
@@ -33,7 +32,8 @@ def animation_kind(stream: BinaryIO) -> str | None:
     stream.seek(0)
     if start[:6] in (b"GIF87a", b"GIF89a"):
         return "gif"
-    if start[:4] == b"RIFF" and start[8:16] == b"WEBPVP8X" and start[20] & 2:
+    is_webp = start[:4] == b"RIFF" and start[8:16] == b"WEBPVP8X" and len(start) > 20
+    if is_webp and start[20] & 2:  # Other WebP files are single pictures.
         return "webp"
     # An APNG says so before its pixels.
     if start.startswith(b"\x89PNG\r\n\x1a\n") and b"acTL" in start.partition(b"IDAT")[0]:
@@ -44,7 +44,7 @@ def animation_kind(stream: BinaryIO) -> str | None:
 def animation_frames(
     stream: BinaryIO, kind: str, fps: float | None, note: Note
 ) -> Iterator[np.ndarray]:
-    """Reads an animation; at any time only one picture is in memory, decoded.
+    """Reads an animation; only one decoded picture is in memory at a time.
 
     Args:
       stream: The file's bytes.
@@ -63,6 +63,8 @@ def animation_frames(
     note(f"{kind} ({len(shown)} frames, {float(rate):.4g} frames/s on average)")
     if fps is not None and shown != durations:
         note(f"frames without a duration are shown for {float(_INSTEAD)} seconds, as players do")
+    if min(shown) < max(shown):
+        note(f"frames are shown for {float(min(shown)):.3g} to {float(max(shown)):.3g} seconds")
     if kind == "gif":
         frames = _gif_frames(stream, note)
     else:

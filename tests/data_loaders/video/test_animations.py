@@ -190,6 +190,8 @@ def test_the_durations_of_a_gif():
     taken = read(content, "a.gif", 4, channels=3, fps=5, note=notes.append)[:, 0, 0]
     assert taken.tolist() == [list(c) for c in (RED, BLUE, BLUE, RED)]
     assert "frames without a duration are shown for 0.1 seconds, as players do" in notes
+    assert "frames are shown for 0.1 to 0.3 seconds" in notes
+    assert fault(b"RIFF\0\0\0\0WEBPVP8X", "a.gif").startswith("cannot be opened")
     assert "fewer than data.fps = 20" in fault(content, "a.gif", fps=20)
 
 
