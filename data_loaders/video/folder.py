@@ -202,7 +202,6 @@ class VideoFolder(Source):
             kind = "an array"
             frames = frame_arrays.frames(path, self._arrays, number, note)
         else:
-            regular_files.check_regular(path)
             yield from read_video(path, item, self._format, self._fps, note=note)
             return
         if self._fps is not None:
@@ -235,10 +234,10 @@ class VideoFolder(Source):
 
     def _frames_of_videos(self, paths: list[pathlib.Path]) -> float:
         sizes = {path: status_of(path).st_size for path in paths}
-        headers = {path: header for path in paths if (header := _header(path))}
+        headers = {path: header for path in paths if (header := frames_and_rate(path))}
         if not headers:  # As in recorded live streams: read one whole file.
             path = min(paths, key=lambda path: sizes[path] or math.inf)
-            headers = dict.fromkeys(paths, _header(path, through=True) or (0, None))
+            headers = dict.fromkeys(paths, frames_and_rate(path, through=True) or (0, None))
         densities = [n / sizes[path] for path, (n, _) in headers.items() if sizes[path]]
         usual = statistics.median_low(densities) if densities else 0
         total = 0.0
@@ -261,14 +260,6 @@ class VideoFolder(Source):
                 f"{self._folder} {problem}. Set data.videos_dir to the folder of your videos."
             )
         return Content(self._folder, self._arrays)
-
-
-def _header(path: pathlib.Path, through: bool = False) -> tuple[int, float | None] | None:
-    try:
-        regular_files.check_regular(path)
-    except BadVideo:
-        return None
-    return frames_and_rate(path, through)
 
 
 def _is_number(value: object) -> bool:

@@ -6,6 +6,7 @@ problem with a file is a `BadVideo`.
 
 import contextlib
 import dataclasses
+import fractions
 import functools
 import os
 import pathlib
@@ -16,17 +17,22 @@ import numpy as np
 from PIL import Image
 
 from data_loaders.sources import BadVideo, Note, check_choice, ignore_note
-from data_loaders.video import decoding
+from data_loaders.video import animations, decoding, regular_files
 
 if TYPE_CHECKING:
     import scipy.sparse
 
 ARRAY_SUFFIXES = (".npy", ".npz")
-SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif")
+SUFFIXES = (
+    *dict.fromkeys(s for _, names in decoding.FORMATS.values() for s in names),
+    ".gif",
+)
 FITS = ("crop", "squeeze")
 RESIZES = ("area", "bilinear")
 
 BLOCK_LENGTH = 64
+
+_SQUARE = fractions.Fraction(1)  # The shape of most pixels.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,41 +58,54 @@ class FrameFormat:
         check_choice("data.fit", self.fit, FITS)
         check_choice("data.resize", self.resize, RESIZES)
 
-    def changes(self, h: int, w: int, c: int) -> str:
+    def changes(self, h: int, w: int, c: int, aspect: fractions.Fraction = _SQUARE) -> str:
         """Returns in words what `convert` does to frames of a size and number of channels."""
         words = []
-        if h != w and self.fit == "crop":
-            words.append(f"cut to the middle {min(h, w)}x{min(h, w)}")
+        if self.fit == "crop":
+            if aspect != 1:
+                words.append(
+                    f"pixels are {aspect.numerator}:{aspect.denominator} wide: stretched from"
+                    f" {w}x{h} to {round(w * aspect)}x{h}"
+                )
+                w = round(w * aspect)
+            if h != w:
+                words.append(f"cut to the middle {min(h, w)}x{min(h, w)}")
         if (min(h, w) if self.fit == "crop" else (h, w)) not in (self.size, (self.size, self.size)):
             words.append(f"resized to {self.size}x{self.size} ({self.resize})")
         if c > self.channels:
             words.append("converted to gray")
         return ", ".join(words) or "unchanged"
 
-    def convert(self, frames: np.ndarray) -> np.ndarray:
+    def convert(
+        self, frames: np.ndarray, aspect: fractions.Fraction | float = _SQUARE
+    ) -> np.ndarray:
         """Converts frames to this format; returns frames that have it unchanged.
 
         Args:
           frames: uint8 [n, h, w] or [n, h, w, 1 or 3].
+          aspect: The width of a pixel as a multiple of its height. A crop is a square as it is
+            shown.
 
         Returns:
           uint8 [n, size, size, channels].
         """
         if frames.ndim == 3:
             frames = frames[..., None]
-        if frames.shape[1:] == (self.size, self.size, self.channels):
+        is_resized = frames.shape[1:3] != (self.size, self.size)
+        is_resized |= aspect != 1 and self.fit == "crop"
+        if not is_resized and frames.shape[3] == self.channels:
             return frames
         if self.channels == 1 and frames.shape[-1] == 3:
             frames = np.stack([np.asarray(Image.fromarray(f).convert("L")) for f in frames])
             frames = frames[..., None]
-        if frames.shape[1:3] != (self.size, self.size):
-            frames = self._resized(frames)
+        if is_resized:
+            frames = self._resized(frames, float(aspect))
         return np.repeat(frames, self.channels // frames.shape[-1], axis=-1)
 
-    def _resized(self, frames: np.ndarray) -> np.ndarray:
+    def _resized(self, frames: np.ndarray, aspect: float) -> np.ndarray:
         _, height, width, c = frames.shape
-        side = min(height, width)
-        cut_y, cut_x = (height - side, width - side) if self.fit == "crop" else (0, 0)
+        side = min(height, width * aspect)
+        cut_y, cut_x = (height - side, width - side / aspect) if self.fit == "crop" else (0, 0)
         down = _weights(height, cut_y, self.size, self.resize)
         across = _weights(width, cut_x, self.size, self.resize)
         resized = np.empty((len(frames), self.size, self.size, c), np.uint8)
@@ -100,7 +119,7 @@ class FrameFormat:
 
 
 @functools.lru_cache(maxsize=8)  # Most videos of a store have the same size.
-def _weights(length: int, cut: int, size: int, resize: str) -> "scipy.sparse.csr_array":
+def _weights(length: int, cut: float, size: int, resize: str) -> "scipy.sparse.csr_array":
     """Returns the weights of old pixels in each new one, float32 [size, length].
 
     Half of the `cut` pixels are ignored at each end.
@@ -129,8 +148,12 @@ def read_video(
 ) -> Iterator[np.ndarray]:
     """Decodes a video; memory use does not depend on its length.
 
-    Uses the first video stream, rotated as a player would rotate it. Transparent areas show their
-    hidden color; in GIFs that is white.
+    Uses the first video stream that is not a single picture. Frames are turned, mirrored and, if
+    pixels are not square, stretched as a player would do it. Transparent areas show their hidden
+    color, in animated pictures white.
+
+    The content, not the name, decides how a file is decoded; animated WebP and PNG files may be
+    called .gif, too.
 
     Args:
       file: The path of a file, or an open file that can seek, such as `io.BytesIO`.
@@ -139,7 +162,7 @@ def read_video(
       fps: Frames per second. A faster video is reduced to the frames that are shown 0, 1 / fps,
         2 / fps, ... seconds after the first; with a variable rate, frames may be repeated. A slower
         video is a `BadVideo`, since frames are not interpolated. None: all frames.
-      exact_size: The required (h, w) of frames before conversion.
+      exact_size: The required (h, w) of frames before conversion, in stored pixels.
       note: See `Source.read`.
 
     Yields:
@@ -153,8 +176,14 @@ def read_video(
     if suffix not in SUFFIXES:
         raise BadVideo(f"is not a video: its name ends in none of {', '.join(SUFFIXES)}")
     with _reading(file) as stream:
-        frames = decoding.video_frames(stream, fps)
-        yield from blocks(frames, frame_format, exact_size, note)
+        if kind := animations.animation_kind(stream):
+            if suffix != ".gif":
+                note(f"is {kind}, in spite of its name")
+            frames = animations.animation_frames(stream, kind, fps, note)
+            yield from blocks(frames, frame_format, exact_size, note)
+        else:
+            with decoding.video_frames(stream, suffix, fps, note) as (frames, aspect):
+                yield from blocks(frames, frame_format, exact_size, note, aspect)
 
 
 def frames_and_rate(path: pathlib.Path, through: bool = False) -> tuple[int, float] | None:
@@ -172,6 +201,8 @@ def frames_and_rate(path: pathlib.Path, through: bool = False) -> tuple[int, flo
     """
     try:
         with _reading(path) as stream:
+            if kind := animations.animation_kind(stream):
+                return animations.animation_length_and_rate(stream, kind)
             return decoding.frames_and_rate(stream, through)
     except BadVideo:
         return None
@@ -180,16 +211,12 @@ def frames_and_rate(path: pathlib.Path, through: bool = False) -> tuple[int, flo
 @contextlib.contextmanager
 def _reading(file: pathlib.Path | BinaryIO) -> Iterator[BinaryIO]:
     """Opens a file that must not be empty."""
-    try:
-        with contextlib.ExitStack() as stack:
-            if isinstance(file, os.PathLike):
-                file = stack.enter_context(open(file, "rb"))
-            if file.seek(0, os.SEEK_END) == 0:
-                raise BadVideo("is empty")
-            file.seek(0)
-            yield file
-    except OSError as error:
-        raise BadVideo(f"cannot be read: {error.strerror or error}") from error
+    is_path = isinstance(file, os.PathLike)
+    with regular_files.opened(file) if is_path else contextlib.nullcontext(file) as stream:
+        if stream.seek(0, os.SEEK_END) == 0:
+            raise BadVideo("is empty")
+        stream.seek(0)
+        yield stream
 
 
 def blocks(
@@ -197,8 +224,9 @@ def blocks(
     frame_format: FrameFormat,
     exact_size: tuple[int, int] | None = None,
     note: Note = ignore_note,
+    aspect: fractions.Fraction = _SQUARE,
 ) -> Iterator[np.ndarray]:
-    """Converts single frames to a format; the arguments are as for `read_video`."""
+    """Converts single frames to a format; the arguments are as for `read_video` and `convert`."""
     block = []
     before = None
     for number, frame in enumerate(frames):
@@ -208,9 +236,9 @@ def blocks(
         if before != frame.shape:
             c = 1 if frame.ndim == 2 else frame.shape[2]
             size = f"frames of {w}x{h}" if before is None else f"from frame {number} on {w}x{h}"
-            note(f"{size} {'gray' if c == 1 else 'RGB'}: {frame_format.changes(h, w, c)}")
+            note(f"{size} {'gray' if c == 1 else 'RGB'}: {frame_format.changes(h, w, c, aspect)}")
             before = frame.shape
-        block.append(frame_format.convert(frame[None]))
+        block.append(frame_format.convert(frame[None], aspect))
         if len(block) == BLOCK_LENGTH:
             yield np.concatenate(block)
             block = []

@@ -37,33 +37,37 @@ def write_video(
     *,
     times: list[int] | None = None,
     options: dict[str, str] | None = None,
+    aspect: fractions.Fraction | None = None,
 ) -> pathlib.Path:
     """Writes frames to a video file, by default without loss.
 
     Args:
-      path: The file, with an extension in `LOSSLESS`.
+      path: The file, with an extension in `LOSSLESS`, unless there is a `codec`.
       frames: uint8 [T, H, W], or [T, H, W, 3] in RGB.
       fps: Frames per second.
       codec: An encoder of FFmpeg, instead of the one in `LOSSLESS`, with its default pixel format,
         which is usually yuv420p and not lossless.
       times: The time of each frame, in units of 1 / `fps` seconds; by default 0, 1, 2, ...
       options: FFmpeg's options of the container.
+      aspect: The width of a pixel as a multiple of its height.
 
     Returns:
       The file.
     """
     path = pathlib.Path(path)
-    name, pixel_format = LOSSLESS[path.suffix.lower()][frames.ndim - 3]
-    codec_options = CODEC_OPTIONS.get(name, {})
-    if codec is not None:
-        name, codec_options = codec, {}
-        pixel_format = av.Codec(codec, "w").video_formats[0].name
+    if codec is None:
+        name, pixel_format = LOSSLESS[path.suffix.lower()][frames.ndim - 3]
+    else:
+        name, pixel_format = codec, av.Codec(codec, "w").video_formats[0].name
+    codec_options = CODEC_OPTIONS.get(name, {}) if codec is None else {}
     rate = fractions.Fraction(fps).limit_denominator(1001)
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(name, rate=rate, options=codec_options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixel_format
         stream.thread_count = 1
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
         for t, picture in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(picture), format="gray" if picture.ndim == 2 else "rgb24"
@@ -100,3 +104,16 @@ def fault(content: bytes | pathlib.Path, name: str, **options: object) -> str:
     with pytest.raises(BadVideo) as caught:
         read(content, name, **options)
     return str(caught.value)
+
+
+def filtered(path: pathlib.Path, spec: str, target: pathlib.Path) -> pathlib.Path:
+    """Writes a video's packets to `target` after one of FFmpeg's bitstream filters."""
+    with av.open(str(path)) as source, av.open(str(target), "w") as sink:
+        video = source.streams.video[0]
+        stream = sink.add_stream_from_template(video)
+        context = av.bitstream.BitStreamFilterContext(spec, video, stream)
+        for packet in source.demux(video):
+            for changed in context.filter(packet if packet.size else None):
+                changed.stream = stream
+                sink.mux(changed)
+    return target

@@ -1,0 +1,192 @@
+"""Finds truncated and damaged video files by the structure of their format.
+
+FFmpeg reads what is left of such files without an error. Except in Ogg files, only the headers of a
+file's parts are read. Streams are open binary files that can seek; their position is kept.
+"""
+
+import collections
+import os
+import struct
+import zlib
+from typing import BinaryIO
+
+from data_loaders.sources import BadVideo
+
+_HEADER, _SEGMENT, _CLUSTER, _VOID = 0x1A45DFA3, 0x18538067, 0x1F43B675, 0xEC
+_BLOCK, _GROUP = 0xA3, 0xA0
+# What a Matroska segment and its clusters may consist of (RFC 9559).
+_MATROSKA_PARTS = {
+    *(0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),
+    *(_CLUSTER, 0xE7, 0x5854, 0xA7, 0xAB, _BLOCK, _GROUP, 0xAF),
+    *(_VOID, 0xBF),
+}
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_FLV_TAGS = (8, 9, 18)  # Sound, video, data.
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def check_complete(stream: BinaryIO, kind: str) -> set[int] | None:
+    """Raises a BadVideo if the file is cut short or its parts are damaged.
+
+    Args:
+      stream: The file's bytes.
+      kind: FFmpeg's name of the format. Formats that do not tell are not checked.
+
+    Returns:
+      The numbers of packets of the streams; None if they are not counted.
+    """
+    packets = None
+    check = {
+        "mov": _check_mp4,
+        "matroska": _check_matroska,
+        "ogg": _check_ogg,
+        "asf": _check_asf,
+        "flv": _check_flv,
+        "mpegts": _check_mpegts,
+    }
+    if kind in check:
+        position, end = stream.tell(), stream.seek(0, os.SEEK_END)
+        packets = check[kind](stream, end)
+        stream.seek(position)
+    return packets
+
+
+def is_cut_avi(stream: BinaryIO) -> bool:
+    """Returns whether an AVI is shorter than its header says."""
+    position, end = stream.tell(), stream.seek(0, os.SEEK_END)
+    at = 0
+    while at + 8 <= end:
+        stream.seek(at)
+        name, size = struct.unpack("<4sI", stream.read(8))
+        if name != b"RIFF":
+            break
+        at += 8 + size
+    stream.seek(position)
+    return at > end + 1  # The last part may lack its padding.
+
+
+def _check_mp4(stream: BinaryIO, end: int) -> None:
+    """Checks the last part of a fragmented mp4, which has no index."""
+    at, kind, fragments = 0, b"", False
+    while at + 8 <= end:
+        stream.seek(at)
+        size, kind = struct.unpack(">I4s", stream.read(8))
+        if size == 1 and at + 16 <= end:
+            (size,) = struct.unpack(">Q", stream.read(8))
+        if size < 8:  # 0: the last box, up to the end of the file.
+            at = end
+            break
+        fragments |= kind == b"moof"
+        at += size
+    if fragments and (at != end or kind == b"moof"):
+        raise BadVideo("is cut short: its last fragment is incomplete")
+
+
+def _check_matroska(stream: BinaryIO, end: int) -> set[int]:
+    """Checks that the parts of a segment and of its clusters follow each other up to its end.
+
+    Recordings that were not finished do not say where the segment ends.
+    """
+    at, stop, expected = 0, end, {_HEADER}
+    blocks = collections.Counter()
+    while at < stop:
+        stream.seek(at)
+        head = stream.read(32)
+        part, size, length = _matroska_part(head)
+        if part not in expected or (size is None and part not in (_SEGMENT, _CLUSTER)):
+            raise BadVideo(f"is damaged or cut short: {at:,} of {end:,} bytes can be read")
+        at += length
+        if part == _HEADER:
+            expected = {_SEGMENT, _VOID}
+        elif part == _SEGMENT:
+            expected = _MATROSKA_PARTS
+            stop = end if size is None else at + size
+            if stop > end:
+                raise _cut_short(end, stop)
+        if part not in (_SEGMENT, _CLUSTER):  # Their parts come next.
+            at += size
+        if part == _GROUP:  # It starts with a block.
+            length += _matroska_part(head[length:])[2]
+        if part in (_BLOCK, _GROUP):
+            blocks[head[length : length + 1]] += 1  # By track.
+    if at > stop:
+        raise _cut_short(stop, at)
+    return set(blocks.values())
+
+
+def _matroska_part(head: bytes) -> tuple[int, int | None, int]:
+    """Returns what kind of part starts here, its size if known, and the length of these two."""
+    padded = head.ljust(24, b"\0")
+    name_length = 9 - padded[0].bit_length()  # The leading zeros tell the length.
+    size_length = 9 - padded[name_length].bit_length()
+    length = name_length + size_length
+    name = int.from_bytes(padded[:name_length], "big")
+    if max(name_length - 4, size_length - 8, length - len(head)) > 0:
+        return 0, None, length
+    unknown = (1 << 7 * size_length) - 1
+    size = int.from_bytes(padded[name_length:length], "big") & unknown
+    return name, None if size == unknown else size, length
+
+
+def _check_ogg(stream: BinaryIO, end: int) -> None:
+    """Checks the pages, as FFmpeg skips damaged ones, and that one is marked as the last."""
+    at, flags = 0, 0
+    while at < end:
+        stream.seek(at)
+        head = stream.read(27)
+        lengths = stream.read(head[26]) if len(head) == 27 else b""
+        page = head + lengths + stream.read(sum(lengths))
+        if len(head) < 27 or len(page) < 27 + head[26] + sum(lengths):
+            break
+        if page[:4] != b"OggS" or _ogg_checksum(page) != page[22:26]:
+            raise BadVideo(f"is damaged: the page at byte {at:,} of {end:,} is not valid")
+        flags = page[5]
+        at += len(page)
+    if at < end or not flags & 4:
+        raise BadVideo("is cut short: the last page of the Ogg file is missing")
+
+
+def _ogg_checksum(page: bytes) -> bytes:
+    """Returns a CRC like that of `zlib`, but of reversed bits, and from 0."""
+    page = page[:22] + bytes(4) + page[26:]
+    crc = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return crc.to_bytes(4, "big").translate(_REVERSED)
+
+
+def _check_flv(stream: BinaryIO, end: int) -> None:
+    """Checks that the file consists of tags up to its end; FFmpeg would skip other data."""
+    stream.seek(5)
+    at = int.from_bytes(stream.read(4), "big") + 4
+    while at < end:
+        stream.seek(at)
+        head = stream.read(4)
+        if len(head) == 4 and head[0] not in _FLV_TAGS:
+            raise BadVideo(f"is damaged: the tag at byte {at:,} of {end:,} is not valid")
+        at += 15 + int.from_bytes(head[1:], "big")
+    if at > end + 4:  # The size after the last tag may be missing.
+        raise _cut_short(end, at)
+
+
+def _check_asf(stream: BinaryIO, end: int) -> None:
+    """Compares the size of a WMV with its header, which live recordings leave open."""
+    stream.seek(0)
+    _, found, properties = stream.read(2**16).partition(_ASF_PROPERTIES)
+    if found and len(properties) >= 76:
+        (size,) = struct.unpack_from("<Q", properties, 24)
+        is_live = properties[72] & 1
+        if size > end and not is_live:
+            raise _cut_short(end, size)
+
+
+def _check_mpegts(stream: BinaryIO, end: int) -> None:
+    """Checks that the last packet is complete; nothing tells how many there should be."""
+    stream.seek(0)
+    start = stream.read(2 * 192)
+    # Packets start with 0x47. In .m2ts, a time precedes each.
+    for first, size in ((0, 188), (4, 192)):
+        if start[first : first + size + 1 : size] == b"GG" and end % size:
+            raise BadVideo("is cut short: its last packet is incomplete")
+
+
+def _cut_short(present: int, announced: int) -> BadVideo:
+    return BadVideo(f"is cut short: {present:,} of {announced:,} bytes are there")
