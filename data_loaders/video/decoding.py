@@ -355,7 +355,7 @@ def _check_count(
         if is_cut_avi(stream) or announced - count.slots > max(1, held):
             raise _cut_short(count.slots, announced)
         note(f"its header announces {announced} frames, {count.slots} are there")
-    if kind in _TIMED and container.duration and rate:
+    if kind in _TIMED and container.duration and rate and count.frames > 1:  # One has no rate.
         end = container.duration / 1e6
         if end - count.furthest > 2.5 * max(count.longest_hold, 1 / rate):
             raise BadVideo(f"is cut short: {count.furthest:.1f} of {end:.1f} seconds can be read")
@@ -395,7 +395,10 @@ def _decodes_all(video: "av.VideoStream", kind: str) -> bool:
 
 def _cut_short(present: int, announced: int) -> BadVideo:
     if not announced:
-        return BadVideo(f"is damaged or cut short: only {present} frames can be read")
+        return BadVideo(
+            f"is damaged, cut short or joined from several files: only {present} frames can be"
+            " read; if it plays well, copy it to an mp4 with FFmpeg"
+        )
     return BadVideo(f"is cut short: {present} of {announced} frames can be read")
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ARRAY_SUFFIXES = (".npy", ".npz")
 SUFFIXES = (
     *dict.fromkeys(s for _, names in decoding.FORMATS.values() for s in names),
-    ".gif",
+    *(".gif", ".apng"),
 )
 FITS = ("crop", "squeeze")
 RESIZES = ("area", "bilinear")
@@ -153,7 +153,7 @@ def read_video(
     color, in animated pictures white.
 
     The content, not the name, decides how a file is decoded; animated WebP and PNG files may be
-    called .gif, too.
+    called .gif, too, as some programs do.
 
     Args:
       file: The path of a file, or an open file that can seek, such as `io.BytesIO`.
@@ -177,7 +177,7 @@ def read_video(
         raise BadVideo(f"is not a video: its name ends in none of {', '.join(SUFFIXES)}")
     with _reading(file) as stream:
         if kind := animations.animation_kind(stream):
-            if suffix != ".gif":
+            if kind not in suffix and suffix != ".gif":
                 note(f"is {kind}, in spite of its name")
             frames = animations.animation_frames(stream, kind, fps, note)
             yield from blocks(frames, frame_format, exact_size, note)
@@ -211,8 +211,7 @@ def frames_and_rate(path: pathlib.Path, through: bool = False) -> tuple[int, flo
 @contextlib.contextmanager
 def _reading(file: pathlib.Path | BinaryIO) -> Iterator[BinaryIO]:
     """Opens a file that must not be empty."""
-    is_path = isinstance(file, os.PathLike)
-    with regular_files.opened(file) if is_path else contextlib.nullcontext(file) as stream:
+    with regular_files.opened(file) as stream:
         if stream.seek(0, os.SEEK_END) == 0:
             raise BadVideo("is empty")
         stream.seek(0)

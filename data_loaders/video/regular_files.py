@@ -27,17 +27,20 @@ def check_regular(path: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """Opens a regular file for reading bytes.
+def opened(file: str | os.PathLike | BinaryIO) -> Iterator[BinaryIO]:
+    """Opens a regular file for reading bytes; a file that is open already is not closed.
 
     Raises:
       UnreadableVideo: It cannot be opened, or reading it fails within the context.
       BadVideo: It is not a regular file.
     """
-    check_regular(path)
     try:
-        with open(path, "rb") as file:
+        if not isinstance(file, str | os.PathLike):
             yield file
+            return
+        check_regular(file)
+        with open(file, "rb") as stream:
+            yield stream
     except OSError as error:
         raise _unreadable(error) from error
 

@@ -72,8 +72,20 @@ def test_every_frame_is_read_from_every_kind_of_file(tmp_path, suffix, codec):
     assert rate == 25
 
 
+@pytest.mark.parametrize(("suffix", "codec"), KINDS)
+@pytest.mark.parametrize("length", [1, 2])
+def test_the_shortest_videos_are_read(tmp_path, suffix, codec, length):
+    path = write_video(tmp_path / f"a{suffix}", large(length), codec=codec)
+    assert len(read(path, size=64)) == length
+
+
+def test_files_joined_as_they_are(tmp_path):
+    path = write_video(tmp_path / "a.ts", large(30), codec="libx264")
+    assert "joined from several files" in fault(2 * path.read_bytes(), "a.ts")
+
+
 def test_all_suffixes_are_tested():
-    tested = {suffix for suffix, _ in KINDS} | {".mp4", ".avi", ".gif"}
+    tested = {suffix for suffix, _ in KINDS} | {".mp4", ".avi", ".gif", ".apng"}
     assert set(SUFFIXES) - set(ARRAY_SUFFIXES) == tested
 
 
