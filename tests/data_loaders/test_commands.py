@@ -1,8 +1,11 @@
 """Tests of `python -m data_loaders`, started as a user does."""
 
+import shutil
+
 import numpy as np
 import pytest
 from helpers.scripts import error_of, refused, run
+from helpers.video_files import write_video
 from PIL import Image
 
 from cwvae.errors import UserError
@@ -64,6 +67,53 @@ def test_prepare_info_and_check_print_the_content(options, tmp_path):
     message = error_of(checked.stderr)
     assert "1 of 2 videos are damaged: test/a.npy" in message
     assert "prepare video_folder --again" in message
+
+
+def test_info_says_what_was_done_to_each_video(tmp_path, capsys, monkeypatch):
+    videos, texture = tmp_path / "videos", np.random.default_rng(0).integers(0, 256, (9, 40, 48))
+    texture = texture.astype(np.uint8)
+    for name in ("train", "test", "val", "train/pictures"):
+        (videos / name).mkdir(parents=True)
+    write_video(videos / "train/film.mp4", texture, fps=25)
+    write_video(videos / "val/film.mp4", texture)
+    np.save(videos / "train/floats.npy", texture[:, :32, :32] / 255)
+    np.save(videos / "train/picture.npy", texture[:3].transpose(1, 2, 0))
+    np.savez(videos / "test/a.npz", frames=texture)
+    for t, frame in enumerate(texture):
+        Image.fromarray(frame).save(videos / f"train/pictures/{t}.png")
+    (videos / "train/notes.txt").touch()
+    options = {"videos_dir": str(videos), "data_dir": str(tmp_path), "channels": 1}
+    options |= {"name": "video_folder", "frame_size": 32}
+    commands.prepare(options, 1, False)
+    capsys.readouterr()
+    commands.info(options, None)
+    told = capsys.readouterr().out
+    fit = "cut to the middle 40x40, resized to 32x32 (area)"
+    ambiguous = "which may be [T, H, W] or a picture [H, W, C]"
+    for line in (
+        f"  train/film.mp4: 9 frames; mp4 (h264, 25 frames/s); frames of 48x40 RGB: {fit},"
+        " converted to gray",
+        "  train/floats.npy: 9 frames; npy array [9, 32, 32], read as [T, H, W]; floats from 0 to"
+        " 1: multiplied by 255; frames of 32x32 gray: unchanged",
+        f"  train/pictures: 9 frames; 9 pictures (png); frames of 48x40 gray: {fit}",
+        f"  test/a.npz: 9 frames; npz array [9, 40, 48], read as [T, H, W]; frames of 48x40 gray:"
+        f" {fit}",
+        f"note: {videos}: 1 video in val/: not used, as test/ has the test videos",
+    ):
+        assert f"{line}\n" in told
+    assert f"  train/picture.npy: skipped, since it has shape [40, 48, 3], {ambiguous}" in told
+    assert f"note: {videos}: 1 file (train/notes.txt): not used, as their names end" in told
+    # In large stores, a line stands for all videos that were treated alike.
+    monkeypatch.setattr(commands, "_LISTED", 3)
+    for name in "bc":
+        np.savez(videos / f"test/{name}.npz", frames=texture)
+    commands.prepare(options, 1, True)
+    capsys.readouterr()
+    commands.info(options, None)
+    assert "  test/a.npz and 2 more: 27 frames; npz array [9, 40, 48]" in capsys.readouterr().out
+    shutil.rmtree(videos)  # The store is enough.
+    commands.info(options, None)
+    assert "test/a.npz and 2 more" in capsys.readouterr().out
 
 
 def test_a_missing_store_is_reported_with_the_command_that_makes_it(options):
