@@ -253,7 +253,7 @@ class VideoFolder(Source):
 
     @functools.cached_property
     def _content(self) -> Content:
-        """What is in the folder, listed once."""
+        """The content of the folder, listed once."""
         if not self._folder.is_dir():
             problem = "is a file" if self._folder.exists() else "does not exist"
             raise UserError(
