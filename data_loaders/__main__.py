@@ -89,7 +89,7 @@ def _treatments(folder: pathlib.Path) -> Iterator[str]:
     videos = list(store.report(folder))
     groups = collections.defaultdict(list)
     for number, (split, name, frames, notes, reason) in enumerate(videos):
-        done = f"skipped, since it {reason}" if reason else "; ".join(notes)
+        done = f"skipped: {reason}" if reason else "; ".join(notes)
         key = number if len(videos) <= _LISTED else None
         groups[split, done, key].append((store.label(split, name), frames))
     for (_, done, _), members in groups.items():
@@ -190,6 +190,8 @@ def main() -> None:
         if name == "info":
             command.add_argument("--out", metavar="FILE", help="the picture to write")
     arguments = parser.parse_args()
+    for stream in (sys.stdout, sys.stderr):  # Names of files may have any bytes.
+        stream.reconfigure(errors="backslashreplace")
     with exit_on_user_error():
         options = _options(arguments)
         if arguments.command == "prepare":

@@ -335,7 +335,8 @@ def _value_of_override(section: str, key: str, text: str, origin: str) -> Any:
     For settings that are text, such as paths, it is the text itself, unless that is `null`, empty
     or in quotes. In YAML, ` #` would begin a comment and `: ` a mapping.
     """
-    if _is_text(section, key) and text not in ("", "~", "null") and text[0] not in "\"'":
+    is_quoted = re.fullmatch(r"([\"']).*\1", text, re.DOTALL)
+    if _is_text(section, key) and text not in ("", "~", "null") and not is_quoted:
         return text
     if re.search(r"(^|\s)#", text) and not _is_text(section, key):
         raise UserError(f"{origin}: write one value without a comment.")

@@ -27,10 +27,15 @@ from data_loaders.video import regular_files
 # The test set of the authors of Moving MNIST, uint8 [20, 10000, 64, 64].
 _MOVING_MNIST = "mnist_test_seq.npy"
 
-# The usual shapes of frames, as height / width.
-_USUAL_RATIOS = {1, 3 / 4, 4 / 3, 9 / 16, 16 / 9, 2 / 3, 3 / 2}
+# The usual shapes of frames, as their longer divided by their shorter side. Others are common only
+# if they are nearly square, and rare above a limit.
+_USUAL_RATIOS = (1, 11 / 9, 5 / 4, 4 / 3, 3 / 2, 16 / 10, 16 / 9)
+_RATIO_TOLERANCE = 0.03
+_NEARLY_SQUARE, _LONGEST = 1.25, 2.5
 
 _SHOWN_ARRAYS = 6  # Arrays of a .npz file that messages list.
+# Floats may leave the range from 0 to 1 by this much, as rounding errors do: half a gray level.
+_SLACK = 0.5 / 255
 _FEWEST_VALUES = 32  # A frame has more. Matrices of poses have up to 16.
 _LARGEST_DEFLATION = 1032  # Deflate shrinks data by at most this factor.
 
@@ -249,16 +254,21 @@ def as_uint8(values: Iterable[np.ndarray], note: Note) -> Iterator[np.ndarray]:
     """
     values = iter(values)
     largest = 0
+    lowest, highest = math.inf, -math.inf  # Of floats.
     for frame in values:
         if frame.dtype.kind == "b":
             note("bool: 0 for False and 255 for True")
             frame = frame.astype(np.uint8) * 255
         elif frame.dtype.kind == "f":
-            if not (frame.min() >= 0 and frame.max() <= 1):  # Also true of NaN.
-                raise _out_of_range(itertools.chain([frame], values))
+            low, high = frame.min(), frame.max()
+            if not (low >= -_SLACK and high <= 1 + _SLACK):  # Also true of NaN.
+                raise _out_of_range(itertools.chain([frame], values), lowest, highest)
+            lowest, highest = min(lowest, float(low)), max(highest, float(high))
             note("floats from 0 to 1: multiplied by 255")
+            if low < 0 or high > 1:
+                note("floats slightly below 0 or above 1: clipped")
             exact = frame.astype(np.promote_types(frame.dtype, np.float32))
-            frame = np.rint(exact * 255).astype(np.uint8)
+            frame = np.rint(np.clip(exact, 0, 1) * 255).astype(np.uint8)
         if largest <= 1:
             largest = max(largest, frame.max())
         yield frame
@@ -269,8 +279,9 @@ def as_uint8(values: Iterable[np.ndarray], note: Note) -> Iterator[np.ndarray]:
         )
 
 
-def _out_of_range(values: Iterable[np.ndarray]) -> BadVideo:
-    low, high, is_finite = math.inf, -math.inf, True
+def _out_of_range(values: Iterable[np.ndarray], low: float, high: float) -> BadVideo:
+    """Returns what is wrong with floats, given the others and the range of those before."""
+    is_finite = True
     for frame in values:
         finite = frame[np.isfinite(frame)]
         is_finite = is_finite and finite.size == frame.size
@@ -279,9 +290,9 @@ def _out_of_range(values: Iterable[np.ndarray]) -> BadVideo:
     if not is_finite:
         return BadVideo("holds NaN or infinite values; repair them")
     found = f"holds floats from {low:.9g} to {high:.9g}, which must be from 0 to 1"
-    if low >= 0 and high <= 255:
+    if low >= 0 and 2 < high <= 255:
         return BadVideo(f"{found}; if they are from 0 to 255, save them as uint8")
-    if low >= -1 and high <= 1:
+    if -1 <= low < -0.1 and high <= 1:
         return BadVideo(f"{found}; if they are from -1 to 1, save (frames + 1) / 2")
     return BadVideo(f"{found}; scale them")
 
@@ -327,7 +338,8 @@ def _member(archive: zipfile.ZipFile, key: str | None) -> zipfile.ZipInfo:
         raise BadVideo("holds no arrays")
     if key is None:
         raise BadVideo(
-            f"holds {len(members)} arrays: {arrays}; set data.array_key to the name of the frames"
+            f"holds {len(members)} arrays: {arrays}; set data.array_key to the name of the frames,"
+            " or if each array is a frame, save np.stack(frames)"
         )
     raise BadVideo(f"holds no array {key!r} (data.array_key); it holds {arrays}")
 
@@ -361,7 +373,7 @@ def _array(stream: BinaryIO, size: int, name: str, options: ArrayOptions) -> _Ar
     if not is_float and dtype not in (np.uint8, np.bool_):
         raise BadVideo(f"holds {dtype} values; save the frames as uint8, 0 to 255")
     moving_mnist = options.axes is None and name == _MOVING_MNIST and _is_moving_mnist(shape, dtype)
-    axes = "TNHW" if moving_mnist else _axes(shape, options.axes)
+    axes = "TNHW" if moving_mnist else _axes(shape, options.axes, is_npz=not name)
     start = stream.tell()
     array = _Array(shape, axes, dtype, column_major, start, size - start, moving_mnist)
     if array.size("C") not in (1, 3):
@@ -383,7 +395,7 @@ def _is_moving_mnist(shape: tuple[int, ...], dtype: np.dtype) -> bool:
     return dtype == np.uint8 and len(shape) == 4 and shape[0] == 20 and shape[2] == shape[3]
 
 
-def _axes(shape: tuple[int, ...], axes: str | None) -> str:
+def _axes(shape: tuple[int, ...], axes: str | None, is_npz: bool) -> str:
     """Returns the letters of an array's axes, which are given or follow from its shape."""
     if axes is not None:
         if len(axes) != len(shape):
@@ -405,6 +417,8 @@ def _axes(shape: tuple[int, ...], axes: str | None) -> str:
     alpha = [r for r in (*readings, "TCHW") if "C" in r and len(r) == len(shape)]
     alpha = [r for r in alpha if shape[r.index("C")] == 4][:1]
     hint = f". If the 4 are channels: {_without_alpha(alpha[0])}" if alpha else ""
+    if is_npz and any("N" in reading for reading in readings):
+        hint += ". Files with N videos must be saved with np.save"
     raise BadVideo(f"has shape {list(shape)}, which may be {may_be}; set {settings}{hint}")
 
 
@@ -413,11 +427,11 @@ def _readings(shape: tuple[int, ...]) -> list[str]:
     if len(shape) == 3:
         a, b, c = shape
         found = ["THW"]
-        if c in (1, 3, 4):
-            found.append("HWC")
         if a in (3, 4) and min(b, c) > a:
             found.append("CHW")
-        if _are_sides(a, b, c):
+        if c in (1, 3, 4):
+            found.append("HWC")
+        elif _are_sides(a, b, c):
             found.append("HWT")
         return found
     if len(shape) == 4:
@@ -435,7 +449,7 @@ def _readings_of_four(a: int, b: int, c: int, d: int) -> list[str]:
     found = []
     if d in (1, 3):
         found.append("THWC")
-        if _are_sides(a, b, c):
+        if c not in (1, 3, 4) and _are_sides(a, b, c):
             found.append("HWTC")
     if b in (1, 3):
         found.append("TCHW")
@@ -453,10 +467,21 @@ def _readings_of_four(a: int, b: int, c: int, d: int) -> list[str]:
 
 
 def _are_sides(a: int, b: int, c: int) -> bool:
-    """Returns whether the first two of three axes look more like the sides of a frame."""
-    if a == b:
-        return b != c
-    return min(a, b, c) > 0 and a / b in _USUAL_RATIOS and b / c not in _USUAL_RATIOS
+    """Returns whether [H, W, T] is at least as likely as [T, H, W], by the shapes of frames."""
+    if min(a, b, c) < 1 or b == c or _elongation(a, b) > _LONGEST:
+        return False
+    if a == b or _elongation(b, c) > _LONGEST:
+        return True
+    is_frame = _elongation(b, c) <= _NEARLY_SQUARE or (b < c and _is_usual(b, c))
+    return _is_usual(a, b) and not is_frame
+
+
+def _is_usual(h: int, w: int) -> bool:
+    return any(abs(_elongation(h, w) / r - 1) < _RATIO_TOLERANCE for r in _USUAL_RATIOS)
+
+
+def _elongation(h: int, w: int) -> float:
+    return max(h, w) / min(h, w)
 
 
 def words(axes: str) -> str:

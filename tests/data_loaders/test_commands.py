@@ -101,7 +101,7 @@ def test_info_says_what_was_done_to_each_video(tmp_path, capsys, monkeypatch):
         f"note: {videos}: 1 video in val/: not used, as test/ has the test videos",
     ):
         assert f"{line}\n" in told
-    assert f"  train/picture.npy: skipped, since it has shape [40, 48, 3], {ambiguous}" in told
+    assert f"  train/picture.npy: skipped: has shape [40, 48, 3], {ambiguous}" in told
     assert f"note: {videos}: 1 file (train/notes.txt): not used, as their names end" in told
     # In large stores, a line stands for all videos that were treated alike.
     monkeypatch.setattr(commands, "_LISTED", 3)

@@ -161,6 +161,7 @@ def test_an_override_that_is_not_yaml(text):
         ("~/videos # mine", "~/videos # mine"),
         ('"/x/hash #1"', "/x/hash #1"),
         ("'null'", "null"),
+        ("'tis", "'tis"),
         ("null", None),
         ("~", None),
         ("", None),

@@ -104,11 +104,21 @@ def test_archives_are_read_if_frames_are_in_one_piece(tmp_path, axes, order):
     ("shape", "readings"),
     [
         ((64, 44, 3), "THW HWC"),  # A picture.
-        ((64, 64, 3), "THW HWC HWT"),
+        ((64, 64, 3), "THW HWC"),
         ((64, 44, 1), "THW HWC"),
         ((3, 64, 48), "THW CHW"),
         ((64, 64, 20), "THW HWT"),
         ((120, 160, 500), "THW HWT"),
+        ((120, 160, 90), "THW HWT"),
+        ((48, 64, 36), "THW HWT"),
+        ((50, 60, 20), "THW HWT"),
+        ((288, 352, 20), "THW HWT"),
+        ((256, 340, 20), "THW HWT"),
+        ((171, 128, 16), "THW HWT"),
+        ((120, 214, 20), "THW HWT"),
+        ((240, 427, 2), "THW HWT"),  # Optical flow.
+        ((288, 352, 20, 3), "THWC HWTC"),
+        ((120, 214, 20, 3), "THWC HWTC"),
         ((20, 3, 48, 3), "THWC TCHW"),
         ((64, 44, 3, 3), "THWC HWCT"),
         ((64, 64, 20, 3), "THWC HWTC"),
@@ -145,6 +155,11 @@ def test_ambiguous_shapes_are_refused(tmp_path, shape, readings):
         ((20, 64, 64), "THW"),
         ((64, 64, 64), "THW"),
         ((20, 64, 48), "THW"),
+        ((48, 64, 64), "THW"),
+        ((48, 36, 64), "THW"),
+        ((100, 80, 72), "THW"),
+        ((100, 90, 160), "THW"),
+        ((90, 72, 128, 3), "THWC"),
         ((20, 64, 48, 3), "THWC"),
         ((20, 64, 48, 1), "THWC"),
         ((3, 64, 48, 3), "THWC"),
@@ -257,7 +272,8 @@ def test_floats_are_rounded_not_cut(tmp_path):
         (0, 255, "from 0 to 255, which must be from 0 to 1; if they are from 0 to 255, save them"),
         (-1, 1, r"from -1 to 1.*\(frames \+ 1\) / 2"),
         (-3, 700, "from -3 to 700.*scale them"),
-        (0, 1.0000001, r"from 0 to 1\.0000001"),
+        (0, 1.01, r"from 0 to 1\.01, which must be from 0 to 1; scale them"),
+        (-0.01, 1, "from -0.01 to 1, which must be from 0 to 1; scale them"),
         (0, np.inf, "NaN or infinite"),
         (np.nan, 1, "NaN or infinite"),
     ],
@@ -266,6 +282,22 @@ def test_floats_out_of_range_are_refused_with_their_range(tmp_path, low, high, w
     array = np.full((9, 8, 8), 0.5)
     array[8, 7, 6], array[3, 0, 0] = low, high  # The range is that of all frames.
     assert re.search(words, fault(saved(tmp_path / "a.npy", array)))
+
+
+def test_archives_that_np_save_would_hold_better(tmp_path):
+    np.savez(tmp_path / "a.npz", *noise(8, 20, 16))
+    assert "each array is a frame, save np.stack(frames)" in fault(tmp_path / "a.npz")
+    many = saved(tmp_path / "b.npz", noise(5, 20, 32, 40))
+    assert "Files with N videos must be saved with np.save" in fault(many)
+
+
+def test_rounding_errors_of_floats_are_clipped(tmp_path):
+    array = np.full((9, 8, 8), 0.5, np.float32)
+    array[8, 7, 6], array[3, 0, 0] = -1e-8, 1.0000001
+    path = saved(tmp_path / "a.npy", array)
+    assert read(path).max() == 255
+    assert read(path).min() == 0
+    assert "floats slightly below 0 or above 1: clipped" in notes(path)
 
 
 def test_bool_becomes_black_and_white(tmp_path):
