@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 # these formats, whatever its name. Formats that refer to other files or addresses, such as
 # playlists, are excluded.
 FORMATS = {
-    "mov": ("mp4", (".mp4", ".m4v", ".mov", ".3gp")),
-    "avi": ("avi", (".avi",)),
+    "mov": ("mp4", (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v")),
+    "avi": ("avi", (".avi", ".divx")),
     "matroska": ("mkv", (".mkv", ".webm")),
-    "asf": ("wmv", (".wmv",)),
+    "asf": ("wmv", (".wmv", ".asf")),
     "flv": ("flv", (".flv",)),
     "ogg": ("ogg", (".ogv",)),
-    "mpeg": ("mpeg", (".mpg", ".mpeg", ".vob")),
-    "mpegvideo": ("mpeg", (".mpg", ".mpeg")),
+    "mpeg": ("mpeg", (".mpg", ".mpeg", ".mpe", ".vob")),
+    "mpegvideo": ("mpeg", (".mpg", ".mpeg", ".mpe", ".m1v", ".m2v")),
     "mpegts": ("mpeg-ts", (".ts", ".m2ts", ".mts")),
 }
 # Formats of sound, for which "no pictures" is a clearer message than "not a video".
@@ -255,8 +255,8 @@ def _decoded(
       BadVideo: Frames are damaged or missing.
     """
     interval = 1 / (_rate(video) or 25)
-    # AVI has no timestamps. Decoding times are in order there, unlike the ones FFmpeg guesses.
-    is_avi = _kind(container) == "avi"
+    # These have no timestamps. Decoding times are in order there, unlike the ones FFmpeg guesses.
+    is_untimed = _kind(container) in ("avi", "mpegvideo")
     count = _Counts()
     first = None
     waiting = []  # The times of packets up to the first frame.
@@ -269,7 +269,7 @@ def _decoded(
                 if frame.is_corrupt:
                     raise BadVideo(f"is damaged: frame {count.frames} cannot be decoded")
                 follows = count.time + interval if count.frames else 0.0
-                ticks = frame.dts if is_avi else frame.pts
+                ticks = frame.dts if is_untimed else frame.pts
                 time = follows
                 if ticks is not None:
                     stamp = float(ticks * frame.time_base)
