@@ -22,6 +22,8 @@ _MATROSKA_PARTS = {
 }
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _FLV_TAGS = (8, 9, 18)  # Sound, video, data.
+# FFmpeg gives up on Ogg files and MPEG transport streams if nothing is found for about 64 KiB.
+_LONGEST_PADDING = 65_000
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -131,7 +133,8 @@ def _matroska_part(head: bytes) -> tuple[int, int | None, int]:
 def _check_ogg(stream: BinaryIO, end: int) -> None:
     """Checks the pages, as FFmpeg skips damaged ones, and that one is marked as the last."""
     at, flags = 0, 0
-    while at < end:
+    data_end = _data_end(stream, end)
+    while at < data_end:
         stream.seek(at)
         head = stream.read(27)
         lengths = stream.read(head[26]) if len(head) == 27 else b""
@@ -142,8 +145,9 @@ def _check_ogg(stream: BinaryIO, end: int) -> None:
             raise BadVideo(f"is damaged: the page at byte {at:,} of {end:,} is not valid")
         flags = page[5]
         at += len(page)
-    if at < end or not flags & 4:
+    if at < data_end or not flags & 4:
         raise BadVideo("is cut short: the last page of the Ogg file is missing")
+    _check_padding(end - at)
 
 
 def _ogg_checksum(page: bytes) -> bytes:
@@ -156,13 +160,18 @@ def _ogg_checksum(page: bytes) -> bytes:
 def _check_flv(stream: BinaryIO, end: int) -> None:
     """Checks that the file consists of tags up to its end; FFmpeg would skip other data."""
     stream.seek(5)
-    at = int.from_bytes(stream.read(4), "big") + 4
+    at, length = int.from_bytes(stream.read(4), "big") + 4, 0
+    data_end = _data_end(stream, end)
     while at < end:
-        stream.seek(at)
-        head = stream.read(4)
+        stream.seek(at - 4)
+        length_before, head = stream.read(4), stream.read(4)
+        # If zeros follow, they may have replaced a part of the last tag.
+        if at >= data_end and int.from_bytes(length_before, "big") == length:
+            return
         if len(head) == 4 and head[0] not in _FLV_TAGS:
             raise BadVideo(f"is damaged: the tag at byte {at:,} of {end:,} is not valid")
-        at += 15 + int.from_bytes(head[1:], "big")
+        length = 11 + int.from_bytes(head[1:], "big")
+        at += length + 4
     if at > end + 4:  # The size after the last tag may be missing.
         raise _cut_short(end, at)
 
@@ -184,8 +193,29 @@ def _check_mpegts(stream: BinaryIO, end: int) -> None:
     start = stream.read(2 * 192)
     # Packets start with 0x47. In .m2ts, a time precedes each.
     for first, size in ((0, 188), (4, 192)):
-        if start[first : first + size + 1 : size] == b"GG" and end % size:
-            raise BadVideo("is cut short: its last packet is incomplete")
+        if start[first : first + size + 1 : size] == b"GG":
+            data_end = _data_end(stream, end)
+            last_end = -(-data_end // size) * size
+            # Zeros after the last packet are padding, unless they replaced a part of it.
+            if last_end > end or data_end < last_end < end:
+                raise BadVideo("is cut short: its last packet is incomplete")
+            _check_padding(end - last_end)
+
+
+def _data_end(stream: BinaryIO, end: int) -> int:
+    """Returns where the zeros start that end a file; some programs pad files with them."""
+    while end:
+        start = max(0, end - 2**16)
+        stream.seek(start)
+        if data := stream.read(end - start).rstrip(b"\0"):
+            return start + len(data)
+        end = start
+    return 0
+
+
+def _check_padding(length: int) -> None:
+    if length > _LONGEST_PADDING:
+        raise BadVideo(f"is cut short or padded: it ends with {length:,} bytes that are zero")
 
 
 def _cut_short(present: int, announced: int) -> BadVideo:
