@@ -263,8 +263,11 @@ def _decoded(
     offset = None  # From timestamps to times.
     try:
         for packet in _packets(container, video, count):
-            if first is None and packet.pts is not None and not packet.is_discard:
-                waiting.append(packet.pts)
+            if first is None and packet.size and not packet.is_discard:
+                if packet.pts is not None:
+                    waiting.append(packet.pts)
+                elif packet.dts is None:  # Matroska can store times before 0, FFmpeg drops them.
+                    waiting.append(-math.inf)
             for frame in packet.decode():
                 if frame.is_corrupt:
                     raise BadVideo(f"is damaged: frame {count.frames} cannot be decoded")
