@@ -371,8 +371,10 @@ def _check_count(
         note(f"frames are shown for {count.shortest_hold:.3g} to {count.longest_hold:.3g} seconds")
     if count.empty:
         note(f"empty frames, which repeat the one before, are skipped: {count.empty}")
-    if kind == "mov" and video.frames > count.packets - count.hidden + count.empty:
-        hidden = video.frames - (count.packets - count.hidden + count.empty)
+    hidden = video.frames - (count.packets - count.hidden + count.empty)
+    if kind == "mov" and video.frames > stream.seek(0, os.SEEK_END):  # Its table is damaged.
+        note(f"its header announces {video.frames} frames, {count.packets} are there")
+    elif kind == "mov" and hidden > 0:
         note(f"{hidden} of {video.frames} frames are hidden by the file's edit list")
     missing = count.packets - count.hidden - count.frames
     if missing and count.resized is not None:

@@ -358,6 +358,17 @@ def test_frames_that_an_edit_list_hides(tmp_path):
     assert "14 of 50 frames are hidden by the file's edit list" in notes
 
 
+def test_an_mp4_that_announces_more_frames_than_it_has_bytes(tmp_path):
+    content = bytearray(write_video(tmp_path / "a.mp4", scene(20)).read_bytes())
+    field = content.index(b"stts") + 12
+    assert struct.unpack_from(">I", content, field) == (20,)
+    struct.pack_into(">I", content, field, 0x70000000)
+    notes = []
+    assert len(read(bytes(content), "a.mp4", note=notes.append)) == 20
+    assert "its header announces 1879048192 frames, 20 are there" in notes
+    assert not any("edit list" in note for note in notes)
+
+
 def test_empty_frames_are_told(tmp_path):
     content = bytearray(write_video(tmp_path / "a.mp4", scene(20), codec="mjpeg").read_bytes())
     last_size = content.index(b"stsz") + 16 + 4 * 19
