@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from data_loaders.sources import BadVideo, Note, ignore_note, require
-from data_loaders.video.structure import check_complete, is_cut_avi
+from data_loaders.video.structure import check_complete, is_cut_avi, stored_crop
 from data_loaders.video.timing import at_rate
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def require_av() -> types.ModuleType:
 def video_frames(
     stream: BinaryIO, suffix: str, fps: float | None, note: Note
 ) -> Iterator[tuple[Iterator[np.ndarray], fractions.Fraction]]:
-    """Decodes the film in a file, turned and mirrored as a player would do it.
+    """Decodes the film in a file, cropped, turned and mirrored as a player would do it.
 
     Args:
       stream: The file's bytes.
@@ -111,6 +111,8 @@ def video_frames(
         if suffix not in suffixes:
             note(f"is {label}, in spite of its name")
         stored = check_complete(stream, kind)
+        number = container.streams.video.index(video)
+        crop = stored_crop(stream, kind, number, video.id)
         frames = _decoded(container, video, stream, stored, note)
         try:
             first = next(frames)
@@ -128,7 +130,7 @@ def video_frames(
         else:
             frames = (frame for frame, *_ in frames)
         yield (
-            _pixels(frames, video, orientation, note),
+            _pixels(frames, video, crop, orientation, note),
             1 / aspect if orientation[0] == 0 else aspect,
         )
 
@@ -410,10 +412,15 @@ def _cut_short(present: int, announced: int) -> BadVideo:
 def _pixels(
     frames: Iterator["av.VideoFrame"],
     video: "av.VideoStream",
+    crop: tuple[float, ...] | None,
     orientation: tuple[int, ...],
     note: Note,
 ) -> Iterator[np.ndarray]:
-    """Yields frames as RGB, turned and mirrored; raises a BadVideo if their geometry changes."""
+    """Yields frames as RGB, cropped by `stored_crop`, turned and mirrored.
+
+    Raises:
+      BadVideo: Their geometry changes.
+    """
     pixels = None
     for number, frame in enumerate(frames):
         # Some encoders tell the orientation in key frames only.
@@ -432,8 +439,24 @@ def _pixels(
             note("transparent areas show their hidden color")
         with _reporting(f"frame {number} cannot be converted to RGB"):
             rgb = frame.to_ndarray(format="rgb24", threads=1)
+        if crop is not None and any(crop):
+            rgb = _cropped(rgb, crop, note)
         a, b, c, d = orientation
         yield rgb[::d, ::a] if a else rgb.swapaxes(0, 1)[::b, ::c]
+
+
+def _cropped(rgb: np.ndarray, crop: tuple[float, ...], note: Note) -> np.ndarray:
+    """Cuts pixels off as `stored_crop` says, unless that makes no sense."""
+    h, w = rgb.shape[:2]
+    is_whole = all(edge >= 0 and edge.is_integer() for edge in crop)  # Not so with NaN.
+    if not is_whole or crop[0] + crop[1] >= h or crop[2] + crop[3] >= w:
+        note("a crop in the container is ignored: it is not of whole pixels within the frame")
+        return rgb
+    top, bottom, left, right = map(int, crop)
+    rgb = rgb[top : h - bottom, left : w - right]
+    size = f"{rgb.shape[1]}x{rgb.shape[0]}"
+    note(f"cropped to {size} at ({left}, {top}) as the container says")
+    return rgb
 
 
 def _orientation(frame: "av.VideoFrame", note: Note) -> tuple[int, ...] | None:

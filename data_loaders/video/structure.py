@@ -1,22 +1,27 @@
-"""Finds truncated and damaged video files by the structure of their format.
+"""Reads the structure of video files: whether it is complete, and the crop that it stores.
 
-FFmpeg reads what is left of such files without an error. Except in Ogg files, only the headers of a
-file's parts are read. Streams are open binary files that can seek; their position is kept.
+FFmpeg reads what is left of truncated and damaged files without an error, and PyAV before 19 does
+not tell the crop. Except in Ogg files, only the headers of a file's parts are read. Streams are
+open binary files that can seek; their position is kept.
 """
 
 import collections
+import math
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from data_loaders.sources import BadVideo
 
 _HEADER, _SEGMENT, _CLUSTER, _VOID = 0x1A45DFA3, 0x18538067, 0x1F43B675, 0xEC
 _BLOCK, _GROUP = 0xA3, 0xA0
+_TRACKS, _VIDEO = 0x1654AE6B, 0xE0
+_CROP = (0x54BB, 0x54AA, 0x54CC, 0x54DD)  # From the top, bottom, left, right.
 # What a Matroska segment and its clusters may consist of (RFC 9559).
 _MATROSKA_PARTS = {
-    *(0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),
+    *(0x114D9B74, 0x1549A966, _TRACKS, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),
     *(_CLUSTER, 0xE7, 0x5854, 0xA7, 0xAB, _BLOCK, _GROUP, 0xAF),
     *(_VOID, 0xBF),
 }
@@ -67,21 +72,90 @@ def is_cut_avi(stream: BinaryIO) -> bool:
     return at > end + 1  # The last part may lack its padding.
 
 
+def stored_crop(
+    stream: BinaryIO, kind: str, number: int, track: int
+) -> tuple[float, float, float, float] | None:
+    """Returns how many pixels the container cuts off at the top, bottom, left and right.
+
+    Players apply it after decoding. A damaged file may have any numbers, including NaN.
+
+    Args:
+      stream: The file's bytes.
+      kind: FFmpeg's name of the format.
+      number: How many video streams precede this one in the file.
+      track: FFmpeg's number of the stream, in an mp4.
+
+    Returns:
+      None if the container does not tell.
+    """
+    position, end = stream.tell(), stream.seek(0, os.SEEK_END)
+    crop = None
+    if kind == "mov":
+        crop = _mp4_crop(stream, end, track)
+    elif kind == "matroska":
+        crop = _matroska_crop(stream, end, number)
+    stream.seek(position)
+    return crop
+
+
 def _check_mp4(stream: BinaryIO, end: int) -> None:
     """Checks the last part of a fragmented mp4, which has no index."""
     at, kind, fragments = 0, b"", False
+    for kind, _, stop in _mp4_boxes(stream, 0, end):
+        fragments |= kind == b"moof"
+        at = stop
+    if fragments and (at != end or kind == b"moof"):
+        raise BadVideo("is cut short: its last fragment is incomplete")
+
+
+def _mp4_boxes(stream: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yields the kind of each box, where its content starts, and where it should end."""
     while at + 8 <= end:
         stream.seek(at)
         size, kind = struct.unpack(">I4s", stream.read(8))
+        start = at + 8
         if size == 1 and at + 16 <= end:
             (size,) = struct.unpack(">Q", stream.read(8))
-        if size < 8:  # 0: the last box, up to the end of the file.
-            at = end
-            break
-        fragments |= kind == b"moof"
-        at += size
-    if fragments and (at != end or kind == b"moof"):
-        raise BadVideo("is cut short: its last fragment is incomplete")
+            start = at + 16
+        at = at + size if size >= 8 else end  # 0: the last box, up to the end of the file.
+        yield kind, start, at
+
+
+def _mp4_find(stream: BinaryIO, at: int, end: int, *path: bytes) -> Iterator[tuple[int, int]]:
+    """Yields where the contents of the boxes with a path start and end."""
+    for kind, start, stop in _mp4_boxes(stream, at, end):
+        if kind == path[0] and len(path) > 1:
+            yield from _mp4_find(stream, start, min(stop, end), *path[1:])
+        elif kind == path[0]:
+            yield start, min(stop, end)
+
+
+def _mp4_crop(stream: BinaryIO, end: int, track: int) -> tuple[float, float, float, float] | None:
+    for start, stop in _mp4_find(stream, 0, end, b"moov", b"trak"):
+        if _mp4_track(stream, start, stop) != track:
+            continue
+        for at, last in _mp4_find(stream, start, stop, b"mdia", b"minf", b"stbl", b"stsd"):
+            for _, entry, entry_end in _mp4_boxes(stream, at + 8, last):
+                for clap, _ in _mp4_find(stream, entry + 78, min(entry_end, last), b"clap"):
+                    stream.seek(entry + 24)
+                    width, height = struct.unpack(">HH", stream.read(4))
+                    stream.seek(clap)
+                    numbers = struct.unpack(">IIIIiIiI", stream.read(32).ljust(32, b"\0"))
+                    pairs = zip(numbers[::2], numbers[1::2], strict=True)
+                    w, h, x, y = (n / d if d else math.nan for n, d in pairs)
+                    # x and y are from the middle of the frame to that of the crop.
+                    dx, dy = (width - w) / 2, (height - h) / 2
+                    return dy + y, dy - y, dx + x, dx - x
+    return None
+
+
+def _mp4_track(stream: BinaryIO, start: int, stop: int) -> int | None:
+    """Returns a track's number."""
+    for at, _ in _mp4_find(stream, start, stop, b"tkhd"):
+        stream.seek(at)
+        head = stream.read(24).ljust(24, b"\0")
+        return struct.unpack_from(">I", head, 20 if head[0] == 1 else 12)[0]
+    return None
 
 
 def _check_matroska(stream: BinaryIO, end: int) -> set[int]:
@@ -128,6 +202,38 @@ def _matroska_part(head: bytes) -> tuple[int, int | None, int]:
     unknown = (1 << 7 * size_length) - 1
     size = int.from_bytes(padded[name_length:length], "big") & unknown
     return name, None if size == unknown else size, length
+
+
+def _matroska_crop(
+    stream: BinaryIO, end: int, number: int
+) -> tuple[float, float, float, float] | None:
+    at, part, size = 0, 0, 0
+    while at < end and part != _TRACKS and size is not None:
+        stream.seek(at)
+        part, size, length = _matroska_part(stream.read(32))
+        at += length
+        if part == _SEGMENT:  # Its parts come next.
+            size = 0
+        at += size or 0
+    if part != _TRACKS or size is None:
+        return None
+    stream.seek(at - size)
+    tracks = [dict(_matroska_parts(t)) for _, t in _matroska_parts(stream.read(size))]
+    videos = [dict(_matroska_parts(track[_VIDEO])) for track in tracks if _VIDEO in track]
+    if number >= len(videos):
+        return None
+    return tuple(float(int.from_bytes(videos[number].get(name, b"")[:8], "big")) for name in _CROP)
+
+
+def _matroska_parts(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yields the parts of a part, and their contents."""
+    at = 0
+    while at < len(content):
+        part, size, length = _matroska_part(content[at : at + 32])
+        if size is None:
+            break
+        at += length + size
+        yield part, content[at - size : at]
 
 
 def _check_ogg(stream: BinaryIO, end: int) -> None:
