@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from data_loaders.sources import BadVideo, Note, ignore_note, require
-from data_loaders.video.structure import check_complete, is_cut_avi
+from data_loaders.video.structure import check_complete, is_cut_avi, stored_crop
 from data_loaders.video.timing import at_rate
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 # these formats, whatever its name. Formats that refer to other files or addresses, such as
 # playlists, are excluded.
 FORMATS = {
-    "mov": ("mp4", (".mp4", ".m4v", ".mov", ".3gp")),
-    "avi": ("avi", (".avi",)),
+    "mov": ("mp4", (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v")),
+    "avi": ("avi", (".avi", ".divx")),
     "matroska": ("mkv", (".mkv", ".webm")),
-    "asf": ("wmv", (".wmv",)),
+    "asf": ("wmv", (".wmv", ".asf")),
     "flv": ("flv", (".flv",)),
     "ogg": ("ogg", (".ogv",)),
-    "mpeg": ("mpeg", (".mpg", ".mpeg", ".vob")),
-    "mpegvideo": ("mpeg", (".mpg", ".mpeg")),
+    "mpeg": ("mpeg", (".mpg", ".mpeg", ".mpe", ".vob")),
+    "mpegvideo": ("mpeg", (".mpg", ".mpeg", ".mpe", ".m1v", ".m2v")),
     "mpegts": ("mpeg-ts", (".ts", ".m2ts", ".mts")),
 }
 # Formats of sound, for which "no pictures" is a clearer message than "not a video".
@@ -87,7 +87,7 @@ def require_av() -> types.ModuleType:
 def video_frames(
     stream: BinaryIO, suffix: str, fps: float | None, note: Note
 ) -> Iterator[tuple[Iterator[np.ndarray], fractions.Fraction]]:
-    """Decodes the film in a file, turned and mirrored as a player would do it.
+    """Decodes the film in a file, cropped, turned and mirrored as a player would do it.
 
     Args:
       stream: The file's bytes.
@@ -111,6 +111,8 @@ def video_frames(
         if suffix not in suffixes:
             note(f"is {label}, in spite of its name")
         stored = check_complete(stream, kind)
+        number = container.streams.video.index(video)
+        crop = stored_crop(stream, kind, number, video.id)
         frames = _decoded(container, video, stream, stored, note)
         try:
             first = next(frames)
@@ -128,7 +130,7 @@ def video_frames(
         else:
             frames = (frame for frame, *_ in frames)
         yield (
-            _pixels(frames, video, orientation, note),
+            _pixels(frames, video, crop, orientation, note),
             1 / aspect if orientation[0] == 0 else aspect,
         )
 
@@ -255,21 +257,24 @@ def _decoded(
       BadVideo: Frames are damaged or missing.
     """
     interval = 1 / (_rate(video) or 25)
-    # AVI has no timestamps. Decoding times are in order there, unlike the ones FFmpeg guesses.
-    is_avi = _kind(container) == "avi"
+    # These have no timestamps. Decoding times are in order there, unlike the ones FFmpeg guesses.
+    is_untimed = _kind(container) in ("avi", "mpegvideo")
     count = _Counts()
     first = None
     waiting = []  # The times of packets up to the first frame.
     offset = None  # From timestamps to times.
     try:
         for packet in _packets(container, video, count):
-            if first is None and packet.pts is not None and not packet.is_discard:
-                waiting.append(packet.pts)
+            if first is None and packet.size and not packet.is_discard:
+                if packet.pts is not None:
+                    waiting.append(packet.pts)
+                elif packet.dts is None:  # Matroska can store times before 0, FFmpeg drops them.
+                    waiting.append(-math.inf)
             for frame in packet.decode():
                 if frame.is_corrupt:
                     raise BadVideo(f"is damaged: frame {count.frames} cannot be decoded")
                 follows = count.time + interval if count.frames else 0.0
-                ticks = frame.dts if is_avi else frame.pts
+                ticks = frame.dts if is_untimed else frame.pts
                 time = follows
                 if ticks is not None:
                     stamp = float(ticks * frame.time_base)
@@ -368,8 +373,10 @@ def _check_count(
         note(f"frames are shown for {count.shortest_hold:.3g} to {count.longest_hold:.3g} seconds")
     if count.empty:
         note(f"empty frames, which repeat the one before, are skipped: {count.empty}")
-    if kind == "mov" and video.frames > count.packets - count.hidden + count.empty:
-        hidden = video.frames - (count.packets - count.hidden + count.empty)
+    hidden = video.frames - (count.packets - count.hidden + count.empty)
+    if kind == "mov" and video.frames > stream.seek(0, os.SEEK_END):  # Its table is damaged.
+        note(f"its header announces {video.frames} frames, {count.packets} are there")
+    elif kind == "mov" and hidden > 0:
         note(f"{hidden} of {video.frames} frames are hidden by the file's edit list")
     missing = count.packets - count.hidden - count.frames
     if missing and count.resized is not None:
@@ -405,10 +412,15 @@ def _cut_short(present: int, announced: int) -> BadVideo:
 def _pixels(
     frames: Iterator["av.VideoFrame"],
     video: "av.VideoStream",
+    crop: tuple[float, ...] | None,
     orientation: tuple[int, ...],
     note: Note,
 ) -> Iterator[np.ndarray]:
-    """Yields frames as RGB, turned and mirrored; raises a BadVideo if their geometry changes."""
+    """Yields frames as RGB, cropped by `stored_crop`, turned and mirrored.
+
+    Raises:
+      BadVideo: Their geometry changes.
+    """
     pixels = None
     for number, frame in enumerate(frames):
         # Some encoders tell the orientation in key frames only.
@@ -427,8 +439,24 @@ def _pixels(
             note("transparent areas show their hidden color")
         with _reporting(f"frame {number} cannot be converted to RGB"):
             rgb = frame.to_ndarray(format="rgb24", threads=1)
+        if crop is not None and any(crop):
+            rgb = _cropped(rgb, crop, note)
         a, b, c, d = orientation
         yield rgb[::d, ::a] if a else rgb.swapaxes(0, 1)[::b, ::c]
+
+
+def _cropped(rgb: np.ndarray, crop: tuple[float, ...], note: Note) -> np.ndarray:
+    """Cuts pixels off as `stored_crop` says, unless that makes no sense."""
+    h, w = rgb.shape[:2]
+    is_whole = all(edge >= 0 and edge.is_integer() for edge in crop)  # Not so with NaN.
+    if not is_whole or crop[0] + crop[1] >= h or crop[2] + crop[3] >= w:
+        note("a crop in the container is ignored: it is not of whole pixels within the frame")
+        return rgb
+    top, bottom, left, right = map(int, crop)
+    rgb = rgb[top : h - bottom, left : w - right]
+    size = f"{rgb.shape[1]}x{rgb.shape[0]}"
+    note(f"cropped to {size} at ({left}, {top}) as the container says")
+    return rgb
 
 
 def _orientation(frame: "av.VideoFrame", note: Note) -> tuple[int, ...] | None:

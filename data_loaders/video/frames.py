@@ -148,9 +148,9 @@ def read_video(
 ) -> Iterator[np.ndarray]:
     """Decodes a video; memory use does not depend on its length.
 
-    Uses the first video stream that is not a single picture. Frames are turned, mirrored and, if
-    pixels are not square, stretched as a player would do it. Transparent areas show their hidden
-    color, in animated pictures white.
+    Uses the first video stream that is not a single picture. Frames are cropped, turned, mirrored
+    and, if pixels are not square, stretched as a player would do it. Transparent areas show their
+    hidden color, in animated pictures white.
 
     The content, not the name, decides how a file is decoded; animated WebP and PNG files may be
     called .gif, too, as some programs do.

@@ -6,6 +6,7 @@ import re
 import socket
 import struct
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -35,6 +36,14 @@ KINDS = [
     (".ogv", "libvpx"),
     (".3gp", "h263"),
     (".3gp", "mpeg4"),
+    (".3g2", "mpeg4"),
+    (".f4v", "libx264"),
+    (".qt", "mjpeg"),
+    (".divx", "mpeg4"),
+    (".asf", "wmv2"),
+    (".mpe", "mpeg1video"),
+    (".m1v", "mpeg1video"),
+    (".m2v", "mpeg2video"),
     (".m4v", "libx264"),
     (".mov", "mjpeg"),
     (".mov", "prores_ks"),
@@ -42,6 +51,8 @@ KINDS = [
     (".webm", "libsvtav1"),
     (".webm", "libvpx-vp9"),
 ]
+# FFmpeg reads but does not write files of these names.
+OTHER_NAMES = {".qt": ".mov", ".divx": ".avi", ".mpe": ".mpg"}
 
 
 def large(length: int) -> np.ndarray:
@@ -49,9 +60,14 @@ def large(length: int) -> np.ndarray:
     return np.repeat(np.repeat(scene(length), 3, 1), 3, 2)[:, :144, :176]
 
 
+def written(folder: Path, suffix: str, codec: str, frames: np.ndarray) -> Path:
+    path = write_video(folder / f"a{OTHER_NAMES.get(suffix, suffix)}", frames, codec=codec)
+    return path.rename(folder / f"a{suffix}")
+
+
 @pytest.mark.parametrize(("suffix", "codec"), KINDS)
 def test_every_frame_is_read_from_every_kind_of_file(tmp_path, suffix, codec):
-    path = write_video(tmp_path / f"a{suffix}", large(60), codec=codec)
+    path = written(tmp_path, suffix, codec, large(60))
     with av.open(str(path)) as container:
         video = container.streams.video[0]
         expected = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video)])
@@ -75,7 +91,7 @@ def test_every_frame_is_read_from_every_kind_of_file(tmp_path, suffix, codec):
 @pytest.mark.parametrize(("suffix", "codec"), KINDS)
 @pytest.mark.parametrize("length", [1, 2])
 def test_the_shortest_videos_are_read(tmp_path, suffix, codec, length):
-    path = write_video(tmp_path / f"a{suffix}", large(length), codec=codec)
+    path = written(tmp_path, suffix, codec, large(length))
     assert len(read(path, size=64)) == length
 
 
@@ -340,6 +356,17 @@ def test_frames_that_an_edit_list_hides(tmp_path):
     frames = read(edited(content, int(14 * ticks), 36 * 40), "a.mp4", note=notes.append)
     np.testing.assert_array_equal(frames[:, 0, 0, 0], np.arange(14, 50))
     assert "14 of 50 frames are hidden by the file's edit list" in notes
+
+
+def test_an_mp4_that_announces_more_frames_than_it_has_bytes(tmp_path):
+    content = bytearray(write_video(tmp_path / "a.mp4", scene(20)).read_bytes())
+    field = content.index(b"stts") + 12
+    assert struct.unpack_from(">I", content, field) == (20,)
+    struct.pack_into(">I", content, field, 0x70000000)
+    notes = []
+    assert len(read(bytes(content), "a.mp4", note=notes.append)) == 20
+    assert "its header announces 1879048192 frames, 20 are there" in notes
+    assert not any("edit list" in note for note in notes)
 
 
 def test_empty_frames_are_told(tmp_path):

@@ -215,6 +215,28 @@ def test_without_pyav(tmp_path, monkeypatch):
         read(path)
 
 
+PADDED = [(".ts", "libx264"), (".m2ts", "libx264"), (".flv", "flv"), (".ogv", "libvpx")]
+
+
+@pytest.mark.parametrize(("suffix", "codec"), PADDED)
+def test_zeros_may_follow_the_end(tmp_path, suffix, codec):
+    content = write_video(tmp_path / f"a{suffix}", scene(60), codec=codec).read_bytes()
+    for length in (1, 3, 4, 100, 188, 1000, 60_000):
+        assert len(read(content + bytes(length), f"a{suffix}")) == 60
+    if suffix != ".flv":
+        words = fault(content + bytes(70_000), f"a{suffix}")
+        assert words == "is cut short or padded: it ends with 70,000 bytes that are zero"
+
+
+@pytest.mark.parametrize(("suffix", "codec"), PADDED)
+def test_zeros_do_not_hide_that_the_end_is_missing(tmp_path, suffix, codec):
+    content = write_video(tmp_path / f"a{suffix}", scene(60), codec=codec).read_bytes()
+    for cut in (len(content) // 2 + 77, len(content) * 3 // 4 + 13, len(content) - 300):
+        for length in (1, 1000, len(content) - cut):
+            words = fault(content[:cut] + bytes(length), f"a{suffix}")
+            assert words.startswith(("is cut short", "is damaged"))
+
+
 @pytest.fixture(scope="module")
 def fragments(tmp_path_factory):
     """Returns a fragmented mp4, as cameras and streams write it, without an index."""

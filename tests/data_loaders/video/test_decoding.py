@@ -126,6 +126,39 @@ def test_an_avi_whose_frames_are_stored_out_of_order(tmp_path):
     np.testing.assert_allclose(taken, 4 * np.arange(0, 60, 2), atol=1)
 
 
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_video_cut_where_frames_refer_to_earlier_ones(tmp_path, codec, start):
+    """Some frames that follow its first key frame are shown before it, but cannot be decoded."""
+    options = {f"{codec[3:]}-params": "open-gop=1:keyint=8:bframes=3:b-adapt=0"}
+    path, cut = tmp_path / "a.mp4", tmp_path / "b.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
+        for frame in scene(30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+        container.mux(stream.encode())
+    as_they_are = {"avoid_negative_ts": "disabled"}
+    with av.open(str(path)) as source, av.open(str(cut), "w", options=as_they_are) as sink:
+        video = source.streams.video[0]
+        stream = sink.add_stream_from_template(video)
+        packets = [packet for packet in source.demux(video) if packet.size]
+        second = [i for i, packet in enumerate(packets) if packet.is_keyframe][1]
+        offset = packets[second].pts - start / video.time_base  # Times before 0 are dropped.
+        early = sum(packet.pts < packets[second].pts for packet in packets[second:])
+        for packet in packets[second:]:
+            packet.pts, packet.dts = packet.pts - int(offset), packet.dts - int(offset)
+            packet.stream = stream
+            sink.mux(packet)
+    assert early
+    total = len(packets) - second
+    notes = []
+    np.testing.assert_array_equal(
+        read(cut, size=H, note=notes.append), read(path, size=H)[early - total :]
+    )
+    assert f"{total - early} frames from {total} packets" in notes
+
+
 def test_variable_rates_use_timestamps(tmp_path):
     # 50 frames per second at first, then one that is shown for half a second.
     times = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 35, 36, 37, 38, 39]

@@ -190,6 +190,142 @@ def test_a_crop_in_the_stream_is_exact(tmp_path, left, top, fit):
     assert difference[:, 4:-4, 4:-4].max() <= 2
 
 
+def with_element(content: bytes, extra: bytes, *path: str) -> bytes:
+    """Adds content to the first of each of the nested Matroska elements of a path."""
+    if not path:
+        return content + extra
+    at, name = 0, b""
+    while name.hex() != path[0]:
+        before = content[:at]
+        name_end = at + 9 - content[at].bit_length()
+        start = name_end + 9 - content[name_end].bit_length()
+        name = content[at:name_end]
+        size = int.from_bytes(content[name_end:start], "big") & (1 << 7 * (start - name_end)) - 1
+        at = start + size
+    inner = with_element(content[start:at], extra, *path[1:])
+    return before + name + struct.pack(">Q", len(inner) | 1 << 56) + inner + content[at:]
+
+
+def mkv_cropped(content: bytes, *edges: int) -> bytes:
+    """Stores what is cut off at the top, bottom, left and right in a live recording."""
+    names = ("54bb", "54aa", "54cc", "54dd")
+    elements = [
+        bytes.fromhex(name) + b"\x82" + struct.pack(">H", edge)
+        for name, edge in zip(names, edges, strict=True)
+    ]
+    element = bytes.fromhex("1654ae6b")
+    tracks = content.index(element, content.index(element) + 4)  # An index names it before.
+    changed = with_element(content[tracks:], b"".join(elements), "1654ae6b", "ae", "e0")
+    return content[:tracks] + changed
+
+
+def with_box(content: bytes, extra: bytes, *path: bytes) -> bytes:
+    """Adds content to the first of each of the nested mp4 boxes of a path."""
+    if not path:
+        return content + extra
+    at, name = 0, b""
+    while name != path[0]:
+        start = at
+        size, name = struct.unpack_from(">I4s", content, at)
+        at += size
+    head = start + 8 + {b"stsd": 8, b"avc1": 78, b"jpeg": 78}.get(name, 0)
+    inner = content[start + 8 : head] + with_box(content[head:at], extra, *path[1:])
+    return content[:start] + struct.pack(">I4s", 8 + len(inner), name) + inner + content[at:]
+
+
+def mp4_cropped(content: bytes, *numbers: int, entry: bytes = b"avc1") -> bytes:
+    """Stores w, h, x and y of a crop, each with its denominator, from the middle of a frame."""
+    assert content.index(b"mdat") < content.index(b"moov")
+    box = struct.pack(">I4s8i", 40, b"clap", *numbers)
+    return with_box(content, box, b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", entry)
+
+
+@pytest.mark.parametrize("edges", [(12, 0, 16, 8), (1, 2, 3, 4), (0, 0, 0, 1), (0, 47, 63, 0)])
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov"])
+def test_a_crop_in_the_container(tmp_path, suffix, edges):
+    """As FFmpeg 7.1 and later, mpv and others apply it."""
+    frames = scene(3)
+    top, bottom, left, right = edges
+    expected = frames[:, top : H - bottom, left : W - right]
+    h, w = expected.shape[1:3]
+    options = {"live": "1"} if suffix == ".mkv" else {}
+    path = write_video(tmp_path / f"a{suffix.replace('mov', 'mp4')}", frames, options=options)
+    if suffix == ".mkv":
+        content = mkv_cropped(path.read_bytes(), *edges)
+    else:
+        content = mp4_cropped(path.read_bytes(), 2 * w, 2, h, 1, left - right, 2, top - bottom, 2)
+    notes = []
+    decoded = read(content, f"a{suffix}", size=20, channels=3, exact_size=(h, w), note=notes.append)
+    np.testing.assert_array_equal(decoded, FrameFormat(20, 3).convert(expected))
+    assert f"cropped to {w}x{h} at ({left}, {top}) as the container says" in notes
+
+
+def test_a_crop_precedes_a_turn(tmp_path):
+    frames = scene(3)
+    path = write_video(tmp_path / "a.mp4", frames)
+    path.write_bytes(oriented(path, 0, 1, -1, 0))
+    content = mp4_cropped(path.read_bytes(), 40, 1, 36, 1, 4, 1, 6, 1)
+    expected = np.ascontiguousarray(np.rot90(frames[:, 12:, 16:56], -1, (1, 2)))
+    decoded = read(content, "a.mp4", size=16, channels=3, exact_size=(40, 36))
+    np.testing.assert_array_equal(decoded, FrameFormat(16, 3).convert(expected))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (W, 0, H, 1, 0, 1, 0, 1),
+        (W + 2, 1, H, 1, 0, 1, 0, 1),
+        (W - 1, 1, H, 1, 0, 1, 0, 1),  # Half a pixel at each side.
+        (40, 1, 36, 1, 400, 1, 0, 1),
+        (0, 1, H, 1, 0, 1, 0, 1),
+        (-40, 1, H, 1, 0, 1, 0, 1),
+    ],
+)
+def test_a_crop_that_makes_no_sense_is_ignored_and_told(tmp_path, numbers):
+    frames = scene(3)
+    path = write_video(tmp_path / "a.mp4", frames)
+    notes = []
+    decoded = read(
+        mp4_cropped(path.read_bytes(), *numbers), "a.mp4", size=H, channels=3, note=notes.append
+    )
+    np.testing.assert_array_equal(decoded, FrameFormat(H, 3).convert(frames))
+    words = "a crop in the container is ignored: it is not of whole pixels within the frame"
+    assert words in notes
+
+
+def test_a_crop_of_the_whole_frame_is_not_told(tmp_path):
+    notes = []
+    path = write_video(tmp_path / "a.mp4", scene(3))
+    read(mp4_cropped(path.read_bytes(), W, 1, H, 1, 0, 1, 0, 1), "a.mp4", note=notes.append)
+    path = write_video(tmp_path / "a.mkv", scene(3), options={"live": "1"})
+    read(mkv_cropped(path.read_bytes(), 0, 0, 0, 0), "a.mkv", note=notes.append)
+    assert not any("container" in note for note in notes)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mov"])
+def test_the_crop_of_another_stream_is_not_applied(tmp_path, suffix):
+    path, frames = tmp_path / f"a{suffix}", scene(5)
+    options = {"live": "1"} if suffix == ".mkv" else {}
+    with av.open(str(path), "w", options=options) as container:
+        for codec, pixels in (("mjpeg", "yuvj420p"), ("mpeg4", "yuv420p")):
+            stream = container.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = W, H, pixels
+        cover, film = container.streams.video
+        for stream, length in ((cover, 1), (film, 5)):
+            for frame in frames[:length]:
+                frame = av.VideoFrame.from_ndarray(frame).reformat(format=stream.pix_fmt)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    content = path.read_bytes()
+    if suffix == ".mkv":
+        content = mkv_cropped(content, 8, 8, 8, 8)
+    else:
+        content = mp4_cropped(content, 40, 1, 36, 1, 4, 1, 6, 1, entry=b"jpeg")
+    notes = []
+    assert len(read(content, path.name, exact_size=(H, W), note=notes.append)) == 5
+    assert "video stream 2 of 2 is used, the others are not" in notes
+
+
 def encoded(path: Path, codec: str, pixels: str, options: dict[str, str]) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options)
