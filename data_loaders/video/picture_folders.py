@@ -226,39 +226,42 @@ def _check_order(names: Sequence[str], note: Note) -> None:
     if not all(numbers):
         odd = names[next(i for i, found in enumerate(numbers) if not found)]
         raise BadVideo(f"has {odd} among numbered pictures; move it elsewhere")
-    fractions = {len(stem.partition(".")[2]) for stem in stems if re.fullmatch(r"\d+\.\d+", stem)}
-    if len(fractions) > 1:
+    patterns = {}
+    for name, stem in zip(names, stems, strict=True):
+        patterns.setdefault(re.sub(r"[0-9]+", "0", stem), name)
+    if len(patterns) > 1:
+        one, other = list(patterns.values())[:2]
+        raise BadVideo(
+            f"has several series of pictures, such as {one} and {other}; put each series in its own"
+            " folder"
+        )
+    are_times = "0.0" in patterns
+    if are_times and len({len(stem.partition(".")[2]) for stem in stems}) > 1:
         raise BadVideo(
             "has pictures with fractions of different lengths as names, whose order is ambiguous;"
             " number them from 1"
         )
-    seen = {}
-    for name, found in zip(names, numbers, strict=True):
-        if found in seen:
+    for i in range(1, len(names)):
+        if numbers[i] == numbers[i - 1]:
             raise BadVideo(
-                f"has two pictures with the same number, {seen[found]} and {name}; put each series"
-                " in its own folder"
+                f"has two pictures with the same number, {names[i - 1]} and {names[i]}; put each"
+                " series in its own folder"
             )
-        seen[found] = name
-    patterns = {re.sub(r"[0-9]+", "#", stem) for stem in stems}
-    last = [found[-1] for found in numbers]
-    falls = [i for i in range(1, len(last)) if last[i] <= last[i - 1]]
-    if falls and len(patterns) > 1:
-        raise BadVideo(
-            f"has several series of pictures: {names[falls[0]]} comes after"
-            f" {names[falls[0] - 1]}; put each series in its own folder"
-        )
-    if falls:
-        note(f"the numbers of the pictures start again at {names[falls[0]]}")
+    changing = [values for values in zip(*numbers, strict=True) if len(set(values)) > 1]
+    if are_times or not changing:
         return
-    _note_gaps(names, last, note)
+    if len(changing) > 1:  # Usually of several clips, or of several cameras.
+        raise BadVideo(
+            f"has pictures whose names have several numbers that change, from {names[0]} to"
+            f" {names[-1]}; put each clip into its own folder, or number the pictures with one"
+            " number"
+        )
+    _note_gaps(names, changing[0], note)
 
 
 def _note_gaps(names: Sequence[str], numbers: Sequence[int], note: Note) -> None:
     """Tells the gaps between rising numbers at least half of which have the same distance."""
     steps = np.diff(np.array(numbers, object)).tolist()
-    if not steps:
-        return
     step, count = min(collections.Counter(steps).items(), key=lambda pair: (-pair[1], pair[0]))
     gaps = [i for i, other in enumerate(steps) if other > step]
     if 2 * count < len(steps) or not gaps:

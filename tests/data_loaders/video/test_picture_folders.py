@@ -120,15 +120,35 @@ def test_gaps_between_numbers_are_told(tmp_path, numbers, note):
     assert note in told if note else "missing" not in told
 
 
+@pytest.mark.parametrize("name", ["{:05}_64x64.png", "frame_{}_8bit.png", "clip2_{}.png"])
+def test_the_number_that_changes_is_that_of_the_frame(tmp_path, name):
+    numbers = (0, 1, 2, 7, 8, 10, 11)
+    frames = write(tmp_path, *(name.format(number) for number in numbers))
+    found, told = read(tmp_path)
+    np.testing.assert_array_equal(np.stack(found), frames)
+    gaps = [f"between {name.format(i)} and {name.format(j)}" for i, j in ((2, 7), (8, 10))]
+    assert told[1:] == [f"5 pictures seem to be missing: {', '.join(gaps)}"]
+
+
+def test_names_may_be_times(tmp_path):
+    """As in the data sets of TUM."""
+    names = [f"{time}.png" for time in ("9.975304", "10.011214", "10.043142", "11.000002")]
+    frames = write(tmp_path, *names)
+    found, told = read(tmp_path)
+    np.testing.assert_array_equal(np.stack(found), frames)
+    assert told == ["4 pictures (png)"]
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [
         (["depth_1.png", "depth_2.png", "rgb_1.png", "rgb_2.png"], "depth_1.png and rgb_1.png"),
+        (["a_1.png", "a_2.png", "b_3.png"], "a_1.png and b_3.png"),
         (["1.png", "1.bmp", "2.png"], "the same number"),
         (["1.png", "01.png"], "the same number"),
-        (["1.png", "2.png", "2 - copy.png"], "the same number"),
+        (["1.png", "2.png", "2 - copy.png"], "1.png and 2 - copy.png"),
         (["1.png", "2.png", "cover.png"], "has cover.png among numbered pictures"),
-        (["IMG_3.png", "img_1.png", "img_2.png"], "img_1.png comes after IMG_3.png"),
+        (["IMG_3.png", "img_1.png", "img_2.png"], "IMG_3.png and img_1.png"),
         (["0.25.png", "0.5.png"], "fractions of different lengths"),
     ],
 )
@@ -137,9 +157,22 @@ def test_pictures_whose_order_is_ambiguous_are_refused(tmp_path, names, words):
     assert words in fault(tmp_path)
 
 
-def test_numbers_that_start_again_are_told(tmp_path):
-    write(tmp_path, "part1_8.png", "part1_9.png", "part2_1.png", "part2_2.png")
-    assert "the numbers of the pictures start again at part2_1.png" in read(tmp_path)[1]
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"aachen_{s:06}_{t:06}_leftImg8bit" for s in range(3) for t in range(4)],  # Cityscapes.
+        ["v1_0001", "v1_0002", "v2_0001", "v2_0002"],
+        ["1_1", "1_2", "2_1"],
+        ["cam0_1", "cam0_2", "cam1_1"],
+        ["000000_10", "000000_11", "000001_10"],  # KITTI's stereo pairs.
+        ["2020-01-01 10.00.01", "2020-01-02 09.00.00"],
+    ],
+)
+def test_names_with_several_numbers_that_change_are_refused(tmp_path, names):
+    """They are probably those of several clips."""
+    write(tmp_path, *(f"{name}.png" for name in names))
+    words = fault(tmp_path)
+    assert f"several numbers that change, from {names[0]}.png to {names[-1]}.png; put each" in words
 
 
 def test_pictures_of_different_sizes_are_refused(tmp_path):
