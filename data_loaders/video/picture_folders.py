@@ -1,7 +1,7 @@
 """Reads videos that are folders with one picture per frame.
 
-The pictures are image files, or .npy files with one picture each. Their order is that of the
-numbers in their names.
+The pictures are image files, or .npy files with one picture each. Their order is that of the number
+in their names.
 """
 
 import collections
@@ -19,11 +19,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data_loaders.sources import BadVideo, Note, natural_order
-from data_loaders.video import frame_arrays, regular_files
+from data_loaders.video import animations, frame_arrays, regular_files
 from data_loaders.video.frame_arrays import ArrayOptions
 from data_loaders.video.frames import ARRAY_SUFFIXES, SUFFIXES
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+
+_MAYBE_ANIMATED = (".webp", ".png")
 
 # The formats that a picture may have, whatever its name.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
@@ -36,6 +38,9 @@ def divide(
 ) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
     """Finds the videos among the files that lie directly in a folder.
 
+    Animated .webp and .png files are videos. Arrays next to pictures are used only if there is one
+    picture, if each picture has an array of the same name, or if there are other videos, too.
+
     Args:
       files: The files.
       arrays: How arrays are read.
@@ -45,21 +50,48 @@ def divide(
       order. One of the two is empty: pictures next to videos are not used.
     """
     files = sorted(files)
-    videos = [path for path in files if path.suffix.lower() in SUFFIXES]
-    held = [path for path in files if path.suffix.lower() in ARRAY_SUFFIXES]
     pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
-    if arrays.are_pictures:
-        pictures = pictures or [path for path in held if path.suffix.lower() == ".npy"]
-        videos += [path for path in held if path.suffix.lower() == ".npz"]
-    elif pictures:  # Arrays next to pictures are often poses or labels.
-        videos += [path for path in held if not frame_arrays.is_table(path)]
-    elif not videos and arrays.axes is None and _are_pictures(held):
+    animated = _animations(pictures)
+    pictures = [path for path in pictures if path not in animated]
+    videos = [path for path in files if path.suffix.lower() in SUFFIXES or path in animated]
+    held = [path for path in files if path.suffix.lower() in ARRAY_SUFFIXES]
+    single = [path for path in held if path.suffix.lower() == ".npy"]
+    if pictures and not arrays.are_pictures:
+        held = [path for path in held if not frame_arrays.is_table(path)]
+        # Otherwise they are often the depth, the flow or the poses of the pictures.
+        are_previews = {path.stem for path in pictures} <= {path.stem for path in held}
+        if videos or are_previews or len(pictures) == 1:
+            videos += held
+    elif pictures or (arrays.are_pictures and single):
+        pictures = pictures or single
+    elif arrays.axes is None and _are_pictures(held):
         pictures = held
     else:
         videos += held
     if videos:
         return sorted(videos), []
     return [], sorted(pictures, key=lambda path: natural_order(path.name))
+
+
+def _animations(pictures: list[pathlib.Path]) -> set[pathlib.Path]:
+    """Returns the .webp and .png files that are animations.
+
+    Folders have many pictures, so the others are not read if the first one is none.
+    """
+    found = set()
+    for suffix in _MAYBE_ANIMATED:
+        alike = [path for path in pictures if path.suffix.lower() == suffix]
+        if alike and _is_animation(alike[0]):
+            found.update(filter(_is_animation, alike))
+    return found
+
+
+def _is_animation(path: pathlib.Path) -> bool:
+    try:
+        with regular_files.opened(path) as file:
+            return animations.animation_kind(file) is not None
+    except BadVideo:  # Reported when it is read as a picture.
+        return False
 
 
 def _are_pictures(files: list[pathlib.Path]) -> bool:

@@ -272,11 +272,26 @@ def test_other_kinds_of_colors_are_converted(tmp_path):
     assert "CMYK: converted to RGB" in told
 
 
-@pytest.mark.parametrize("suffix", [".webp", ".tif", ".png"])
-def test_files_with_several_pictures_are_refused(tmp_path, suffix):
+def animation(path: Path) -> None:
     first, *others = (Image.fromarray(frame) for frame in noise(3, 6, 8, 3))
-    first.save(tmp_path / f"1{suffix}", save_all=True, append_images=others)
-    assert fault(tmp_path).startswith(f"1{suffix} holds 3 pictures")
+    first.save(path, save_all=True, append_images=others)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".tif", ".png"])
+def test_files_with_several_pictures_among_others_are_refused(tmp_path, suffix):
+    save(tmp_path / f"1{suffix}", noise(6, 8, 3))
+    animation(tmp_path / f"2{suffix}")
+    assert fault(tmp_path).startswith(f"2{suffix} holds 3 pictures")
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".PNG"])
+def test_animations_are_videos(tmp_path, suffix):
+    write(tmp_path, "1.jpg", "4.webp", f"2{suffix}")
+    os.mkfifo(tmp_path / f"3{suffix}")
+    animation(tmp_path / f"a{suffix}")
+    assert not videos(tmp_path)  # Only the first file is read.
+    animation(tmp_path / f"0{suffix}")
+    assert videos(tmp_path) == [f"0{suffix}", f"a{suffix}"]
 
 
 def test_the_first_picture_of_a_jpeg_of_a_camera_is_read(tmp_path):
@@ -373,19 +388,47 @@ def test_arrays_of_floats_are_pictures_too(tmp_path):
 
 def test_pictures_next_to_videos_are_not_used(tmp_path):
     write(tmp_path, "1.png", "2.png", "poses.npy", "times.npy")
-    np.savez(tmp_path / "cameras.npz", a=1, b=2)
     assert [path.name for path in pictures(tmp_path)] == ["1.png", "2.png"]
-    # An ambiguous or damaged array is reported, and the pictures do not become a video instead.
-    for array in (noise(9, 6, 8), noise(64, 64, 3)):
-        save(tmp_path / "video.npy", array)
-        assert videos(tmp_path) == ["video.npy"]
-    (tmp_path / "video.npy").write_bytes(b"damaged")
-    assert videos(tmp_path) == ["video.npy"]
-    (tmp_path / "video.npy").unlink()
     (tmp_path / "video.mp4").touch()
     assert videos(tmp_path) == ["video.mp4"]
-    assert not pictures(tmp_path)
     assert not pictures(tmp_path, "HW")
+    save(tmp_path / "video.npy", noise(9, 6, 8))
+    assert videos(tmp_path) == ["video.mp4", "video.npy"]
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"depth.npy": (6, 16, 20)},
+        {"keypoints.npy": (6, 17, 3)},
+        {f"{t}_flow.npy": (16, 20, 2) for t in range(6)},
+        {f"{t}.npy": (16, 20, 3) for t in range(5)},  # Not for each picture.
+        {f"{t}.npy": (4, 4) for t in range(6)},
+    ],
+)
+@pytest.mark.parametrize("axes", [None, "HW", "THWC"])
+def test_arrays_next_to_pictures_are_not_used(tmp_path, arrays, axes):
+    names = [f"{t}.png" for t in range(6)]
+    write(tmp_path, *names)
+    for name, shape in arrays.items():
+        save(tmp_path / name, noise(*shape))
+    np.savez(tmp_path / "meta.npz", poses=np.zeros((6, 4, 4)), lens=np.eye(3))
+    assert [path.name for path in pictures(tmp_path, axes)] == names
+
+
+def test_previews_of_arrays_are_not_used(tmp_path):
+    write(tmp_path, "cover.jpg", "labels.npy")
+    for name in "abc":
+        save(tmp_path / f"{name}.npy", noise(9, 6, 8))
+    expected = ["a.npy", "b.npy", "c.npy"]
+    assert videos(tmp_path) == expected
+    (tmp_path / "cover.jpg").unlink()
+    write(tmp_path, "a.png", "b.png")
+    assert videos(tmp_path) == expected
+    # An ambiguous or damaged array is reported, and the pictures do not become a video instead.
+    save(tmp_path / "a.npy", noise(64, 64, 3))
+    (tmp_path / "b.npy").write_bytes(b"damaged")
+    assert videos(tmp_path) == expected
 
 
 def test_the_digest_changes_with_contents_and_names(tmp_path):
