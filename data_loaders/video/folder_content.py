@@ -14,9 +14,7 @@ from data_loaders.video.frames import ARRAY_SUFFIXES, SUFFIXES
 from data_loaders.video.picture_folders import PICTURE_SUFFIXES
 
 # The names of folders in which systems keep previews, deleted files and the like, in lower case.
-_SYSTEM_FOLDERS = {
-    *("@eadir", "$recycle.bin", "system volume information", "__macosx", "lost+found"),
-}
+_SYSTEM_FOLDERS = {"@eadir", "$recycle.bin", "system volume information", "__macosx", "lost+found"}
 
 SHOWN = 3  # Names that messages show where there may be many.
 
@@ -86,10 +84,8 @@ class Content:
         self.root, self._folders = root, set()
         for folder, files in walk(root, self.errors):
             videos, pictures = picture_folders.divide(files, arrays)
-            if folder == root:  # Its pictures are no video, and so do not replace arrays.
-                self.root_pictures = [path.name for path in pictures]
-                others = sorted({*files}.difference(pictures))
-                videos, pictures = picture_folders.divide(others, arrays)[0], []
+            if folder == root:
+                self.root_pictures, pictures = [path.name for path in pictures], []
             else:
                 self._folders.add(self._name(folder))
             if pictures:
@@ -141,21 +137,17 @@ class Content:
     def notes(self) -> list[str]:
         """Returns sentences on files that are not read, and on videos with almost the same name."""
         suffixes = (*SUFFIXES, *ARRAY_SUFFIXES, *PICTURE_SUFFIXES)
-        in_root = ("picture", "they are directly in data.videos_dir")
-        pictures = ("picture", "there are videos in the same folder")
-        arrays = ("array", "there are pictures or videos in the same folder")
-        files = ("file", f"their names end in none of {', '.join(suffixes)}")
+        in_root = ("picture", " directly in data.videos_dir: not used")
+        pictures = ("picture", ": not used, as there are videos in the same folder")
+        arrays = ("array", ": not used, as there are pictures or videos in the same folder")
+        files = ("file", f": not used, as their names end in none of {', '.join(suffixes)}")
         kinds = {in_root: [*self.root_pictures], pictures: [], arrays: [], files: []}
         for name in sorted({*self.others}.difference(self.root_pictures)):
             if suffix_of(name) in PICTURE_SUFFIXES:
                 kinds[pictures if "/" in name else in_root].append(name)
             else:
                 kinds[arrays if suffix_of(name) in ARRAY_SUFFIXES else files].append(name)
-        notes = [
-            f"{named(names, noun)}: not used, as {reason}"
-            for (noun, reason), names in kinds.items()
-            if names
-        ]
+        notes = [f"{named(names, noun)}{text}" for (noun, text), names in kinds.items() if names]
         if alike := self._alike():
             notes.append(
                 f"{named(alike, 'video')} differ only in the extension: all are used; remove copies"

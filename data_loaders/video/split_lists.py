@@ -117,12 +117,14 @@ def _find(text: str, known: dict[str, dict[str, list[str]]]) -> tuple[list[str],
     """Returns the videos that a line names, or what is wrong with it."""
     text = text.removeprefix("./")
     found = known.get(text, {})
-    # Lists of some data sets have the number of a class after the name, as those of UCF-101.
-    for name in (text, re.sub(r"\s+-?[0-9]+$", "", text)):
-        if name in known.get(name, {}):
-            return known[name][name], None
+    if text in found:
+        return found[text], None
     if len(found) > 1:
         return [], f"{text!r} may be {' or '.join(sorted(found))}"
     if found:
         return next(iter(found.values())), None
+    # Lists of some data sets have the number of a class after the name, as those of UCF-101.
+    name = re.sub(r"\s+-?[0-9]+$", "", text)
+    if name in known.get(name, {}):
+        return known[name][name], None
     return [], f"there is no video {text!r}"

@@ -200,7 +200,14 @@ def test_hidden_files_are_ignored(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["@eaDir", "$RECYCLE.BIN", "$Recycle.Bin", "System Volume Information", "__MACOSX"],
+    [
+        "@eaDir",
+        "$RECYCLE.BIN",
+        "$Recycle.Bin",
+        "System Volume Information",
+        "__MACOSX",
+        "lost+found",
+    ],
 )
 def test_folders_of_systems_are_ignored(tmp_path, capsys, name):
     touch(tmp_path, "train/a.mp4", "test/a.mp4", f"{name}/c.mp4", f"train/{name}/a.mp4/1.jpg")
@@ -555,9 +562,14 @@ def test_pictures_directly_in_the_folder_are_refused(tmp_path, capsys):
     split = items(tmp_path)
     assert len(split["train"] + split["test"]) == 30
     words = told(tmp_path, capsys)
-    assert "2 pictures (1.png, 2.png): not used, as they are directly in data.videos_dir" in words
-    (tmp_path / "2.png").rename(tmp_path / "cover.png")
-    assert items(tmp_path) == split
+    assert "2 pictures (1.png, 2.png) directly in data.videos_dir: not used" in words
+
+
+def test_pictures_outside_the_folders_of_videos_are_reported(tmp_path, capsys):
+    touch(tmp_path, "train/a.npy", "test/b.npy", "cover.png", "train/preview.png")
+    first, second = told(tmp_path, capsys).splitlines()
+    assert "1 picture (cover.png) directly in data.videos_dir: not used" in first
+    assert "1 picture (train/preview.png): not used, as there are videos in the same" in second
 
 
 def test_arrays_directly_in_the_folder_that_are_pictures_are_refused(tmp_path):
