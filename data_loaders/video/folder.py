@@ -21,6 +21,7 @@ from data_loaders.video.folder_content import Content, status_of, suffix_of, wal
 from data_loaders.video.frame_arrays import ArrayOptions
 from data_loaders.video.frames import (
     ARRAY_SUFFIXES,
+    SUFFIXES,
     FrameFormat,
     blocks,
     frames_and_rate,
@@ -29,7 +30,7 @@ from data_loaders.video.frames import (
 from data_loaders.video.split_lists import SplitLists
 
 # Bump when the same files and options would give different frames or splits.
-VERSION = 2
+VERSION = 3
 
 # Headers per kind of file that are read to estimate the number of frames.
 NUM_HEADERS = 200
@@ -41,10 +42,10 @@ _DENSEST = 100
 class VideoFolder(Source):
     """The videos in a folder and its sub-folders.
 
-    A video is a file with an extension in `SUFFIXES` or `ARRAY_SUFFIXES`, or a folder that directly
-    holds pictures; see `picture_folders`. Its name is the path relative to the folder, with
-    slashes. A .npy file may hold many videos, whose names end in '#' and a number. Names that start
-    with a dot are ignored.
+    A video is a file with an extension in `SUFFIXES` or `ARRAY_SUFFIXES`, an animated picture, or a
+    folder that directly holds pictures; see `picture_folders`. Its name is the path relative to the
+    folder, with slashes. A .npy file may hold many videos, whose names end in '#' and six digits.
+    Names that start with a dot are ignored, and so are folders that systems make.
 
     Sub-folders `train/` and `test/` are the splits, also with similar names such as `Training/`.
     Lists of names replace them. Without these and lists, the hash of a video's name decides whether
@@ -74,7 +75,8 @@ class VideoFolder(Source):
           channels: C: 1 for gray, 3 for RGB.
           test_fraction: The share of test videos, if there are neither such folders nor lists.
           train_list: A text file with the names of the training videos, one a line, relative to
-            `videos_dir`, with or without extension. A file's name stands for all its videos.
+            `videos_dir`, with or without extension. A file's name stands for all its videos. The
+            number of a class may follow a name with extension; it is ignored.
           test_list: The same for the test videos. Both lists are needed, or none. Videos in neither
             are not used.
           fps: Frames per second; see `read_video`.
@@ -167,10 +169,7 @@ class VideoFolder(Source):
         return math.ceil(expected)
 
     def stamps(self) -> dict[str, str] | None:
-        """Returns the size in bytes and the times of modification and of change in ns, by video.
-
-        That of a folder of pictures is a digest of those of its files.
-        """
+        """Returns the sizes and times of the files by video; see `Holder.stamp`."""
         if not self._folder.exists():
             return None  # A store that was made from it is enough.
         splits, _ = self._splits
@@ -202,7 +201,9 @@ class VideoFolder(Source):
             kind = "an array"
             frames = frame_arrays.frames(path, self._arrays, number, note)
         else:
-            yield from read_video(path, item, self._format, self._fps, note=note)
+            # The name of an animation may be that of a picture; its content decides.
+            name = item if suffix_of(item) in SUFFIXES else f"{item}.gif"
+            yield from read_video(path, name, self._format, self._fps, note=note)
             return
         if self._fps is not None:
             raise BadVideo(

@@ -13,6 +13,9 @@ from data_loaders.video.frame_arrays import ArrayOptions
 from data_loaders.video.frames import ARRAY_SUFFIXES, SUFFIXES
 from data_loaders.video.picture_folders import PICTURE_SUFFIXES
 
+# The names of folders in which systems keep previews, deleted files and the like, in lower case.
+_SYSTEM_FOLDERS = {"@eadir", "$recycle.bin", "system volume information", "__macosx", "lost+found"}
+
 SHOWN = 3  # Names that messages show where there may be many.
 
 
@@ -22,8 +25,8 @@ class Holder:
 
     Attributes:
       name: Its path relative to the folder of all videos, with slashes.
-      items: The names of its videos: its own, or for a file with many videos `name#0`, `name#1`,
-        ... with as many digits as the last one needs.
+      items: The names of its videos: its own, or for a file with many videos `name#000000`,
+        `name#000001`, ...
       paths: The files that they are read from.
       is_folder: Whether it is a folder of pictures, which is one video.
     """
@@ -44,10 +47,11 @@ class Holder:
         return self.name.split("/")[0] if self.is_folder or "/" in self.name else None
 
     def stamp(self) -> str:
-        """Returns the size in bytes and the times of modification and of change in ns.
+        """Returns the size in bytes, and in ns the times of modification and of change.
 
         For a folder it is a digest of those of all pictures. The time of change differs even if a
-        file is replaced by one of the same size and time of modification.
+        file is replaced by one of the same size and time of modification. That of the link to a
+        file is also there.
         """
         if not self.is_folder:
             return _stamp(self.paths[0])
@@ -132,18 +136,18 @@ class Content:
 
     def notes(self) -> list[str]:
         """Returns sentences on files that are not read, and on videos with almost the same name."""
-        kinds = {"picture": [], "array": [], "file": []}
-        for name in self.others:
-            is_array = suffix_of(name) in ARRAY_SUFFIXES
-            kind = "array" if is_array else "file"
-            kinds["picture" if suffix_of(name) in PICTURE_SUFFIXES else kind].append(name)
-        reasons = {
-            "picture": "not used, as there are videos in the same folder",
-            "array": "not used, as there are pictures or videos in the same folder",
-            "file": "not used, as their names end in none of "
-            + ", ".join((*SUFFIXES, *ARRAY_SUFFIXES, *PICTURE_SUFFIXES)),
-        }
-        notes = [f"{named(kinds[kind], kind)}: {reasons[kind]}" for kind in kinds if kinds[kind]]
+        suffixes = (*SUFFIXES, *ARRAY_SUFFIXES, *PICTURE_SUFFIXES)
+        in_root = ("picture", " directly in data.videos_dir: not used")
+        pictures = ("picture", ": not used, as there are videos in the same folder")
+        arrays = ("array", ": not used, as there are pictures or videos in the same folder")
+        files = ("file", f": not used, as their names end in none of {', '.join(suffixes)}")
+        kinds = {in_root: [*self.root_pictures], pictures: [], arrays: [], files: []}
+        for name in sorted({*self.others}.difference(self.root_pictures)):
+            if suffix_of(name) in PICTURE_SUFFIXES:
+                kinds[pictures if "/" in name else in_root].append(name)
+            else:
+                kinds[arrays if suffix_of(name) in ARRAY_SUFFIXES else files].append(name)
+        notes = [f"{named(names, noun)}{text}" for (noun, text), names in kinds.items() if names]
         if alike := self._alike():
             notes.append(
                 f"{named(alike, 'video')} differ only in the extension: all are used; remove copies"
@@ -170,14 +174,16 @@ def _items(name: str, path: pathlib.Path, arrays: ArrayOptions) -> list[str]:
     count = frame_arrays.videos_in(path, arrays)
     if count is None:
         return [name]
-    width = len(str(count - 1))
-    return [f"{name}#{number:0{width}}" for number in range(count)]
+    # The number of digits must not depend on the count: the hash of a name decides on its split.
+    return [f"{name}#{number:06}" for number in range(count)]
 
 
 def walk(
     folder: pathlib.Path, errors: list[OSError], above: tuple[pathlib.Path, ...] = ()
 ) -> Iterator[tuple[pathlib.Path, list[pathlib.Path]]]:
-    """Lists a folder and its sub-folders, without what is hidden; follows links without cycles.
+    """Lists a folder and its sub-folders; follows links without cycles.
+
+    What is hidden, or named like a folder that systems make, is left out.
 
     Args:
       folder: The folder.
@@ -195,7 +201,7 @@ def walk(
             return
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
+                if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_FOLDERS:
                     continue
                 # Unlike is_dir(), isdir() takes a link whose target is unreadable for a file.
                 is_folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
@@ -218,8 +224,8 @@ def status_of(path: pathlib.Path) -> os.stat_result:
 
 
 def _stamp(path: pathlib.Path) -> str:
-    status = status_of(path)
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    status, changed = status_of(path), os.lstat(path).st_ctime_ns  # Of a link, when it was made.
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {changed}"
 
 
 def suffix_of(path: str | pathlib.PurePath) -> str:

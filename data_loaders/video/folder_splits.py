@@ -16,8 +16,9 @@ _TRAIN = ("train", "training")
 _TEST = ("test", "testing")
 _VALIDATION = ("val", "valid", "validation")
 
-# Words in names of folders that are probably splits, too.
-_SPLIT_WORDS = {*_TRAIN, *_TEST, *_VALIDATION, "trainset", "testset", "valset", "eval", "dev"}
+# Words in names of folders and files that are probably splits, too.
+_TRAIN_WORDS = {*_TRAIN, "trainset", "tr", "trn"}
+_OTHER_WORDS = {*_TEST, *_VALIDATION, "testset", "valset", "eval", "dev", "te", "tst"}
 
 # The names of the videos of each split, sorted.
 Splits = dict[str, list[str]]
@@ -56,7 +57,7 @@ def hash_fraction(item: str) -> float:
 
 def _by_lists(content: Content, lists: SplitLists) -> tuple[Splits, list[str]]:
     content.check_readable()
-    splits = lists.split({holder.name: holder.items for holder in content.holders})
+    splits = lists.split(content.holders)
     used = {item for items in splits.values() for item in items}
     unused = [item for item in content.items() if item not in used]
     return splits, [f"{named(unused, 'video')} in no list: not used"] if unused else []
@@ -99,19 +100,25 @@ def _pooled_folders(content: Content) -> str:
 
 
 def _almost_splits(content: Content) -> str:
-    """Returns in words which folders are named like splits, but are not used as such."""
-    alike = [
-        name
-        for name in content.folders_with_videos()
-        if _SPLIT_WORDS.intersection(re.split(r"[^a-z]+", name.rpartition("/")[2].lower()))
-    ]
+    """Returns in words which folders and files are named like splits, but are not used as such."""
+    words = _TRAIN_WORDS | _OTHER_WORDS
+    alike = [f"{name}/" for name in content.folders_with_videos() if words & _words(name)]
+    files = {h.name: _words(h.name) & words for h in content.holders if not h.is_folder}
+    found = set().union(*files.values())
+    if found & _TRAIN_WORDS and found & _OTHER_WORDS:  # A single word may be about the content.
+        alike += [name for name in files if files[name]]
     if not alike:
         return ""
-    shown = ", ".join(f"{name}/" for name in alike[:SHOWN]) + (", ..." if alike[SHOWN:] else "")
+    shown = ", ".join(alike[:SHOWN]) + (", ..." if alike[SHOWN:] else "")
     return (
-        f". Not used as splits: {shown}. If they are splits, name them train/ and test/ directly"
-        " in data.videos_dir, or set data.train_list and data.test_list"
+        f". Not used as splits: {shown}. If they are splits, move their videos into train/ and"
+        " test/ directly in data.videos_dir, or set data.train_list and data.test_list"
     )
+
+
+def _words(name: str) -> set[str]:
+    """Returns the words in the last part of a path, its extension among them, in lower case."""
+    return set(re.split(r"[^a-z]+", name.rpartition("/")[2].lower()))
 
 
 def _split_folders(content: Content) -> tuple[dict[str, str], list[str]]:

@@ -1,7 +1,7 @@
 """Reads videos that are folders with one picture per frame.
 
-The pictures are image files, or .npy files with one picture each. Their order is that of the
-numbers in their names.
+The pictures are image files, or .npy files with one picture each. Their order is that of the number
+in their names.
 """
 
 import collections
@@ -19,11 +19,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data_loaders.sources import BadVideo, Note, natural_order
-from data_loaders.video import frame_arrays, regular_files
+from data_loaders.video import animations, frame_arrays, regular_files
 from data_loaders.video.frame_arrays import ArrayOptions
 from data_loaders.video.frames import ARRAY_SUFFIXES, SUFFIXES
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+
+_MAYBE_ANIMATED = (".webp", ".png")
 
 # The formats that a picture may have, whatever its name.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
@@ -36,6 +38,9 @@ def divide(
 ) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
     """Finds the videos among the files that lie directly in a folder.
 
+    Animated .webp and .png files are videos. Arrays next to pictures are used only if there is one
+    picture, if each picture has an array of the same name, or if there are other videos, too.
+
     Args:
       files: The files.
       arrays: How arrays are read.
@@ -45,21 +50,48 @@ def divide(
       order. One of the two is empty: pictures next to videos are not used.
     """
     files = sorted(files)
-    videos = [path for path in files if path.suffix.lower() in SUFFIXES]
-    held = [path for path in files if path.suffix.lower() in ARRAY_SUFFIXES]
     pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
-    if arrays.are_pictures:
-        pictures = pictures or [path for path in held if path.suffix.lower() == ".npy"]
-        videos += [path for path in held if path.suffix.lower() == ".npz"]
-    elif pictures:  # Arrays next to pictures are often poses or labels.
-        videos += [path for path in held if not frame_arrays.is_table(path)]
-    elif not videos and arrays.axes is None and _are_pictures(held):
+    animated = _animations(pictures)
+    pictures = [path for path in pictures if path not in animated]
+    videos = [path for path in files if path.suffix.lower() in SUFFIXES or path in animated]
+    held = [path for path in files if path.suffix.lower() in ARRAY_SUFFIXES]
+    single = [path for path in held if path.suffix.lower() == ".npy"]
+    if pictures and not arrays.are_pictures:
+        held = [path for path in held if not frame_arrays.is_table(path)]
+        # Otherwise they are often the depth, the flow or the poses of the pictures.
+        are_previews = {path.stem for path in pictures} <= {path.stem for path in held}
+        if videos or are_previews or len(pictures) == 1:
+            videos += held
+    elif pictures or (arrays.are_pictures and single):
+        pictures = pictures or single
+    elif arrays.axes is None and _are_pictures(held):
         pictures = held
     else:
         videos += held
     if videos:
         return sorted(videos), []
     return [], sorted(pictures, key=lambda path: natural_order(path.name))
+
+
+def _animations(pictures: list[pathlib.Path]) -> set[pathlib.Path]:
+    """Returns the .webp and .png files that are animations.
+
+    Folders have many pictures, so the others are not read if the first one is none.
+    """
+    found = set()
+    for suffix in _MAYBE_ANIMATED:
+        alike = [path for path in pictures if path.suffix.lower() == suffix]
+        if alike and _is_animation(alike[0]):
+            found.update(filter(_is_animation, alike))
+    return found
+
+
+def _is_animation(path: pathlib.Path) -> bool:
+    try:
+        with regular_files.opened(path) as file:
+            return animations.animation_kind(file) is not None
+    except BadVideo:  # Reported when it is read as a picture.
+        return False
 
 
 def _are_pictures(files: list[pathlib.Path]) -> bool:
@@ -226,39 +258,42 @@ def _check_order(names: Sequence[str], note: Note) -> None:
     if not all(numbers):
         odd = names[next(i for i, found in enumerate(numbers) if not found)]
         raise BadVideo(f"has {odd} among numbered pictures; move it elsewhere")
-    fractions = {len(stem.partition(".")[2]) for stem in stems if re.fullmatch(r"\d+\.\d+", stem)}
-    if len(fractions) > 1:
+    patterns = {}
+    for name, stem in zip(names, stems, strict=True):
+        patterns.setdefault(re.sub(r"[0-9]+", "0", stem), name)
+    if len(patterns) > 1:
+        one, other = list(patterns.values())[:2]
+        raise BadVideo(
+            f"has several series of pictures, such as {one} and {other}; put each series in its own"
+            " folder"
+        )
+    are_times = "0.0" in patterns
+    if are_times and len({len(stem.partition(".")[2]) for stem in stems}) > 1:
         raise BadVideo(
             "has pictures with fractions of different lengths as names, whose order is ambiguous;"
             " number them from 1"
         )
-    seen = {}
-    for name, found in zip(names, numbers, strict=True):
-        if found in seen:
+    for i in range(1, len(names)):
+        if numbers[i] == numbers[i - 1]:
             raise BadVideo(
-                f"has two pictures with the same number, {seen[found]} and {name}; put each series"
-                " in its own folder"
+                f"has two pictures with the same number, {names[i - 1]} and {names[i]}; put each"
+                " series in its own folder"
             )
-        seen[found] = name
-    patterns = {re.sub(r"[0-9]+", "#", stem) for stem in stems}
-    last = [found[-1] for found in numbers]
-    falls = [i for i in range(1, len(last)) if last[i] <= last[i - 1]]
-    if falls and len(patterns) > 1:
-        raise BadVideo(
-            f"has several series of pictures: {names[falls[0]]} comes after"
-            f" {names[falls[0] - 1]}; put each series in its own folder"
-        )
-    if falls:
-        note(f"the numbers of the pictures start again at {names[falls[0]]}")
+    changing = [values for values in zip(*numbers, strict=True) if len(set(values)) > 1]
+    if are_times or not changing:
         return
-    _note_gaps(names, last, note)
+    if len(changing) > 1:  # Usually of several clips, or of several cameras.
+        raise BadVideo(
+            f"has pictures whose names have several numbers that change, from {names[0]} to"
+            f" {names[-1]}; put each clip into its own folder, or number the pictures with one"
+            " number"
+        )
+    _note_gaps(names, changing[0], note)
 
 
 def _note_gaps(names: Sequence[str], numbers: Sequence[int], note: Note) -> None:
     """Tells the gaps between rising numbers at least half of which have the same distance."""
     steps = np.diff(np.array(numbers, object)).tolist()
-    if not steps:
-        return
     step, count = min(collections.Counter(steps).items(), key=lambda pair: (-pair[1], pair[0]))
     gaps = [i for i, other in enumerate(steps) if other > step]
     if 2 * count < len(steps) or not gaps:

@@ -4,11 +4,12 @@ import collections
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable
+import re
+from collections.abc import Sequence
 
 from cwvae.errors import UserError
 from data_loaders.sources import SPLITS
-from data_loaders.video.frames import ARRAY_SUFFIXES, SUFFIXES
+from data_loaders.video.folder_content import Holder
 
 _SHOWN = 3  # Faulty lines of a list to show.
 
@@ -38,16 +39,16 @@ class SplitLists:
         names = [sorted(text for _, text in self._lines[split]) for split in SPLITS]
         return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
-    def split(self, videos: dict[str, list[str]]) -> dict[str, list[str]]:
+    def split(self, holders: Sequence[Holder]) -> dict[str, list[str]]:
         """Returns the sorted videos of each split.
 
         Args:
-          videos: All videos by the name of the file or folder that they are read from.
+          holders: All files and folders with videos.
 
         Raises:
           UserError: A line names no video or several, or a video has two lines.
         """
-        known = _by_name(videos)
+        known = _by_name(holders)
         splits, lines = {}, {}
         for split in SPLITS:
             faults = []
@@ -67,7 +68,8 @@ class SplitLists:
                 raise UserError(
                     f"{self._paths[split]} (data.{split}_list): {'; '.join(faults[:_SHOWN])}{more}."
                     " Each line must name one video, relative to data.videos_dir, with or without"
-                    " its extension, and no video may be named twice."
+                    " its extension, and no video may be named twice. Only a number may follow a"
+                    " name with its extension."
                 )
             splits[split].sort()
         return splits
@@ -86,40 +88,43 @@ def _numbered_lines(setting: str, path: pathlib.Path) -> list[tuple[int, str]]:
         text = content.decode(*(["utf-16"] if is_utf_16 else ["utf-8-sig", "surrogateescape"]))
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not a text file. Save it as UTF-8 ({setting}).") from error
-    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
+    lines = [(number, line.strip()) for number, line in enumerate(re.split("\r\n?|\n", text), 1)]
     lines = [(number, line) for number, line in lines if line]
     if not lines:
         raise UserError(f"{path}: has no names. Write the names of videos, one a line ({setting}).")
     return lines
 
 
-def _by_name(videos: dict[str, list[str]]) -> dict[str, dict[str, list[str]]]:
-    """Returns the files and folders that each possible name stands for, with their videos."""
+def _by_name(holders: Sequence[Holder]) -> dict[str, dict[str, list[str]]]:
+    """Returns the files and folders that each possible name stands for, with their videos.
+
+    A name in full, with its extension or a slash at the end of a folder, also stands for itself.
+    """
     known = collections.defaultdict(dict)
-    for source, items in videos.items():
-        path = pathlib.PurePosixPath(source)
-        is_file = path.suffix.lower() in (*SUFFIXES, *ARRAY_SUFFIXES)
-        shown = source if is_file else f"{source}/"
-        for name in (source, path.with_suffix("").as_posix() if is_file else shown):
-            known[name][shown] = items
-        for item in items if items != [source] else ():
-            known[item][shown] = [item]
+    for holder in holders:
+        shown, short = holder.name, pathlib.PurePosixPath(holder.name).with_suffix("").as_posix()
+        if holder.is_folder:
+            shown, short = f"{holder.name}/", holder.name
+        for name in (shown, short):
+            known[name][shown] = holder.items
+        for number, item in enumerate(holder.items if holder.items != [holder.name] else ()):
+            for name in (item, f"{holder.name}#{number}"):
+                known[name][shown] = [item]
     return known
 
 
 def _find(text: str, known: dict[str, dict[str, list[str]]]) -> tuple[list[str], str | None]:
     """Returns the videos that a line names, or what is wrong with it."""
     text = text.removeprefix("./")
-    # Lists of some data sets have a class after the name, as those of UCF-101.
-    for name in (text, *_without_label(text)):
-        found = known.get(name, {})
-        if len(found) > 1:
-            return [], f"{name!r} may be {' or '.join(sorted(found))}"
-        if found:
-            return next(iter(found.values())), None
+    found = known.get(text, {})
+    if text in found:
+        return found[text], None
+    if len(found) > 1:
+        return [], f"{text!r} may be {' or '.join(sorted(found))}"
+    if found:
+        return next(iter(found.values())), None
+    # Lists of some data sets have the number of a class after the name, as those of UCF-101.
+    name = re.sub(r"\s+-?[0-9]+$", "", text)
+    if name in known.get(name, {}):
+        return known[name][name], None
     return [], f"there is no video {text!r}"
-
-
-def _without_label(text: str) -> Iterable[str]:
-    parts = text.rsplit(maxsplit=1)
-    return parts[:1] if len(parts) == 2 else []

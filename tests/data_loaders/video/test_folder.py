@@ -153,14 +153,31 @@ def test_videos_in_one_place_are_reported_in_one_line(tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize("names", [("train_videos", "test-set"), ("UCF_Train", "eval")])
+@pytest.mark.parametrize(
+    "names", [("train_videos", "test-set"), ("UCF_Train", "eval"), ("te", "tr")]
+)
 def test_folders_with_almost_the_names_of_splits_are_reported(tmp_path, capsys, names):
     touch(tmp_path, *(f"{name}/{i}.npy" for name in names for i in range(20)))
     first, second = sorted(names)
     words = told(tmp_path, capsys)
-    assert f"Not used as splits: {first}/, {second}/. If they are splits, name them" in words
+    assert f"Not used as splits: {first}/, {second}/. If they are splits, move their" in words
     assert "data.train_list" in words
     assert words.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{}_{}.npy", "X_{}.{}.npy", "data/{}-{}.npy", "moving_{}{}.npz"]
+)
+@pytest.mark.parametrize("names", [("te", "tr"), ("tst", "trn"), ("val", "Train")])
+def test_files_with_names_of_splits_are_reported(tmp_path, capsys, pattern, names):
+    touch(tmp_path, *(pattern.format(name, i) for name in names for i in range(20)))
+    assert "Not used as splits: " in told(tmp_path, capsys)
+
+
+def test_one_file_with_the_name_of_a_split_is_not_reported(tmp_path, capsys):
+    """It may show a train."""
+    touch(tmp_path, "train.npy", "fast train 2.npy", *(f"{i}.npy" for i in range(30)))
+    assert "splits" not in told(tmp_path, capsys)
 
 
 def test_splits_deeper_in_the_folder_are_reported(tmp_path, capsys):
@@ -179,6 +196,23 @@ def test_only_known_extensions_are_used(tmp_path):
 def test_hidden_files_are_ignored(tmp_path):
     touch(tmp_path, "train/a.mp4", "train/._a.mp4", "train/.trash/b.mp4", "test/a.mp4")
     assert items(tmp_path) == {"train": ["train/a.mp4"], "test": ["test/a.mp4"]}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "@eaDir",
+        "$RECYCLE.BIN",
+        "$Recycle.Bin",
+        "System Volume Information",
+        "__MACOSX",
+        "lost+found",
+    ],
+)
+def test_folders_of_systems_are_ignored(tmp_path, capsys, name):
+    touch(tmp_path, "train/a.mp4", "test/a.mp4", f"{name}/c.mp4", f"train/{name}/a.mp4/1.jpg")
+    assert items(tmp_path) == {"train": ["train/a.mp4"], "test": ["test/a.mp4"]}
+    assert told(tmp_path, capsys) == ""
 
 
 def test_a_hash_splits_unsorted_videos(tmp_path):
@@ -467,6 +501,19 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_is_noticed(tmp_path):
     assert changed(before, source.stamps()) == {"train/a.npy", "train/c"}
 
 
+def test_a_link_to_another_file_of_the_same_size_and_times_is_noticed(tmp_path):
+    touch(tmp_path, "one", "two", "train/b.npy", "test/c.npy")
+    link = tmp_path / "train" / "a.npy"
+    link.symlink_to(tmp_path / "one")
+    source = open_folder(tmp_path)
+    before = source.stamps()
+    changed_at = link.lstat().st_ctime_ns
+    while link.lstat().st_ctime_ns == changed_at:
+        link.unlink()
+        link.symlink_to(tmp_path / "one")  # To the same file, so that only the link differs.
+    assert changed(before, source.stamps()) == {"train/a.npy"}
+
+
 def test_arrays_do_not_need_pyav(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     touch(tmp_path, "train/a.npy", "test/a.npz")
@@ -514,14 +561,61 @@ def test_pictures_directly_in_the_folder_are_refused(tmp_path, capsys):
     touch(tmp_path, *(f"{i}.npy" for i in range(30)))
     split = items(tmp_path)
     assert len(split["train"] + split["test"]) == 30
-    assert "2 pictures (1.png, 2.png): not used" in told(tmp_path, capsys)
+    words = told(tmp_path, capsys)
+    assert "2 pictures (1.png, 2.png) directly in data.videos_dir: not used" in words
+
+
+def test_pictures_outside_the_folders_of_videos_are_reported(tmp_path, capsys):
+    touch(tmp_path, "train/a.npy", "test/b.npy", "cover.png", "train/preview.png")
+    first, second = told(tmp_path, capsys).splitlines()
+    assert "1 picture (cover.png) directly in data.videos_dir: not used" in first
+    assert "1 picture (train/preview.png): not used, as there are videos in the same" in second
+
+
+def test_arrays_directly_in_the_folder_that_are_pictures_are_refused(tmp_path):
+    for i in range(3):
+        np.save(tmp_path / f"{i}.npy", frames()[i])
+    assert "directly holds 3 pictures (0.npy, 1.npy, 2.npy)" in refusal(tmp_path)
+
+
+def test_arrays_next_to_pictures_are_reported(tmp_path, capsys):
+    for split, t in itertools.product(SPLITS, range(3)):
+        save_picture(tmp_path / split / "a" / f"{t}.png")
+    np.save(tmp_path / "train" / "a" / "depth.npy", frames(3))
+    assert items(tmp_path) == {"train": ["train/a"], "test": ["test/a"]}
+    assert "1 array (train/a/depth.npy): not used, as there are pictures or videos in" in told(
+        tmp_path, capsys
+    )
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png"])
+def test_animations_named_like_pictures_are_videos(tmp_path, monkeypatch, suffix):
+    monkeypatch.setitem(sys.modules, "av", None)  # It is not needed.
+    colors = np.repeat(frames(4)[..., None], 3, -1)
+    first, *others = map(Image.fromarray, colors)
+    for name in ("train/a", "train/b", "test/c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        options = {"lossless": True} if suffix == ".webp" else {}
+        path = tmp_path / f"{name}{suffix}"
+        first.save(path, save_all=True, append_images=others, duration=100, **options)
+    source = open_folder(tmp_path, frame_size=8)
+    source.fetch()
+    assert source.items("train") == [f"train/a{suffix}", f"train/b{suffix}"]
+    assert source.expected_frames() == 12
+    told = []
+    found = np.concatenate(list(source.read("train", f"train/a{suffix}", told.append)))
+    np.testing.assert_array_equal(found[..., 0], frames(4))
+    assert not any("in spite of its name" in note for note in told)
+    assert sum(map(len, open_folder(tmp_path, fps=5).read("test", f"test/c{suffix}"))) == 2
+    lists = write_lists(tmp_path, "train/a", f"train/b{suffix} 3")
+    assert items(tmp_path, **lists)["test"] == [f"train/b{suffix}"]
 
 
 def test_a_file_with_many_videos(tmp_path, capsys):
     array = np.random.default_rng(0).integers(0, 256, (20, 150, 8, 8)).astype(np.uint8)
     np.save(tmp_path / "mnist_test_seq.npy", array)
     split = items(tmp_path)
-    names = [f"mnist_test_seq.npy#{number:03}" for number in range(150)]
+    names = [f"mnist_test_seq.npy#{number:06}" for number in range(150)]
     assert sorted(split["train"] + split["test"]) == names
     assert split["test"] == [name for name in names if hash_fraction(name) < 0.1]
     source = open_folder(tmp_path, frame_size=8)
@@ -538,6 +632,16 @@ def test_a_file_with_many_videos(tmp_path, capsys):
         list(open_folder(tmp_path, fps=5).read("train", names[0]))
 
 
+def test_adding_videos_to_an_array_moves_none(tmp_path):
+    splits = []
+    for count in (10, 101):
+        np.save(tmp_path / "a.npy", np.zeros((count, 9, 8, 8), np.uint8))
+        splits.append(items(tmp_path, array_axes="NTHW", test_fraction=0.3))
+    few, many = splits
+    for split in SPLITS:
+        assert few[split] == [item for item in many[split] if item < "a.npy#000010"]
+
+
 def test_a_damaged_header_does_not_prevent_listing(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "test").mkdir()
@@ -545,7 +649,7 @@ def test_a_damaged_header_does_not_prevent_listing(tmp_path):
     np.save(tmp_path / "test" / "a.npy", np.zeros((0, 9, 8, 8), np.uint8))
     (tmp_path / "train" / "b.npy").write_bytes(b"\x93NUMPY\x01\x00")
     source = open_folder(tmp_path, array_axes="NTHW")
-    assert source.items("train") == ["train/a.npy#0", "train/a.npy#1", "train/b.npy"]
+    assert source.items("train") == [*("train/a.npy#000000", "train/a.npy#000001", "train/b.npy")]
     assert source.items("test") == ["test/a.npy"]
     for item in ("train/b.npy", "test/a.npy"):
         with pytest.raises(BadVideo):
@@ -565,7 +669,7 @@ def test_other_processes_read_the_same_videos(tmp_path):
     folder = preparation.prepare(source, tmp_path / "data", recipe, processes=2)
     clips = Store(folder, "train")
     assert [clips.name(i) for i in (0, 11)] == [
-        f"train/mnist_test_seq.npy#{number}" for number in ("00", "11")
+        f"train/mnist_test_seq.npy#{number}" for number in ("000000", "000011")
     ]
     for i in range(12):
         np.testing.assert_array_equal(clips.clip(i)[..., 0], array[:, i])
@@ -576,7 +680,9 @@ def test_other_processes_read_the_same_videos(tmp_path):
     store.check_unchanged(source, folder)
     array[19, 5, 7, 7] ^= 1
     np.save(tmp_path / "train" / "mnist_test_seq.npy", array)
-    with pytest.raises(UserError, match=r"\(1 differ: train/mnist_test_seq\.npy#05 has changed\)"):
+    with pytest.raises(
+        UserError, match=r"\(1 differ: train/mnist_test_seq\.npy#000005 has changed\)"
+    ):
         store.check_unchanged(source, folder)
 
 
@@ -621,8 +727,8 @@ def test_lists_replace_the_folders(listed, tmp_path, capsys):
         "test": ["c.npy", "d e.npy", "train/a.npy"],
     }
     assert told(listed, capsys, **lists) == (
-        f"Note: {listed}: 6 videos (many.npy, mnist_test_seq.npy#0, mnist_test_seq.npy#1, ...)"
-        " in no list: not used.\n"
+        f"Note: {listed}: 6 videos (many.npy, mnist_test_seq.npy#000000,"
+        " mnist_test_seq.npy#000001, ...) in no list: not used.\n"
     )
     assert sorted(open_folder(listed, **lists).stamps()) == [
         *("c.npy", "d e.npy", "more/pictures", "test/b.npy", "train/a.npy")
@@ -632,25 +738,27 @@ def test_lists_replace_the_folders(listed, tmp_path, capsys):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_lists_of_windows(listed, tmp_path, encoding):
     touch(listed, "ü.npy")
-    train, test = (text.encode(encoding) for text in ("ü\r\nc.npy\r\n", "d e.npy"))
+    train, test = (text.encode(encoding) for text in ("ü\r\nc.npy\r\n", "d e.npy\rmany.npy\r"))
     lists = write_lists(tmp_path, train, test)
-    assert items(listed, **lists) == {"train": ["c.npy", "ü.npy"], "test": ["d e.npy"]}
+    assert items(listed, **lists) == {"train": ["c.npy", "ü.npy"], "test": ["d e.npy", "many.npy"]}
 
 
 def test_labels_after_names_are_dropped(listed, tmp_path):
-    lists = write_lists(tmp_path, "c.npy 1\nd e.npy 12\nmore/g 1\n", "train/a.npy\t3\nmore/f 4")
+    lists = write_lists(tmp_path, "c.npy 1\nd e.npy 12\nmore/g 1\n", "train/a.npy\t-3")
     assert items(listed, **lists) == {
         "train": ["c.npy", "d e.npy", "more/g 1.npy"],
-        "test": ["more/f.npy", "train/a.npy"],
+        "test": ["train/a.npy"],
     }
 
 
 def test_a_listed_file_stands_for_all_its_videos(listed, tmp_path):
-    names = [f"mnist_test_seq.npy#{number}" for number in range(3)]
+    names = [f"mnist_test_seq.npy#{number:06}" for number in range(3)]
     lists = write_lists(tmp_path, "mnist_test_seq", "c")
     assert items(listed, **lists)["train"] == names
     lists = write_lists(tmp_path, names[1], f"{names[0]}\n{names[2]}\n")
     assert items(listed, **lists) == {"train": [names[1]], "test": [names[0], names[2]]}
+    short = write_lists(tmp_path, "mnist_test_seq.npy#1", "mnist_test_seq.npy#2")
+    assert items(listed, **short) == {"train": [names[1]], "test": [names[2]]}
     lists = write_lists(tmp_path, "mnist_test_seq.npy", names[0])
     assert f"line 1: {names[0]} is also in line 1 of" in refusal(listed, **lists)
 
@@ -669,6 +777,10 @@ def test_a_listed_file_stands_for_all_its_videos(listed, tmp_path):
         ("y", "c", "line 1: 'y' may be y.npy or y/"),
         ("1\n2\n3\n4\n5", "c", "line 3: there is no video '3'; and 2 more."),
         ("notes.txt", "c", "there is no video 'notes.txt'"),
+        ("c.npy many.npy", "d e", "there is no video 'c.npy many.npy'"),
+        ("c.npy 1 2", "d e", "there is no video 'c.npy 1 2'"),
+        ("more/g 2", "c", "there is no video 'more/g 2'"),
+        ("c 2", "d e", "there is no video 'c 2'"),
         ("\n \n", "c", "trainlist.txt: has no names"),
         (b"\xff\xfea", "c", "is not a text file"),
     ],
@@ -683,7 +795,7 @@ def test_lists_with_faults_are_refused(listed, tmp_path, train, test, words):
 
 
 def test_ambiguous_names_can_be_written_in_full(listed, tmp_path):
-    touch(listed, "x.npy", "x.npz", "y.npy")
+    touch(listed, "x.npy", "x.npz", "y.npy", "y.npy.npz")
     save_picture(listed / "y" / "1.png")
     lists = write_lists(tmp_path, "x.npy\ny/", "x.npz\ny.npy")
     assert items(listed, **lists) == {"train": ["x.npy", "y"], "test": ["x.npz", "y.npy"]}

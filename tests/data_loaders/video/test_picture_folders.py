@@ -120,15 +120,35 @@ def test_gaps_between_numbers_are_told(tmp_path, numbers, note):
     assert note in told if note else "missing" not in told
 
 
+@pytest.mark.parametrize("name", ["{:05}_64x64.png", "frame_{}_8bit.png", "clip2_{}.png"])
+def test_the_number_that_changes_is_that_of_the_frame(tmp_path, name):
+    numbers = (0, 1, 2, 7, 8, 10, 11)
+    frames = write(tmp_path, *(name.format(number) for number in numbers))
+    found, told = read(tmp_path)
+    np.testing.assert_array_equal(np.stack(found), frames)
+    gaps = [f"between {name.format(i)} and {name.format(j)}" for i, j in ((2, 7), (8, 10))]
+    assert told[1:] == [f"5 pictures seem to be missing: {', '.join(gaps)}"]
+
+
+def test_names_may_be_times(tmp_path):
+    """As in the data sets of TUM."""
+    names = [f"{time}.png" for time in ("9.975304", "10.011214", "10.043142", "11.000002")]
+    frames = write(tmp_path, *names)
+    found, told = read(tmp_path)
+    np.testing.assert_array_equal(np.stack(found), frames)
+    assert told == ["4 pictures (png)"]
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [
         (["depth_1.png", "depth_2.png", "rgb_1.png", "rgb_2.png"], "depth_1.png and rgb_1.png"),
+        (["a_1.png", "a_2.png", "b_3.png"], "a_1.png and b_3.png"),
         (["1.png", "1.bmp", "2.png"], "the same number"),
         (["1.png", "01.png"], "the same number"),
-        (["1.png", "2.png", "2 - copy.png"], "the same number"),
+        (["1.png", "2.png", "2 - copy.png"], "1.png and 2 - copy.png"),
         (["1.png", "2.png", "cover.png"], "has cover.png among numbered pictures"),
-        (["IMG_3.png", "img_1.png", "img_2.png"], "img_1.png comes after IMG_3.png"),
+        (["IMG_3.png", "img_1.png", "img_2.png"], "IMG_3.png and img_1.png"),
         (["0.25.png", "0.5.png"], "fractions of different lengths"),
     ],
 )
@@ -137,9 +157,22 @@ def test_pictures_whose_order_is_ambiguous_are_refused(tmp_path, names, words):
     assert words in fault(tmp_path)
 
 
-def test_numbers_that_start_again_are_told(tmp_path):
-    write(tmp_path, "part1_8.png", "part1_9.png", "part2_1.png", "part2_2.png")
-    assert "the numbers of the pictures start again at part2_1.png" in read(tmp_path)[1]
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"aachen_{s:06}_{t:06}_leftImg8bit" for s in range(3) for t in range(4)],  # Cityscapes.
+        ["v1_0001", "v1_0002", "v2_0001", "v2_0002"],
+        ["1_1", "1_2", "2_1"],
+        ["cam0_1", "cam0_2", "cam1_1"],
+        ["000000_10", "000000_11", "000001_10"],  # KITTI's stereo pairs.
+        ["2020-01-01 10.00.01", "2020-01-02 09.00.00"],
+    ],
+)
+def test_names_with_several_numbers_that_change_are_refused(tmp_path, names):
+    """They are probably those of several clips."""
+    write(tmp_path, *(f"{name}.png" for name in names))
+    words = fault(tmp_path)
+    assert f"several numbers that change, from {names[0]}.png to {names[-1]}.png; put each" in words
 
 
 def test_pictures_of_different_sizes_are_refused(tmp_path):
@@ -239,11 +272,26 @@ def test_other_kinds_of_colors_are_converted(tmp_path):
     assert "CMYK: converted to RGB" in told
 
 
-@pytest.mark.parametrize("suffix", [".webp", ".tif", ".png"])
-def test_files_with_several_pictures_are_refused(tmp_path, suffix):
+def animation(path: Path) -> None:
     first, *others = (Image.fromarray(frame) for frame in noise(3, 6, 8, 3))
-    first.save(tmp_path / f"1{suffix}", save_all=True, append_images=others)
-    assert fault(tmp_path).startswith(f"1{suffix} holds 3 pictures")
+    first.save(path, save_all=True, append_images=others)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".tif", ".png"])
+def test_files_with_several_pictures_among_others_are_refused(tmp_path, suffix):
+    save(tmp_path / f"1{suffix}", noise(6, 8, 3))
+    animation(tmp_path / f"2{suffix}")
+    assert fault(tmp_path).startswith(f"2{suffix} holds 3 pictures")
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".PNG"])
+def test_animations_are_videos(tmp_path, suffix):
+    write(tmp_path, "1.jpg", "4.webp", f"2{suffix}")
+    os.mkfifo(tmp_path / f"3{suffix}")
+    animation(tmp_path / f"a{suffix}")
+    assert not videos(tmp_path)  # Only the first file is read.
+    animation(tmp_path / f"0{suffix}")
+    assert videos(tmp_path) == [f"0{suffix}", f"a{suffix}"]
 
 
 def test_the_first_picture_of_a_jpeg_of_a_camera_is_read(tmp_path):
@@ -340,19 +388,47 @@ def test_arrays_of_floats_are_pictures_too(tmp_path):
 
 def test_pictures_next_to_videos_are_not_used(tmp_path):
     write(tmp_path, "1.png", "2.png", "poses.npy", "times.npy")
-    np.savez(tmp_path / "cameras.npz", a=1, b=2)
     assert [path.name for path in pictures(tmp_path)] == ["1.png", "2.png"]
-    # An ambiguous or damaged array is reported, and the pictures do not become a video instead.
-    for array in (noise(9, 6, 8), noise(64, 64, 3)):
-        save(tmp_path / "video.npy", array)
-        assert videos(tmp_path) == ["video.npy"]
-    (tmp_path / "video.npy").write_bytes(b"damaged")
-    assert videos(tmp_path) == ["video.npy"]
-    (tmp_path / "video.npy").unlink()
     (tmp_path / "video.mp4").touch()
     assert videos(tmp_path) == ["video.mp4"]
-    assert not pictures(tmp_path)
     assert not pictures(tmp_path, "HW")
+    save(tmp_path / "video.npy", noise(9, 6, 8))
+    assert videos(tmp_path) == ["video.mp4", "video.npy"]
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"depth.npy": (6, 16, 20)},
+        {"keypoints.npy": (6, 17, 3)},
+        {f"{t}_flow.npy": (16, 20, 2) for t in range(6)},
+        {f"{t}.npy": (16, 20, 3) for t in range(5)},  # Not for each picture.
+        {f"{t}.npy": (4, 4) for t in range(6)},
+    ],
+)
+@pytest.mark.parametrize("axes", [None, "HW", "THWC"])
+def test_arrays_next_to_pictures_are_not_used(tmp_path, arrays, axes):
+    names = [f"{t}.png" for t in range(6)]
+    write(tmp_path, *names)
+    for name, shape in arrays.items():
+        save(tmp_path / name, noise(*shape))
+    np.savez(tmp_path / "meta.npz", poses=np.zeros((6, 4, 4)), lens=np.eye(3))
+    assert [path.name for path in pictures(tmp_path, axes)] == names
+
+
+def test_previews_of_arrays_are_not_used(tmp_path):
+    write(tmp_path, "cover.jpg", "labels.npy")
+    for name in "abc":
+        save(tmp_path / f"{name}.npy", noise(9, 6, 8))
+    expected = ["a.npy", "b.npy", "c.npy"]
+    assert videos(tmp_path) == expected
+    (tmp_path / "cover.jpg").unlink()
+    write(tmp_path, "a.png", "b.png")
+    assert videos(tmp_path) == expected
+    # An ambiguous or damaged array is reported, and the pictures do not become a video instead.
+    save(tmp_path / "a.npy", noise(64, 64, 3))
+    (tmp_path / "b.npy").write_bytes(b"damaged")
+    assert videos(tmp_path) == expected
 
 
 def test_the_digest_changes_with_contents_and_names(tmp_path):
