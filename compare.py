@@ -5,8 +5,9 @@
     python compare.py --train configs/comparison_quick.yml --out DIR     trains and evaluates first
     python compare.py --paper --out DIR       the paper's own Table 1
 
-RUN is the folder of a run that eval.py has evaluated. The row's name is the folder's name, or NAME
-in NAME=RUN; runs with one name on several data sets share a row. Runs on one data set must have the
+RUN is the folder of a run that eval.py has evaluated or, for an evaluation with other settings, the
+folder that eval.py named. The row's name is the run's folder's name, or NAME in NAME=RUN; runs with
+one name on several data sets share a row. Runs on one data set must have the
 same context, horizon, videos, samples, data and protocols.
 
 With --train, FILE describes the runs, and each has a folder in DIR. After an interruption, run the
@@ -18,7 +19,7 @@ import sys
 
 import data_loaders
 from cwvae import comparison, export
-from cwvae.comparison import campaign, costs
+from cwvae.comparison import campaign
 from cwvae.errors import exit_on_user_error
 from cwvae.metrics.protocols import PROTOCOLS
 
@@ -69,12 +70,10 @@ def main() -> int:
                 print("Stopped. Run the same command to resume.")
                 return 128 + stopped_by
             runs = [f"{member.label}={member.folder}" for member in members]
-        text, files = comparison.compare(runs, arguments.out, protocol, arguments.paper)
+        text, files = comparison.compare(
+            runs, arguments.out, protocol, arguments.paper, with_costs=bool(arguments.train)
+        )
         print(text)
-        if arguments.train:
-            text, more = costs.write(runs, arguments.out)
-            print(text)
-            files += more
         print(f"Written to {arguments.out}: {', '.join(path.name for path in files)}.")
     return 0
 

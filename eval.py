@@ -1,6 +1,9 @@
-"""Evaluates a trained model on held-out clips and writes DIR/eval.
+"""Evaluates a trained model on held-out clips.
 
-python eval.py --logdir DIR [--step N] [--set evaluation.key=value ...]
+python eval.py --logdir DIR [--step N] [--set evaluation.key=value ...] [--out NAME]
+
+The results are in DIR/eval. With another step or other settings they have their own folder, such as
+DIR/eval-horizon_300, or DIR/NAME. The last line of the output names the folder.
 
 LPIPS and FVD need weights that cannot be part of this project. Without them everything else is
 computed, and the output says how to get them.
@@ -28,6 +31,7 @@ def evaluate(
     step: int | None = None,
     weights: Mapping[str, str | None] | None = None,
     required: Collection[str] = (),
+    out: str | pathlib.Path | None = None,
 ) -> dict:
     """Evaluates the checkpoint of a step; by default the newest intact one.
 
@@ -36,6 +40,8 @@ def evaluate(
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
     run_folder.warn_of_other_data(logdir, data[0])
     checkpoints.find(logdir, step)
+    if out is not None:
+        results.check_folder(pathlib.Path(out))
     for name, find in (("lpips", lpips.find), ("fvd", fvd.find_module)):
         given = (weights or {}).get(name)
         if given is not None or name in required:
@@ -47,7 +53,7 @@ def evaluate(
 
     model = factory.build(config)
     step = checkpoints.restore_step(logdir, step, model)["step"]
-    return evaluator.evaluate(config, model, step, *data, logdir, weights, required)
+    return evaluator.evaluate(config, model, step, *data, logdir, weights, required, out)
 
 
 def main() -> None:
@@ -65,6 +71,11 @@ def main() -> None:
     parser.add_argument(
         "--require", default="", metavar="fvd,lpips", help="fail if these cannot be computed"
     )
+    parser.add_argument(
+        "--out",
+        metavar="NAME",
+        help="the folder to write: a name in the run's folder, or a path such as ./NAME",
+    )
     arguments = parser.parse_args()
     with exit_on_user_error():
         config = configuration.load_run(arguments.logdir, arguments.set)
@@ -73,9 +84,21 @@ def main() -> None:
         for name in required:
             if name not in weights:
                 raise UserError(f"--require: {unknown_name('measure', name, weights)}")
-        scores = evaluate(config, arguments.logdir, arguments.step, weights, required)
+        out = _folder(arguments, config)
+        scores = evaluate(config, arguments.logdir, arguments.step, weights, required, out)
         print(results.table(scores))
-        print(f"\nWritten to {pathlib.Path(arguments.logdir) / 'eval'}.")
+        print(f"\nWritten to {out}.")
+
+
+def _folder(arguments: argparse.Namespace, config: Config) -> pathlib.Path:
+    """Returns the folder to write: the one that was given, or the one of the settings."""
+    if arguments.out is not None:
+        return results.folder_at(arguments.logdir, arguments.out)
+    own = configuration.load(configuration.run_path(arguments.logdir), purpose="data")
+    newest = arguments.step == max(checkpoints.steps(arguments.logdir), default=None)
+    changed = results.changes(*map(configuration.as_plain, (own, config)))
+    name = results.folder_name(changed, None if newest else arguments.step)
+    return pathlib.Path(arguments.logdir) / name
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ LAYERS = [
 KNOW_CONFIG = {"cwvae.factory", "cwvae.training.loop", "cwvae.training.step", "cwvae.run.folder"}
 KNOW_CONFIG |= {"cwvae.export", "cwvae.original", "cwvae.__init__", "cwvae.comparison.campaign"}
 KNOW_CONFIG |= {"cwvae.evaluation.evaluator", "cwvae.evaluation.rollouts"}
+KNOW_CONFIG |= {"cwvae.comparison.runs"}
 KNOW_CONFIG |= {"cwvae.comparison.agreement", "cwvae.training.memory", "cwvae.training.monitoring"}
 
 TENSORFLOW = {"tensorflow", "keras", "tf_keras", "tensorflow_probability", "tensorflow_datasets"}

@@ -408,7 +408,7 @@ def read_results(logdir):
 def test_eval_writes_its_scores(evaluated):
     results = read_results(evaluated[0])
     stated = {
-        "format": 3,
+        "format": 4,
         "step": 2,
         "model": "cwvae",
         "data": "moving_digits",
@@ -510,7 +510,36 @@ def test_eval_prints_a_table(evaluated):
         for row, mean in zip(rows, ("mean_soon", "mean"), strict=True):
             assert row.split() == [f"{score[mean]:.3f}" for score in scores]
     assert sum(line.startswith("level") for line in lines) == 2
-    assert f"Written to {logdir / 'eval'}." in lines
+    assert lines[-1] == f"Written to {logdir / 'eval'}."
+
+
+def test_evaluations_of_other_settings_live_side_by_side(evaluated, tmp_path):
+    logdir = shutil.copytree(evaluated[0], tmp_path / "run")
+
+    def state(folder):
+        return {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+
+    before = state(logdir / "eval")
+    result = succeed("eval.py", "--logdir", logdir, "--set", "evaluation.horizon=4", "--step", 2)
+    assert result.stdout.splitlines()[-1] == f"Written to {logdir / 'eval-horizon_4'}."
+    assert state(logdir / "eval") == before
+    # The run's folder may be read-only.
+    before = state(logdir)
+    out = tmp_path / "scores" / "first"
+    result = succeed("eval.py", "--logdir", logdir, "--out", out)
+    assert result.stdout.splitlines()[-1] == f"Written to {out}."
+    assert state(logdir) == before
+    own, other = (json.loads((f / "metrics.json").read_text()) for f in (logdir / "eval", out))
+    assert own == other
+
+    command = (f"a={logdir / 'eval'}", f"b={out}", "--out", tmp_path / "comparison")
+    assert "| a | " in succeed("compare.py", *command).stdout
+
+
+def test_eval_refuses_a_folder_of_something_else(copy, no_tensorflow):
+    message = refused(run("eval.py", "--logdir", copy, "--out", "checkpoints", env=no_tensorflow))
+    assert message.startswith(f"{copy / 'checkpoints'}: an evaluation replaces this folder, but it")
+    assert steps_of(copy) == [2]
 
 
 def test_the_settings_of_a_run_are_readable_without_this_project(trained):

@@ -8,7 +8,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from cwvae.comparison import formats, runs
+from cwvae.comparison import formats
 from cwvae.comparison.runs import Run
 from cwvae.comparison.tables import Cell, Row, Table
 from cwvae.errors import UserError
@@ -29,18 +29,11 @@ _NOTES = [
 ]
 
 
-def write(arguments: Sequence[str], out: str | pathlib.Path) -> tuple[str, list[pathlib.Path]]:
-    """Writes the table of runs (RUN or LABEL=RUN) as training.md, .csv and .tex.
-
-    Returns the content of training.md, and the files.
-    """
-    rows = [Row(run.label, _cells(run)) for run in runs.read(arguments)]
+def texts(every: Sequence[Run]) -> dict[str, str]:
+    """Returns the table of runs as training.md, .csv and .tex: {file name: content}."""
+    rows = [Row(run.label, _cells(run)) for run in every]
     table = Table("training", "Training cost of each model.", _COLUMNS, rows, [], _NOTES)
-    texts = formats.texts([table])
-    paths = [pathlib.Path(out) / name for name in texts]
-    for path in paths:
-        files.write(path, texts[path.name])
-    return texts["training.md"], paths
+    return formats.texts([table])
 
 
 def read_seconds(folder: pathlib.Path) -> dict[str, float]:
