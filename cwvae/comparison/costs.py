@@ -5,6 +5,7 @@ A run's folder has its times in seconds.json: `training`, the sum over all sessi
 """
 
 import json
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -40,10 +41,14 @@ def read_seconds(folder: pathlib.Path) -> dict[str, float]:
     """Returns a run's seconds by part, if measured; raises a UserError if the file is damaged."""
     path = folder / "seconds.json"
     try:
-        return {part: float(value) for part, value in json.loads(path.read_text()).items()}
+        seconds = json.loads(path.read_text())
+        # By type, because True is an int, and JSON can hold an infinity.
+        if not all(type(s) in (int, float) and 0 <= s < math.inf for s in seconds.values()):
+            raise ValueError
+        return seconds
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise UserError(
             f"{path}: damaged. Delete it; the times of this run are then counted from zero."
         ) from None

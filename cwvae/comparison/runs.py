@@ -81,7 +81,7 @@ def read(arguments: Sequence[str]) -> list[Run]:
     """Reads evaluations, each LABEL=RUN or RUN: a run's folder, or the folder of an evaluation.
 
     A run without a label has the name of its folder. Raises a UserError for a missing or damaged
-    evaluation, a label of another row, or a label used twice on one data set.
+    evaluation, a label that is reserved, or a label used twice on one data set.
     """
     runs = [_read_one(argument, number) for number, argument in enumerate(arguments)]
     seen = {}
@@ -97,7 +97,9 @@ def read(arguments: Sequence[str]) -> list[Run]:
 
 
 def check_label(label: str, where: object) -> None:
-    """Raises a UserError if a row other than that of a run may have this label."""
+    """Raises a UserError if a label cannot be printed, or is that of a row that is not a run's."""
+    if not label.isprintable():
+        raise UserError(f"{where}: the name {label!r} cannot be printed. Use another name.")
     if label.endswith(PAPER):
         whose = "the paper's own rows"
     elif label in _OTHER_ROWS or re.search(r", best of \d+$", label):

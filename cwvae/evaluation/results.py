@@ -97,8 +97,13 @@ def check_folder(folder: pathlib.Path) -> None:
             f"{folder}: cannot write there ({error.strerror}). Check its permissions and the disk,"
             " or give another folder with --out."
         ) from None
+    if os.path.ismount(folder):
+        raise UserError(
+            f"{folder}: an evaluation replaces its folder, and a mounted disk cannot be replaced."
+            f" Give a folder in it: --out {folder / FOLDER}"
+        )
     # Earlier versions left files such as .metrics.json.12.ab.tmp when they were killed.
-    others = [name for name in names if name not in FILES and not name.endswith(".tmp")]
+    others = [name for name in names if name not in FILES and not re.fullmatch(r"\..*\.tmp", name)]
     if others:
         raise UserError(
             f"{folder}: an evaluation replaces this folder, but it holds {others[0]}, which eval.py"

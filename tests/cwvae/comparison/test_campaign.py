@@ -424,10 +424,14 @@ def test_a_restarted_training_counts_from_zero(go, scripts, tmp_path):
     assert costs.read_seconds(tmp_path / "out" / "VTA") == {"training": 5, "evaluation": 5}
 
 
-def test_damaged_times_are_reported_before_anything_starts(go, scripts, tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    ['{"training": ', '{"training": true}', '{"training": 1e999}', '{"training": "5"}', "[5]"],
+)
+def test_damaged_times_are_reported_before_anything_starts(go, scripts, tmp_path, content):
     folder = tmp_path / "out" / "CW-VAE"
     folder.mkdir(parents=True)
-    (folder / "seconds.json").write_text('{"training": ')
+    (folder / "seconds.json").write_text(content)
     with pytest.raises(UserError, match=r"seconds\.json: damaged\. Delete it"):
         go()
     assert scripts.take() == []

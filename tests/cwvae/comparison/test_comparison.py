@@ -392,6 +392,12 @@ def test_ranks_are_bars_from_1(tmp_path, drawn):
     assert panel.get_xlim()[0] == 1
 
 
+def test_names_are_no_formulas(tmp_path, runs, written_figures):
+    for name in (r"a $\bad$", "$_$"):
+        compare(tmp_path / "out", runs(name), runs("b"))
+        assert list(rows_of(tmp_path / "out"))[:2] == [name, "b"]
+
+
 # Errors.
 
 
@@ -505,6 +511,11 @@ def test_names_of_other_rows_are_refused(tmp_path, runs, name):
         f"b: the name {name!r} is reserved for a row that the comparison adds. Use another name."
     )
     assert "is reserved for" in fail(tmp_path, runs(name))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\udcff"])
+def test_names_that_cannot_be_printed_are_refused(tmp_path, runs, name):
+    assert f"the name {name!r} cannot be printed. Use" in fail(tmp_path, f"{name}={runs('a')}")
 
 
 def test_a_run_that_was_not_evaluated(tmp_path):

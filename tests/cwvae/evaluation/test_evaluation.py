@@ -361,13 +361,19 @@ def test_two_evaluations_cannot_write_one_folder(tmp_path):
     assert not any((tmp_path / "eval").iterdir())
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "notes.txt"])
+@pytest.mark.parametrize("name", ["checkpoints", "notes.txt", "notes.tmp"])
 def test_a_folder_with_other_files_is_not_replaced(tmp_path, name):
     folder = tmp_path / "eval"
     (folder / name).mkdir(parents=True)
     with pytest.raises(UserError, match=f"holds {name}, which eval.py did not write. Move that"):
         evaluate(tiny.settings(), (0.1,), tmp_path)
     assert (folder / name).exists()
+
+
+def test_a_mounted_disk_is_refused_before_the_work(small_disk):
+    with pytest.raises(UserError, match=f"a folder in it: --out {small_disk}/eval"):
+        evaluation_results.check_folder(small_disk)
+    evaluation_results.check_folder(small_disk / "eval")
 
 
 def test_an_evaluation_elsewhere_leaves_the_run_alone(tmp_path):
