@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import time
 
 import numpy as np
@@ -534,6 +535,23 @@ def test_evaluations_of_other_settings_live_side_by_side(evaluated, tmp_path):
 
     command = (f"a={logdir / 'eval'}", f"b={out}", "--out", tmp_path / "comparison")
     assert "| a | " in succeed("compare.py", *command).stdout
+
+
+@pytest.mark.slow
+def test_kill_9_while_results_are_written_leaves_the_earlier_evaluation(evaluated, tmp_path):
+    logdir = shutil.copytree(evaluated[0], tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (logdir / "eval").iterdir()}
+    process = start("eval.py", "--logdir", logdir, stdout=subprocess.DEVNULL)
+    while not list(logdir.glob(".eval.*.tmp/metrics.json")):
+        assert process.poll() is None
+        time.sleep(0.0002)
+    process.kill()
+    process.wait()
+    assert {path.name: path.read_bytes() for path in (logdir / "eval").iterdir()} == before
+    assert list(logdir.glob(".eval.*.tmp"))
+    succeed("eval.py", "--logdir", logdir)
+    assert not list(logdir.glob(".eval.*.tmp"))
+    assert (logdir / "eval" / "metrics.json").read_bytes() == before["metrics.json"]
 
 
 def test_eval_refuses_a_folder_of_something_else(copy, no_tensorflow):
