@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cwvae.errors import UserError
 from cwvae.evaluation.results import FORMAT, is_best_of
+from cwvae.run import files
 
 FVD = "fvd"
 PAPER = "(paper)"  # the end of the labels of the paper's rows
@@ -136,6 +137,10 @@ def _read_one(argument: str, number: int) -> Run:
         results = json.loads(file.read_text(), parse_constant=_not_a_number)
         written = results.get("format", 1)
     except FileNotFoundError:
+        if inside := files.runs_in(folder):
+            raise UserError(
+                f"{folder}: a folder of runs, not a run. Give the runs in it: {inside}"
+            ) from None
         raise UserError(
             f"{folder}: not evaluated yet (no eval/metrics.json): {eval_command(folder)}"
         ) from None
