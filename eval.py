@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--logdir", help="the run's folder")
+    parser.add_argument("--logdir", help="the run's folder (required)")
     parser.add_argument("--step", type=int, help="the checkpoint; the newest by default")
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="may be repeated"
