@@ -42,10 +42,16 @@ def evaluate(
     checkpoints.find(logdir, step)
     if out is not None:
         results.check_folder(pathlib.Path(out))
+    missing = []
     for name, find in (("lpips", lpips.find), ("fvd", fvd.find_module)):
         given = (weights or {}).get(name)
         if given is not None or name in required:
-            find(given)
+            try:
+                find(given)
+            except UserError as error:
+                missing.append(f"{error}")
+    if missing:
+        raise UserError("\n".join(missing))
     # TensorFlow starts slowly: first check everything that a user may have got wrong.
     with quiet_tensorflow():
         from cwvae import factory
@@ -61,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--logdir", required=True, help="the run's folder")
+    parser.add_argument("--logdir", help="the run's folder (required)")
     parser.add_argument("--step", type=int, help="the checkpoint; the newest by default")
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="may be repeated"
@@ -76,7 +82,9 @@ def main() -> None:
         metavar="NAME",
         help="the folder to write: a name in the run's folder, or a path such as ./NAME",
     )
-    arguments = parser.parse_args()
+    arguments = configuration.parse_arguments(parser)
+    if not arguments.logdir:
+        parser.error("the following arguments are required: --logdir")
     with exit_on_user_error():
         config = configuration.load_run(arguments.logdir, arguments.set)
         weights = {"lpips": arguments.lpips, "fvd": arguments.i3d}

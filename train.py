@@ -82,7 +82,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="may be repeated"
     )
-    arguments = parser.parse_args()
+    arguments = configuration.parse_arguments(parser)
     if not arguments.config and not arguments.logdir:
         parser.error("give --config for a new run, or --logdir to resume one")
     return arguments

@@ -19,9 +19,13 @@ def load(logdir: str | pathlib.Path, step: int | None = None) -> VideoModel:
     Raises:
       cwvae.errors.UserError: The folder holds no run, or no checkpoint that fits it.
     """
-    # Imported here, so that reading a configuration does not start TensorFlow.
-    from cwvae import config, errors, export, factory
+    from cwvae import config, errors, export
     from cwvae.run import checkpoints
+    from cwvae.startup import quiet_tensorflow
+
+    # Imported here, so that reading a configuration does not start TensorFlow.
+    with quiet_tensorflow():
+        from cwvae import factory
 
     settings = config.load_run(logdir)
     if export.is_export(logdir):

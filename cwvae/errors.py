@@ -23,17 +23,46 @@ class TrainingStopped(UserError):
     exit_code = 1
 
 
-def unknown_name(kind: str, name: object, options: Iterable[str]) -> str:
+def closest(name: object, options: Iterable[str]) -> str | None:
+    """Returns the option that a misspelt name probably stands for; None if none is close.
+
+    Args:
+      name: The name that the user wrote: an option in other letter case, with a typo, its initials
+        (`lr` for `learning_rate`), or the beginning of a word of only one option.
+      options: The valid names.
+    """
+    lower = {option.lower(): option for option in options}
+    name = str(name).lower()
+    if name in lower:
+        return lower[name]
+    beginning = [option for option in lower if len(name) > 2 and f"_{name}" in f"_{option}"]
+    if len(beginning) == 1:
+        return lower[beginning[0]]
+    # With a lower cutoff, `iterations` would be close to `test_fraction`.
+    near = difflib.get_close_matches(name, lower, n=1, cutoff=0.75)
+    initials = [
+        option
+        for option in lower
+        if len(name) > 1 and name == "".join(word[:1] for word in option.split("_"))
+    ]
+    return next((lower[option] for option in (*near, *initials)), None)
+
+
+def unknown_name(
+    kind: str, name: object, options: Iterable[str], meant: Iterable[str] | None = None
+) -> str:
     """Returns a message about a name that does not exist, with the closest one that does.
 
     Args:
       kind: The kind of thing that the name stands for, such as "data set".
       name: The name that the user wrote.
       options: The valid names.
+      meant: The names to suggest instead of the closest option.
     """
     options = list(options)
-    near = difflib.get_close_matches(str(name), options, n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    meant = meant or filter(None, [closest(name, options)])
+    words = " or ".join(map(repr, meant))
+    hint = f"; did you mean {words}?" if words else "."
     return f"unknown {kind} {name!r}{hint} Valid: {', '.join(options)}."
 
 

@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="may be repeated"
     )
-    arguments = parser.parse_args()
+    arguments = configuration.parse_arguments(parser)
     with exit_on_user_error():
         config = configuration.load(arguments.config, arguments.set)
         step = bring_in(arguments.checkpoint, config, arguments.logdir)

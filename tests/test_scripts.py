@@ -246,6 +246,11 @@ def test_eval_refuses_a_wrong_setting(untrained, no_tensorflow, override, words)
         (["eval.py"], "required: --logdir"),
         (["eval.py", "--logdir", ".", "--step", "last"], "invalid int value: 'last'"),
         (["train.py", "--confg", "configs/quickstart.yml"], "unrecognized arguments: --confg"),
+        (["eval.py", "logs/run"], "write --logdir before the folder: --logdir logs/run"),
+        (["eval.py", "--logdir", ".", "data.seed=1"], "each setting: --set data.seed=1"),
+        (["train.py", "configs/quickstart.yml"], "--config configs/quickstart.yml"),
+        (["train.py", "--config", "x.yml", "training.steps=5"], "--set training.steps=5"),
+        (["-m", "data_loaders", "prepare", "kth_actions", "data.fit=crop"], "--set data.fit=crop"),
     ],
 )
 def test_a_wrong_command_line(no_tensorflow, command, words):
@@ -478,6 +483,7 @@ def test_eval_writes_curves_with_a_row_per_frame(evaluated):
         (["--require", "fvd,lpip"], ["--require", "did you mean 'lpips'"]),
         (["--require", "lpips"], ["LPIPS needs weights", "convert"]),
         (["--require", "fvd"], ["I3D", "Three ways"]),
+        (["--require", "fvd,lpips"], ["LPIPS needs weights", "convert", "I3D", "Three ways"]),
     ],
 )
 def test_eval_refuses_weights_that_are_not_there(

@@ -116,9 +116,9 @@ class VTA(VideoModel):
           decoder_stddev: Standard deviation of p(x | f), in units of [0, 1].
           init_size: Number of frames, at least 1, at either end of a clip that only the encoders
             read.
-          max_segments: Number of segments above which, in training, the prior expects no other.
+          max_segments: Number of segments after which, in training, the prior expects no other.
           max_segment_length: Number of frames after which, in training, the prior expects a segment
-            to end.
+            to end, even if there are `max_segments`.
           temperature_steps: Decay of the boundaries' temperature; see `boundaries.temperature`.
           precision: "float32" or "mixed_bfloat16", for the networks of frames.
         """

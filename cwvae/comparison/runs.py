@@ -11,6 +11,7 @@ from cwvae import config as configuration
 from cwvae.errors import UserError
 from cwvae.evaluation import results as evaluations
 from cwvae.evaluation.results import FORMAT, is_best_of
+from cwvae.run import files
 
 FVD = "fvd"
 PAPER = "(paper)"  # the end of the labels of the paper's rows
@@ -182,6 +183,10 @@ def _read_one(argument: str, number: int) -> Run:
         if written == FORMAT and whole != evaluations.digest(results):
             raise ValueError("the content does not match its checksum")
     except (FileNotFoundError, NotADirectoryError):
+        if inside := files.runs_in(folder):
+            raise UserError(
+                f"{folder}: a folder of runs, not a run. Give the runs in it: {inside}"
+            ) from None
         raise UserError(
             f"{folder}: not evaluated yet (no eval/metrics.json):"
             f" {shlex.join(_command(folder))}{_others(folder)}"

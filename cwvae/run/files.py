@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import secrets
+import shlex
 import shutil
 import socket
 import sys
@@ -196,6 +197,12 @@ def _holder(path: pathlib.Path) -> str:
         return "process {pid} on {host}, since {since},".format(**json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError):  # It has not written its name yet.
         return "another process"
+
+
+def runs_in(folder: str | pathlib.Path) -> str:
+    """Returns the runs directly in a folder, as words of a command; at most 20."""
+    runs = sorted(path.parent for path in pathlib.Path(folder).glob("*/config.yml"))
+    return shlex.join(map(str, runs[:20])) + (" ..." if runs[20:] else "")
 
 
 def cache_folder() -> pathlib.Path:

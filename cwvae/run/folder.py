@@ -3,12 +3,13 @@
 import contextlib
 import json
 import pathlib
+import re
 import shlex
 import sys
 from collections.abc import Iterator
 
 from cwvae import config as configuration
-from cwvae.config import Config
+from cwvae.config import Config, constraints
 from cwvae.errors import UserError
 from cwvae.run import files
 
@@ -16,7 +17,8 @@ from cwvae.run import files
 def check_lengths(config: Config, train_data, test_data) -> list[str]:
     """Checks that there are clips long enough for training, and returns the ones that are not.
 
-    Prints a warning if `eval.py` will not find enough clips to evaluate.
+    Prints the warnings of `constraints.warnings`, and one if `eval.py` will not find enough clips
+    to evaluate.
 
     Args:
       config: The configuration of the run.
@@ -33,6 +35,9 @@ def check_lengths(config: Config, train_data, test_data) -> list[str]:
     shortest = max(options.context + 1, config.model.shortest)
     for data in (train_data, test_data):
         data.at_least(shortest)
+    longest = {"training": train_data.clips.longest, "test": test_data.clips.longest}
+    for warning in constraints.warnings(config, longest):
+        print(f"warning: {warning}", file=sys.stderr)
     needed = options.context + options.horizon
     long_enough = len(test_data.clips.at_least(needed))
     if long_enough < options.num_videos:
@@ -87,11 +92,24 @@ def check(config: Config, logdir: str | pathlib.Path, advice: str | None = None)
         frozen += [line for line in changed if line.startswith("data.digits_dir:")]
     if frozen:
         lines = "\n  ".join(frozen)
-        advice = advice or (
-            "Give another --logdir, or resume that run as it is: python train.py --logdir"
-            f" {shlex.quote(str(logdir))}"
-        )
+        advice = advice or _advice(old, config, shlex.quote(str(path.parent)))
         raise UserError(f"{logdir} holds a run of another configuration:\n  {lines}\n{advice}")
+
+
+def _advice(old: Config, new: Config, logdir: str) -> str:
+    """Returns the commands that work if a run, in a folder in shell quotes, cannot be resumed."""
+    advice = (
+        f"Give another --logdir, or resume that run as it is: python train.py --logdir {logdir}"
+    )
+    frozen = configuration.overrides(old, new, lambda its: not its.resumable)
+    # Another model may need other weights, and the user has other weights in mind with --init-from.
+    if not frozen or not all(re.match(r"training\.(?!init_from=)", word) for word in frozen):
+        return advice
+    sets = " ".join(f"--set {shlex.quote(setting)}" for setting in frozen)
+    return (
+        f"{advice}\nTo train a new run, from that run's weights: python train.py --config"
+        f" {logdir}/config.yml --init-from {logdir} --logdir {logdir}_2 {sets}"
+    )
 
 
 def prepare(config: Config, logdir: str | pathlib.Path, train_data) -> None:

@@ -6,10 +6,11 @@ when it resumed the runs for two more steps.
 
 import json
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
-from helpers.scripts import ROOT, succeed
+from helpers.scripts import ROOT, start, succeed
 
 import cwvae
 
@@ -65,3 +66,10 @@ def test_an_old_export_holds_the_weights_of_its_run(name):
         np.testing.assert_array_equal(one, other)
     with np.load(FOLDER / name / "checkpoints" / "step_000000004.npz", allow_pickle=False) as file:
         assert len(run.weights) == len([key for key in file if key.startswith("model/")])
+
+
+def test_loading_a_run_prints_nothing_of_tensorflow():
+    code = f"import cwvae; cwvae.load({str(FOLDER / 'cwvae')!r})"
+    process = start("-c", code, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.communicate(timeout=300) == ("", "")
+    assert process.returncode == 0

@@ -735,6 +735,24 @@ def test_a_mistake_is_one_message_and_starts_no_tensorflow(tmp_path, runs, no_te
     assert "--out" in run("compare.py", "--paper", env=no_tensorflow).stderr
 
 
+def test_a_folder_of_runs_is_refused_with_the_runs_in_it(tmp_path, runs, no_tensorflow):
+    for name in ("a", "b"):
+        (tmp_path / "logs" / name).mkdir(parents=True)
+        (tmp_path / "logs" / name / "config.yml").touch()
+    command = ("compare.py", tmp_path / "logs", "--out", tmp_path / "out")
+    assert refused(run(*command, env=no_tensorflow)) == (
+        f"{tmp_path}/logs: a folder of runs, not a run. Give the runs in it:"
+        f" {tmp_path}/logs/a {tmp_path}/logs/b"
+    )
+
+
+def test_training_the_file_of_one_run_is_refused_with_the_script_for_it(tmp_path, no_tensorflow):
+    file = "configs/quickstart.yml"
+    result = run("compare.py", "--train", file, "--out", tmp_path / "out", env=no_tensorflow)
+    assert refused(result).endswith(f"Train it with: python train.py --config {file}")
+    assert not (tmp_path / "out").exists()
+
+
 def test_weights_of_runs_after_the_first_are_compared_too(tmp_path, runs):
     a = runs("a", metrics=("psnr", "ssim"), fvd=False)
     b, c = runs("b"), runs("c", metrics__lpips__protocol="other weights")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shlex
 import struct
 
 import numpy as np
@@ -100,6 +101,32 @@ def test_changed_frozen_settings_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"data\.num_digits: 2 -> 3"):
         begin(logdir, tiny.settings("data.num_digits=3"))
     begin(logdir, tiny.settings("data.test_length=50"))
+
+
+def test_a_refused_change_of_the_training_prints_a_command_that_works(tmp_path):
+    logdir = tmp_path / "my run"
+    begin(logdir, tiny.settings())
+    changes = "training.learning_rate=0.5", "training.precision=bfloat16", "training.steps=9"
+    with pytest.raises(UserError) as caught:
+        begin(logdir, tiny.settings(*changes))
+    words = shlex.split(str(caught.value).splitlines()[-1].partition(": ")[2])
+    assert words[:4] == ["python", "train.py", "--config", f"{logdir}/config.yml"]
+    assert words[4:8] == ["--init-from", str(logdir), "--logdir", f"{logdir}_2"]
+    assert words[8::2] == ["--set", "--set"]
+    assert sorted(words[9::2]) == sorted(changes[:2])
+    begin(tmp_path / "my run_2", configuration.load(words[3], words[9::2]))
+    for other in ("model.factor=2", "data.num_digits=3", "training.init_from=another_run"):
+        with pytest.raises(UserError) as caught:
+            begin(logdir, tiny.settings(*changes, other))
+        assert "--init-from" not in str(caught.value)
+
+
+def test_settings_that_are_probably_not_wanted_are_warned_of(capsys):
+    for overrides, count in ((), 0), (("training.seq_len=3", "training.video_length=30"), 2):
+        config = tiny.settings(*overrides)
+        data = [data_loaders.load(split=s, **config.data_options()) for s in ("train", "test")]
+        folder.check_lengths(config, *data)
+        assert capsys.readouterr().err.count("warning: ") == count
 
 
 def test_an_evaluation_on_other_data_warns(digits_dirs, tmp_path, capsys):
