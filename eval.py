@@ -12,12 +12,11 @@ import sys
 from collections.abc import Collection, Mapping
 
 import data_loaders
-from cwvae import config as configuration
+from cwvae import export
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error, unknown_name
 from cwvae.evaluation import results
 from cwvae.metrics import fvd, lpips
-from cwvae.run import checkpoints
 from cwvae.run import folder as run_folder
 from cwvae.startup import quiet_tensorflow
 
@@ -35,7 +34,7 @@ def evaluate(
     """
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
     run_folder.warn_of_other_data(logdir, data[0])
-    checkpoints.find(logdir, step)
+    export.find(logdir, step)
     for name, find in (("lpips", lpips.find), ("fvd", fvd.find_module)):
         given = (weights or {}).get(name)
         if given is not None or name in required:
@@ -46,7 +45,7 @@ def evaluate(
         from cwvae.evaluation import evaluator
 
     model = factory.build(config)
-    step = checkpoints.restore_step(logdir, step, model)["step"]
+    step = export.restore(logdir, step, model)
     return evaluator.evaluate(config, model, step, *data, logdir, weights, required)
 
 
@@ -67,7 +66,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     with exit_on_user_error():
-        config = configuration.load_run(arguments.logdir, arguments.set)
+        config = run_folder.load_config(arguments.logdir, arguments.set)
         weights = {"lpips": arguments.lpips, "fvd": arguments.i3d}
         required = [name.strip() for name in arguments.require.split(",") if name.strip()]
         for name in required:
