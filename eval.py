@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 
 import data_loaders
 from cwvae import config as configuration
+from cwvae import export
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error, unknown_name
 from cwvae.evaluation import results
@@ -39,7 +40,7 @@ def evaluate(
     """
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
     run_folder.warn_of_other_data(logdir, data[0])
-    checkpoints.find(logdir, step)
+    export.find(logdir, step)
     if out is not None:
         results.check_folder(pathlib.Path(out))
     missing = []
@@ -58,7 +59,7 @@ def evaluate(
         from cwvae.evaluation import evaluator
 
     model = factory.build(config)
-    step = checkpoints.restore_step(logdir, step, model)["step"]
+    step = export.restore(logdir, step, model)
     return evaluator.evaluate(config, model, step, *data, logdir, weights, required, out)
 
 
@@ -86,7 +87,7 @@ def main() -> None:
     if not arguments.logdir:
         parser.error("the following arguments are required: --logdir")
     with exit_on_user_error():
-        config = configuration.load_run(arguments.logdir, arguments.set)
+        config = run_folder.load_config(arguments.logdir, arguments.set)
         weights = {"lpips": arguments.lpips, "fvd": arguments.i3d}
         required = [name.strip() for name in arguments.require.split(",") if name.strip()]
         for name in required:

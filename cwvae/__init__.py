@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import typing
+
+# Keras reads this when it is first imported. The models need TensorFlow.
+os.environ["KERAS_BACKEND"] = "tensorflow"
 
 if typing.TYPE_CHECKING:
     from cwvae.video_model import VideoModel
@@ -19,22 +23,16 @@ def load(logdir: str | pathlib.Path, step: int | None = None) -> VideoModel:
     Raises:
       cwvae.errors.UserError: The folder holds no run, or no checkpoint that fits it.
     """
-    from cwvae import config, errors, export
-    from cwvae.run import checkpoints
+    from cwvae import export
+    from cwvae.run import folder
     from cwvae.startup import quiet_tensorflow
 
     # Imported here, so that reading a configuration does not start TensorFlow.
     with quiet_tensorflow():
         from cwvae import factory
 
-    settings = config.load_run(logdir)
-    if export.is_export(logdir):
-        if step is not None:
-            raise errors.UserError(f"{logdir}: an export holds one step. Load it without `step`.")
-        model = factory.build(settings)
-        export.load_weights(model, logdir)
-        return model
-    checkpoints.find(logdir, step)  # Reports a missing one before the model is built.
+    settings = folder.load_config(logdir)
+    export.find(logdir, step)  # Reports a missing one before the model is built.
     model = factory.build(settings)
-    checkpoints.restore_step(logdir, step, model)
+    export.restore(logdir, step, model)
     return model

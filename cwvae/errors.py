@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -70,7 +71,8 @@ def unknown_name(
 def exit_on_user_error() -> Iterator[None]:
     """Ends a script with one message and an exit code if the block fails for a known reason.
 
-    The reasons are a `UserError`, a file that cannot be read or written, and Ctrl-C.
+    The reasons are a `UserError`, a file that cannot be read or written, too little memory, and
+    Ctrl-C.
     """
     try:
         yield
@@ -86,3 +88,20 @@ def exit_on_user_error() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        tf = sys.modules.get("tensorflow")  # Its errors can only occur if it has started.
+        exhausted = tf is not None and isinstance(error, tf.errors.ResourceExhaustedError)
+        if not (exhausted or isinstance(error, MemoryError)):
+            raise
+        print(f"error: {_out_of_memory(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _out_of_memory(error: Exception) -> str:
+    """Returns a message about an error of Python, NumPy or TensorFlow, which adds long names."""
+    found = re.search(r"(?:allocating|Unable to allocate) (.+?)(?: on /job\S+|\n|$)", str(error))
+    return (
+        f"out of memory{f' for {found[1]}' if found else ''}. Lower the sizes in the section model,"
+        " training.batch_size or training.seq_len; for an evaluation, evaluation.batch_size,"
+        " evaluation.num_videos or evaluation.horizon."
+    )

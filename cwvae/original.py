@@ -125,7 +125,7 @@ def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int
       UserError: The checkpoint is missing or does not fit, or the folder cannot be used.
     """
     logdir = pathlib.Path(logdir)
-    if (logdir / "config.yml").exists():
+    if (logdir / "config.yml").exists() or (logdir / "checkpoints").exists():
         raise UserError(f"--logdir {logdir}: there is a run already. Give another folder.")
     if not isinstance(config.model, configuration.CWVAEConfig):
         raise UserError(

@@ -9,6 +9,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+if keras.config.backend() != "tensorflow":
+    raise ImportError(
+        "cwvae needs Keras with TensorFlow, but this process imported Keras with"
+        f" {keras.config.backend()}. Import cwvae before keras, or set KERAS_BACKEND=tensorflow."
+    )
+# A user's keras.json may have other defaults.
+keras.config.set_image_data_format("channels_last")
+keras.config.set_floatx("float32")
+
 # A prediction computes about this many frames at a time: more would only cost memory.
 CHUNK = 64
 

@@ -27,6 +27,7 @@ LAYERS = [
     {"cwvae.__init__"},
 ]
 KNOW_CONFIG = {"cwvae.factory", "cwvae.training.loop", "cwvae.training.step", "cwvae.run.folder"}
+KNOW_CONFIG |= {"cwvae.run.restore_config"}
 KNOW_CONFIG |= {"cwvae.export", "cwvae.original", "cwvae.__init__", "cwvae.comparison.campaign"}
 KNOW_CONFIG |= {"cwvae.evaluation.evaluator", "cwvae.evaluation.rollouts"}
 KNOW_CONFIG |= {"cwvae.comparison.runs"}

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import socket
 import sys
 import time
@@ -140,7 +141,9 @@ def _framed(event) -> bytes:
 
 
 def _event_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(folder.glob("events.out.tfevents.*"))
+    """Returns the event files in a folder. Files with other names are the user's."""
+    found = folder.glob("events.out.tfevents.*")
+    return sorted(path for path in found if re.match(r"events\.out\.tfevents\.\d+\.", path.name))
 
 
 def _new_event_file(folder: pathlib.Path) -> pathlib.Path:

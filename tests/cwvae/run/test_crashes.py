@@ -307,12 +307,12 @@ def test_init_from_a_source_that_does_not_fit_is_refused_before_a_folder_is_made
 
 
 def test_a_bare_checkpoint_that_does_not_fit_is_refused(whole, tmp_path):
-    """Without a configuration next to it, this is detected after the model is built."""
+    """It holds its own settings."""
     source = shutil.copy(checkpoints.find(whole), tmp_path)
     words = command(tmp_path / "run", "--init-from", source, model__hidden_size=9)
-    message = error_of(run(*words, env=CPU).stderr)
-    assert message.startswith(f"{source}: does not fit the model: model/")
-    assert not checkpoints.steps(tmp_path / "run")
+    message = refused(run(*words, env=CPU))
+    assert message.startswith(f"{source}: does not fit the model: model.hidden_size: 8 -> 9.")
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_that_diverges_ends_with_step_term_and_checkpoint(tmp_path):
