@@ -17,12 +17,15 @@ def load(logdir: str | pathlib.Path, step: int | None = None) -> VideoModel:
       step: The step of a checkpoint of the run; None for the newest whole one.
 
     Raises:
+      TypeError: `step` is not an integer.
       cwvae.errors.UserError: The folder holds no run, or no checkpoint that fits it.
     """
     # Imported here, so that reading a configuration does not start TensorFlow.
-    from cwvae import config, errors, export, factory
+    from cwvae import arguments, config, errors, export, factory
     from cwvae.run import checkpoints
 
+    if step is not None:
+        step = arguments.as_integer(step, "step", 0)
     settings = config.load_run(logdir)
     if export.is_export(logdir):
         if step is not None:
