@@ -21,6 +21,7 @@ def load(logdir: str | pathlib.Path, step: int | None = None) -> VideoModel:
       step: The step of a checkpoint of the run; None for the newest whole one.
 
     Raises:
+      TypeError: `step` is not an integer.
       cwvae.errors.UserError: The folder holds no run, or no checkpoint that fits it.
     """
     from cwvae import export
@@ -29,8 +30,10 @@ def load(logdir: str | pathlib.Path, step: int | None = None) -> VideoModel:
 
     # Imported here, so that reading a configuration does not start TensorFlow.
     with quiet_tensorflow():
-        from cwvae import factory
+        from cwvae import arguments, factory
 
+    if step is not None:
+        step = arguments.as_integer(step, "step", 0)
     settings = folder.load_config(logdir)
     export.find(logdir, step)  # Reports a missing one before the model is built.
     model = factory.build(settings)

@@ -15,6 +15,7 @@ LAYERS = [
     {"cwvae.errors", "cwvae.frame_sizes"},
     {"cwvae.startup", "cwvae.run.files", "cwvae.run.__init__"},
     {"cwvae.distributions", "cwvae.config", "cwvae.metrics", "cwvae.visualize"},
+    {"cwvae.arguments", "cwvae.compiled"},
     {"cwvae.networks", "cwvae.cell"},
     {"cwvae.clockwork"},
     {"cwvae.video_model"},
