@@ -244,7 +244,7 @@ def test_observed_levels_in_any_form_mean_the_same(kind):
         *((flags, TypeError) for flags in (np.array([1, 0]), np.array(["T", "F"]), np.True_)),
         *((flags, TypeError) for flags in (np.ones((2, 2), bool), np.array(True), b"TF")),
         ([[True], [True, False]], TypeError),
-        ((flag for flag in (True, False)), TypeError),
+        pytest.param((flag for flag in (True, False)), TypeError, id="a generator"),
     ],
     ids=str,
 )
