@@ -580,6 +580,7 @@ def test_eval_prints_a_table(evaluated):
     assert lines[-1] == f"Written to {logdir / 'eval'}."
 
 
+@pytest.mark.slow
 def test_evaluations_of_other_settings_live_side_by_side(evaluated, tmp_path):
     logdir = shutil.copytree(evaluated[0], tmp_path / "run")
 

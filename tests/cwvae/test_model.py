@@ -289,6 +289,7 @@ def test_bfloat16_networks_agree_with_float32_and_return_float32():
         np.testing.assert_allclose(got, want, rtol=0.2, atol=0.02)
 
 
+@pytest.mark.slow
 def test_the_step_compiles_under_xla_and_agrees():
     # Means instead of samples: XLA's random bits are not those of TensorFlow's own kernels.
     model, video = build(mean_only=True), tf.constant(clips())

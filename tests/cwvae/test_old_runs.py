@@ -48,6 +48,7 @@ def test_evaluating_an_old_run_gives_its_scores(run):
     assert_equal(results["elbo"], expected["elbo"], 1e-3)
 
 
+@pytest.mark.slow
 def test_an_old_run_resumes_with_its_optimizer(run):
     folder, expected = run
     more = ["--set", "training.steps=6", "--set", "training.log_every=1"]

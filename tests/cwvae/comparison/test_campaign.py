@@ -507,6 +507,7 @@ def tiny(labels, **changes):
     return json.dumps({"shared": shared, "runs": runs})
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_table(write, tmp_path):
     out = tmp_path / "out"
     command = ("compare.py", "--train", write(tiny(["CW-VAE"])), "--out", out)

@@ -343,6 +343,7 @@ def test_noise_does_not_depend_on_the_kernels():
         np.testing.assert_allclose(one.state.stochastic, other.state.stochastic, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

@@ -256,6 +256,7 @@ def sources(whole, tmp_path_factory):
 ONWARDS = {"training__seed": 1, "training__learning_rate": 1e-9, "training__steps": 3}
 
 
+@pytest.mark.slow
 def test_init_from_starts_at_step_0_with_the_weights(sources, tmp_path):
     runs = [
         training(tmp_path / kind, "--init-from", source, **ONWARDS)
