@@ -63,15 +63,15 @@ def read_one(source: Source, split: str, item: str, path: pathlib.Path) -> dict[
         answer = {"name": item, "skipped": str(error), "source_sha256": source_digest}
         if isinstance(error, UnreadableVideo):
             answer["unreadable"] = True
-        return answer | ({"notes": [*notes]} if notes else {})
-    answer = {
-        "name": item,
-        "frames": frames,
-        "sha256": digest.hexdigest(),
-        "source_sha256": source_digest,
-        "sum": total.tolist(),
-        "squares": squares.tolist(),
-    }
+    else:
+        answer = {
+            "name": item,
+            "frames": frames,
+            "sha256": digest.hexdigest(),
+            "source_sha256": source_digest,
+            "sum": total.tolist(),
+            "squares": squares.tolist(),
+        }
     return answer | ({"notes": [*notes]} if notes else {})
 
 

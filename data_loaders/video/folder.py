@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import functools
-import hashlib
 import math
 import os
 import pathlib
@@ -185,11 +184,7 @@ class VideoFolder(Source):
             return frame_arrays.digest(path, self._arrays, number)
         if os.path.isdir(path):
             return picture_folders.digest(self._pictures(path))
-        digest = hashlib.sha256()
-        with regular_files.opened(path) as file:
-            while data := file.read(2**20):
-                digest.update(data)
-        return digest.hexdigest()
+        return regular_files.sha256(path).hexdigest()
 
     def read(self, split: str, item: str, note: Note = ignore_note) -> Iterator[np.ndarray]:
         """As in `Source`; see `read_video`, `frame_arrays` and `picture_folders`."""

@@ -142,10 +142,8 @@ def digest(pictures: Sequence[pathlib.Path]) -> str:
     """
     result = hashlib.sha256()
     for path in pictures:
-        content = hashlib.sha256()
-        with _naming(path), regular_files.opened(path) as file:
-            while data := file.read(2**20):
-                content.update(data)
+        with _naming(path):
+            content = regular_files.sha256(path)
         result.update(os.fsencode(path.name) + b"\0" + content.digest())
     return result.hexdigest()
 

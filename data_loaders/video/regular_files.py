@@ -1,6 +1,7 @@
 """Opens the files of videos: only regular ones, and with the system's errors as bad videos."""
 
 import contextlib
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -43,6 +44,15 @@ def opened(file: str | os.PathLike | BinaryIO) -> Iterator[BinaryIO]:
             yield stream
     except OSError as error:
         raise _unreadable(error) from error
+
+
+def sha256(path: str | os.PathLike) -> "hashlib._Hash":
+    """Returns the SHA-256 of a regular file's content; raises the errors of `opened`."""
+    result = hashlib.sha256()
+    with opened(path) as file:
+        while data := file.read(2**20):
+            result.update(data)
+    return result
 
 
 def _unreadable(error: OSError) -> UnreadableVideo:
