@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from cwvae.distributions import Noise
+
 # Frames may exceed [0, 1] by this much, for instance after resizing.
 _TOLERANCE = 1e-3
 
@@ -134,29 +136,9 @@ def as_flag(value, name: str) -> bool:
     return bool(value)
 
 
-def as_rows(rows, clips: int) -> tuple:
-    """Returns the `rows` of `VideoModel.elbo`, (first, total), or () for None.
-
-    Args:
-      rows: None, or a row from 0 and the number of rows. The row may be an integer tensor [].
-      clips: Number of clips, which must fit.
-
-    Raises:
-      TypeError: Not two integers.
-      ValueError: The clips do not fit into the rows.
-    """
-    if rows is None:
-        return ()
-    if not isinstance(rows, tuple | list) or len(rows) != 2:
-        raise TypeError(f"rows must be None or (first, total), not {_short(rows)}.")
-    first = _as_count(rows[0], "rows: first")
-    total = as_integer(rows[1], "rows: total", 1)
-    if not tf.is_symbolic_tensor(first) and first + clips > total:
-        raise ValueError(
-            f"rows = ({int(first)}, {total}) must have a row for each of the {clips} clips: first +"
-            f" {clips} must be at most total."
-        )
-    return first, total
+def as_noise(seed, row) -> Noise:
+    """Returns the noise for a seed as in `as_seed` and a row from 0, which may be a tensor []."""
+    return Noise(as_seed(seed), tf.cast(_as_count(row, "row"), tf.int64))
 
 
 def as_step(step) -> tf.Tensor | int | None:

@@ -104,9 +104,9 @@ class CWVAE(VideoModel):
     def _option(self, name: str, value, clips: int) -> tuple[bool, ...]:
         return as_level_flags(value, self.levels)
 
-    def _elbo(self, video, seed, rows: tuple, step, observe_levels: Sequence[bool]) -> Elbo:
+    def _elbo(self, video, noise: Noise, step, observe_levels: Sequence[bool]) -> Elbo:
         """Returns the terms of Equation 5."""
-        ticks, _ = self.infer(video, self._noise(seed, *rows), observe_levels)
+        ticks, _ = self.infer(video, noise, observe_levels)
         likelihood = DiagGaussian(self.decode(ticks[0].state), self.decoder_stddev)
         diagnostics = {}
         for level, (_, prior, posterior) in enumerate(ticks):
@@ -123,12 +123,12 @@ class CWVAE(VideoModel):
             1 - self.kl_balance
         ) * posterior.kl(prior.stop_gradient())
 
-    def _noise(self, *arguments) -> Noise | None:
+    def _used(self, noise: Noise) -> Noise | None:
         """Returns the noise of the latents; None if they are means."""
-        return None if self.mean_only else Noise(*arguments)
+        return None if self.mean_only else noise
 
     def infer(
-        self, video: tf.Tensor, noise: Noise | None, observe_levels: Sequence[bool] | None = None
+        self, video: tf.Tensor, noise: Noise, observe_levels: Sequence[bool] | None = None
     ) -> tuple[list[Tick], list[State]]:
         """Runs the posterior over float frames from the zero state; see `clockwork.unroll`."""
         observe_levels = observe_levels or (True,) * self.levels
@@ -137,7 +137,7 @@ class CWVAE(VideoModel):
             for embedding, observed in zip(self.embed(video), observe_levels, strict=True)
         ]
         states = [cell.initial_state(video.shape[0]) for cell in self.cells]
-        return self.unroll(0, video.shape[1], states, embeddings, noise)
+        return self.unroll(0, video.shape[1], states, embeddings, self._used(noise))
 
     def embed(self, video: tf.Tensor) -> list[tf.Tensor]:
         """Returns e^l of every level (Equation 4), [B, N_l, F], for float frames.
@@ -161,35 +161,35 @@ class CWVAE(VideoModel):
         return per_frame(self.decoder, tf.transpose(state.features(), (1, 0, 2)))
 
     @compiled
-    def _reconstruct(self, video, seed, observe_levels):
-        ticks, _ = self.infer(video, self._noise(seed), observe_levels)
+    def _reconstruct(self, video, noise, observe_levels):
+        ticks, _ = self.infer(video, noise, observe_levels)
         return self.decode(ticks[0].state)
 
     @compiled
-    def _observe(self, context, seed, observe_levels):
-        return self.infer(context, self._noise(seed), observe_levels)[1]
+    def _observe(self, context, noise, observe_levels):
+        return self.infer(context, noise, observe_levels)[1]
 
     @compiled
-    def _roll(self, start, frames, states, seed):
+    def _roll(self, start, frames, states, noise):
         unseen = [None] * self.levels
-        ticks, states = self.unroll(start, start + frames, states, unseen, self._noise(seed))
+        ticks, states = self.unroll(start, start + frames, states, unseen, self._used(noise))
         return self.decode(ticks[0].state), states
 
     def _predict_chunks(
-        self, context, horizon: int, seed, observe_levels: Sequence[bool]
+        self, context, horizon: int, noise: Noise, observe_levels: Sequence[bool]
     ) -> Iterator[Rollout]:
         """Infers the states of the context, then follows the priors.
 
         The context need not be a multiple of any period, since every level keeps its clock.
         """
-        states = self._observe(context, tf.random.fold_in(seed, 0), observe_levels)
+        states = self._observe(context, noise.fold_in(0), observe_levels)
         slowest = clockwork.periods(self.factors)[-1]
         lengths, number, done = itertools.cycle(_stretches(slowest)), 0, 0
         while done < horizon:
             number += 1
             # Clocks depend on the start only modulo the slowest period: fewer traces of `_roll`.
             start, length = (context.shape[1] + done) % slowest, min(next(lengths), horizon - done)
-            frames, states = self._roll(start, length, states, tf.random.fold_in(seed, number))
+            frames, states = self._roll(start, length, states, noise.fold_in(number))
             yield Rollout(frames)
             done += length
 

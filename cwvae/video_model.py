@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from cwvae.arguments import as_flag, as_frames, as_integer, as_rows, as_seed, as_step
+from cwvae.arguments import as_flag, as_frames, as_integer, as_noise, as_step
+from cwvae.distributions import Noise
 
 if keras.config.backend() != "tensorflow":
     raise ImportError(
@@ -73,11 +74,13 @@ class VideoModel(keras.Model, abc.ABC):
     """The interface through which training and evaluation use a model.
 
     Videos are [B, T, H, W, C], floats in [0, 1] or uint8. A seed is an integer, or an int32 or
-    int64 tensor [2]. The same seed gives the same bits on the same device.
+    int64 tensor [2]. The same seed gives the same bits on the same device. Clip i of a batch gets
+    the latents of row `row` + i, which do not depend on the number of clips or frames: clips[i:]
+    with row=i gives what clips gives, without its first i entries.
 
     The public methods check their arguments, raise a TypeError or a ValueError, and call the method
-    with an underscore that a model defines. It gets float32 frames, a seed as a tensor, and every
-    option.
+    with an underscore that a model defines. It gets float32 frames, noise for the seed and the
+    row, and every option.
 
     Attributes:
       kl_names: Names of the entries of `Elbo.kl`.
@@ -91,15 +94,14 @@ class VideoModel(keras.Model, abc.ABC):
     posterior_options: Mapping[str, Any] = MappingProxyType({})
     prediction_options: Mapping[str, Any] = MappingProxyType({})
 
-    def elbo(self, video, seed, rows: tuple | None = None, step=None, **options) -> Elbo:
+    def elbo(self, video, seed, *, row=0, step=None, **options) -> Elbo:
         """Returns the terms of the ELBO of a video.
 
         Args:
           video: [B, T, H, W, C], floats in [0, 1] or uint8. SVG-LP needs 2 frames, VTA
             2 init_size + 1, also in `reconstruct`.
           seed: Seed of the latents.
-          rows: (first, total): the clips are rows `first`, `first` + 1, ... of a batch of `total`
-            clips and get the latents of those rows. None: they are the whole batch.
+          row: Row of the first clip, from 0.
           step: Number of the training step, which some models need for batch statistics or
             temperatures. None outside training.
           **options: For CW-VAE `observe_levels`, the levels that infer from the video: a string
@@ -108,11 +110,9 @@ class VideoModel(keras.Model, abc.ABC):
         """
         video = as_frames(video, self.frame_shape)
         options = self._checked(options, self.posterior_options, video)
-        rows = as_rows(rows, video.shape[0])
-        step = as_step(step)
-        return self._elbo(video, as_seed(seed), rows, step, **options)
+        return self._elbo(video, as_noise(seed, row), as_step(step), **options)
 
-    def reconstruct(self, video, seed, *, clip: bool = True, **options) -> tf.Tensor:
+    def reconstruct(self, video, seed, *, row=0, clip: bool = True, **options) -> tf.Tensor:
         """Returns a video decoded from the posterior, float32 [B, T, H, W, C].
 
         Frames that a model does not explain are returned as given: the first one of SVG-LP, and
@@ -121,6 +121,7 @@ class VideoModel(keras.Model, abc.ABC):
         Args:
           video: [B, T, H, W, C], floats in [0, 1] or uint8.
           seed: Seed of the latents.
+          row: Row of the first clip, from 0.
           clip: Whether to clip to [0, 1]. False gives the decoder's means. Those of CW-VAE lie in
             [-1, 1] and are often negative where frames are black.
           **options: As for `elbo`.
@@ -128,16 +129,19 @@ class VideoModel(keras.Model, abc.ABC):
         clip = as_flag(clip, "clip")
         video = as_frames(video, self.frame_shape)
         options = self._checked(options, self.posterior_options, video)
-        frames = self._reconstruct(video, as_seed(seed), **options)
+        frames = self._reconstruct(video, as_noise(seed, row), **options)
         return tf.clip_by_value(frames, 0.0, 1.0) if clip else frames
 
-    def predict(self, context, horizon: int, seed, *, clip: bool = True, **options) -> tf.Tensor:
+    def predict(
+        self, context, horizon: int, seed, *, row=0, clip: bool = True, **options
+    ) -> tf.Tensor:
         """Predicts open loop.
 
         Args:
           context: The frames seen, [B, T, H, W, C] with T from 1, floats in [0, 1] or uint8.
           horizon: Frames to predict, from 1.
           seed: Seed of the latents.
+          row: Row of the first clip, from 0.
           clip: Whether to clip to [0, 1]. False gives the decoder's means, as in `predict_chunks`.
           **options: As for `predict_chunks`.
 
@@ -145,11 +149,11 @@ class VideoModel(keras.Model, abc.ABC):
           The frames after the context, float32 [B, horizon, H, W, C] in [0, 1].
         """
         clip = as_flag(clip, "clip")
-        stretches = self.predict_chunks(context, horizon, seed, **options)
+        stretches = self.predict_chunks(context, horizon, seed, row=row, **options)
         frames = tf.concat([stretch.frames for stretch in stretches], 1)
         return tf.clip_by_value(frames, 0.0, 1.0) if clip else frames
 
-    def predict_chunks(self, context, horizon: int, seed, **options) -> Iterator[Rollout]:
+    def predict_chunks(self, context, horizon: int, seed, *, row=0, **options) -> Iterator[Rollout]:
         """Predicts open loop in stretches of about 64 frames.
 
         Memory does not depend on `horizon`. Frames are the decoder's means, not clipped to [0, 1]:
@@ -159,6 +163,7 @@ class VideoModel(keras.Model, abc.ABC):
           context: The frames seen, [B, T, H, W, C] with T from 1, floats in [0, 1] or uint8.
           horizon: Frames to predict, from 1.
           seed: Seed of the latents.
+          row: Row of the first clip, from 0.
           **options: For CW-VAE `observe_levels`, as for `elbo`. For SVG-LP and VTA
             `batch_statistics`: whether to normalize by the statistics of the given clips, at least
             2, instead of moving ones. A clip's prediction then depends on the others.
@@ -169,7 +174,7 @@ class VideoModel(keras.Model, abc.ABC):
         horizon = as_integer(horizon, "horizon", 1)
         context = as_frames(context, self.frame_shape, "context")
         options = self._checked(options, self.prediction_options, context)
-        return self._predict_chunks(context, horizon, as_seed(seed), **options)
+        return self._predict_chunks(context, horizon, as_noise(seed, row), **options)
 
     def boundaries(self, video, seed) -> tf.Tensor | None:
         """Returns where segments begin in a video, bool [B, T]; None for models without any.
@@ -179,25 +184,25 @@ class VideoModel(keras.Model, abc.ABC):
           seed: Seed of the latents.
         """
         video = as_frames(video, self.frame_shape)
-        return self._boundaries(video, as_seed(seed))
+        return self._boundaries(video, as_noise(seed, 0))
 
     def count_trainable(self) -> int:
         """Returns the number of trainable parameters."""
         return sum(math.prod(weight.shape) for weight in self.trainable_weights)
 
     @abc.abstractmethod
-    def _elbo(self, video, seed, rows: tuple, step, **options) -> Elbo:
-        """Returns the terms of the ELBO; `rows` is () for a whole batch."""
+    def _elbo(self, video, noise: Noise, step, **options) -> Elbo:
+        """Returns the terms of the ELBO."""
 
     @abc.abstractmethod
-    def _reconstruct(self, video, seed, **options) -> tf.Tensor:
+    def _reconstruct(self, video, noise: Noise, **options) -> tf.Tensor:
         """Returns the decoder's means under the posterior, [B, T, H, W, C]."""
 
     @abc.abstractmethod
-    def _predict_chunks(self, context, horizon: int, seed, **options) -> Iterator[Rollout]:
+    def _predict_chunks(self, context, horizon: int, noise: Noise, **options) -> Iterator[Rollout]:
         """Yields the prediction in stretches."""
 
-    def _boundaries(self, video, seed) -> tf.Tensor | None:
+    def _boundaries(self, video, noise: Noise) -> tf.Tensor | None:
         """Returns where segments begin, bool [B, T]."""
         return None
 

@@ -185,7 +185,7 @@ class SVG(VideoModel):
     def _option(self, name: str, value, clips: int) -> bool:
         return as_batch_statistics(value, clips)
 
-    def _elbo(self, video, seed, rows: tuple, step) -> Elbo:
+    def _elbo(self, video, noise: Noise, step) -> Elbo:
         """Returns the terms of the ELBO of all frames but the first; needs 2 frames.
 
         `step` normalizes by the batch's statistics, None by the moving ones.
@@ -194,7 +194,7 @@ class SVG(VideoModel):
         if frames.shape[0] < 2:
             raise ValueError("video of 1 frame is too short for SVG. Give at least 2 frames.")
         statistics = None if step is None else {}
-        means, passed = self.explain(frames, Noise(seed, *rows), statistics)
+        means, passed = self.explain(frames, noise, statistics)
         likelihood = DiagGaussian(means, self.decoder_stddev)
         return Elbo(
             nll=-swap(likelihood.log_prob(frames[1:], event_rank=3)),
@@ -207,31 +207,32 @@ class SVG(VideoModel):
         )
 
     @compiled
-    def _reconstruct(self, video, seed):
+    def _reconstruct(self, video, noise):
         """Returns the first frame as given, then the decoder's means of the others."""
         frames = swap(video)
         if frames.shape[0] == 1:
             return video
-        means, _ = self.explain(frames, Noise(seed))
+        means, _ = self.explain(frames, noise)
         return swap(tf.concat([frames[:1], means], 0))
 
     @compiled
-    def _observe(self, frames, seed, batch_statistics):
+    def _observe(self, frames, noise, batch_statistics):
         """Returns the state after a context, and the shares of its skips."""
         features, skips = self.encoder.encode(frames, {} if batch_statistics else None)
         length, batch = features.shape[:2]
         if length == 1:
             states = self.prior.zero_state(batch), self.predictor.zero_state(batch)
         else:
-            states = self.teacher_forced(features, Noise(seed)).states
+            states = self.teacher_forced(features, noise).states
         return Carried(features[-1], *states), self.decoder.shares([skip[-1:] for skip in skips])
 
     @compiled
-    def _roll(self, first, count, carried, shares, seed, batch_statistics):
-        """Returns `count` frames of a prediction, starting at `first`, and the state after them."""
+    def _roll(self, count, carried, shares, noise, batch_statistics):
+        """Returns `count` frames of a prediction, at most 64, and the state after them."""
+        drawn = noise.normal(0, CHUNK, carried.features.shape[0], self.stochastic_size)
 
         def predict(i, carried, frames):
-            frame, carried = self._predict(first + i, carried, shares, seed, batch_statistics)
+            frame, carried = self._predict(carried, shares, drawn[i], batch_statistics)
             return i + 1, carried, frames.write(i, frame)
 
         _, carried, frames = tf.while_loop(
@@ -243,11 +244,10 @@ class SVG(VideoModel):
         )
         return swap(frames.stack()), carried
 
-    def _predict(self, number, carried: Carried, shares, seed, batch_statistics):
-        """Returns predicted frame `number`, [B, H, W, C], and the state after it."""
-        features, batch = carried.features, carried.features.shape[0]
+    def _predict(self, carried: Carried, shares, noise: tf.Tensor, batch_statistics):
+        """Returns the next frame, [B, H, W, C], and the state after it, for noise [B, S]."""
+        features = carried.features
         belief, prior = self.prior.step(features, carried.prior)
-        noise = Noise(seed).normal(number, 1, batch, self.stochastic_size)[0]
         latent = _gaussian(belief).sample(noise)
         output, predictor = self.predictor.step(
             tf.concat([features, latent], -1), carried.predictor
@@ -258,7 +258,7 @@ class SVG(VideoModel):
         return frame[0], Carried(features[0], prior, predictor)
 
     def _predict_chunks(
-        self, context, horizon: int, seed, batch_statistics: bool
+        self, context, horizon: int, noise: Noise, batch_statistics: bool
     ) -> Iterator[Rollout]:
         """Yields stretches whose frames all use the skips of the context's last frame.
 
@@ -266,12 +266,11 @@ class SVG(VideoModel):
         each predicted frame.
         """
         frames = swap(context)
-        seen, unseen = (tf.random.fold_in(seed, i) for i in range(2))
-        carried, shares = self._observe(frames, seen, batch_statistics)
-        for first in range(0, horizon, CHUNK):
-            # Tensors, so that one trace serves every horizon.
-            start, count = tf.constant(first), tf.constant(min(CHUNK, horizon - first))
-            frames, carried = self._roll(start, count, carried, shares, unseen, batch_statistics)
+        carried, shares = self._observe(frames, noise.fold_in(0), batch_statistics)
+        for number, done in enumerate(range(0, horizon, CHUNK), 1):
+            # A tensor, so that one trace serves every horizon.
+            count, drawn = tf.constant(min(CHUNK, horizon - done)), noise.fold_in(number)
+            frames, carried = self._roll(count, carried, shares, drawn, batch_statistics)
             yield Rollout(frames)
 
 

@@ -268,7 +268,7 @@ class VTA(VideoModel):
     def _option(self, name: str, value, clips: int) -> bool:
         return as_batch_statistics(value, clips)
 
-    def _elbo(self, video, seed, rows: tuple, step) -> Elbo:
+    def _elbo(self, video, noise: Noise, step) -> Elbo:
         """Returns the terms of the ELBO of a clip's T - 2 init_size middle frames.
 
         In training the boundaries' term is a sample of ln q / p of the relaxed boundary, which may
@@ -277,7 +277,6 @@ class VTA(VideoModel):
         following frame: from the second middle frame to the one after the last.
         """
         self._check_length(video)
-        noise = Noise(seed, *rows)
         temperature, statistics = None, None
         if step is not None:
             temperature, statistics = boundaries.temperature(step, self.temperature_steps), {}
@@ -310,17 +309,17 @@ class VTA(VideoModel):
         return log_q - log_p
 
     @compiled
-    def _reconstruct(self, video, seed):
+    def _reconstruct(self, video, noise):
         """Returns the decoder's means, between `init_size` frames at either end as given."""
         self._check_length(video)
-        middle, ends = self.decode(self.infer(video, Noise(seed)).features), self.init_size
+        middle, ends = self.decode(self.infer(video, noise).features), self.init_size
         return tf.concat([video[:, :ends], middle, video[:, -ends:]], 1)
 
     @compiled
-    def _boundaries(self, video, seed):
+    def _boundaries(self, video, noise):
         """Returns where the posterior most likely starts segments, bool [B, T].
 
-        The first frame always starts one; no other frame is forced to. `seed` is not used.
+        The first frame always starts one; no other frame is forced to. `noise` is not used.
         """
         # In training the detector sees frames on both sides, so the outer features are repeated.
         features, ends = self.encoder.features(video, None), self.init_size
@@ -339,20 +338,20 @@ class VTA(VideoModel):
         last = self.abs_forward.run(features, belief)[-1]
         return State(last, state, belief, state, boundaries.reads(batch))
 
-    def imagine(self, state: State, frames: int, seed: tf.Tensor) -> tuple[State, tf.Tensor]:
+    def imagine(self, state: State, frames: int, noise: Noise) -> tuple[State, tf.Tensor]:
         """Follows the priors with the most likely boundaries.
 
         Args:
           state: State before the first frame.
           frames: Number of frames, N.
-          seed: Seed of the latents. A frame's noise does not depend on the number of frames.
+          noise: Noise of the latents.
 
         Returns:
           The state after each frame, each part [N, B, ...], and f [N, B, F].
         """
         batch = state.abs_state.shape[0]
-        noise = [
-            Noise(seed).normal(number, max(frames, CHUNK), batch, self.state_size)[:frames]
+        drawn = [
+            noise.normal(number, frames, batch, self.state_size)
             for number in (_ABSTRACTION, _OBSERVATION)
         ]
 
@@ -370,19 +369,19 @@ class VTA(VideoModel):
             abs_belief = _next_abstraction(boundary, abs_state, state.abs_belief, self.abs_update)
             return State(abs_belief, abs_state, obs_belief, obs_state, boundary)
 
-        states = tf.scan(tick, noise, state)
+        states = tf.scan(tick, drawn, state)
         return states, self.obs_feature.of(states.obs_belief, states.obs_state)
 
     @compiled
-    def _roll(self, state: State, frames: int, seed: tf.Tensor, batch_statistics: bool):
-        states, features = self.imagine(state, frames, seed)
+    def _roll(self, state: State, frames: int, noise: Noise, batch_statistics: bool):
+        states, features = self.imagine(state, frames, noise)
         chosen = tf.concat([state.boundary[None], states.boundary[:-1]], 0)
         last = State(*(part[-1] for part in states))
         means = self.decode(features, {} if batch_statistics else None)
         return means, swap(chosen[..., boundaries.READ] > 0), last
 
     def _predict_chunks(
-        self, context, horizon: int, seed, batch_statistics: bool
+        self, context, horizon: int, noise: Noise, batch_statistics: bool
     ) -> Iterator[Rollout]:
         """Yields stretches of at most 64 frames; the first frame is a read.
 
@@ -390,7 +389,7 @@ class VTA(VideoModel):
         """
         state = self.observe(context, batch_statistics)
         for number, done in enumerate(range(0, horizon, CHUNK)):
-            count, drawn = min(CHUNK, horizon - done), tf.random.fold_in(seed, number)
+            count, drawn = min(CHUNK, horizon - done), noise.fold_in(number)
             frames, reads, state = self._roll(state, count, drawn, batch_statistics)
             yield Rollout(frames, reads)
 

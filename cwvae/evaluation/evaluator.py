@@ -30,7 +30,7 @@ from cwvae.evaluation.results import FOLDER, FORMAT, check_folder, digest, headi
 from cwvae.metrics import fvd, protocols
 from cwvae.run import files, versions
 from cwvae.startup import many_traces
-from cwvae.video_model import VideoModel, as_seed
+from cwvae.video_model import VideoModel
 
 # Training clips that the mean frame averages. The random guess draws from one frame of each.
 _TRAINING_CLIPS = 500
@@ -166,11 +166,15 @@ def elbo_terms(config: Config, model: VideoModel, data) -> dict:
     shortest = min(data.length(i) for i in range(options.num_videos))
     length = min(config.training.seq_len, shortest)
     chosen = rollouts.observed_levels(options)
-    elbo = tf.function(lambda video, seed: model.elbo(video, seed, **chosen)[:2], autograph=False)
+
+    @tf.function(autograph=False)
+    def elbo(video, row):
+        return model.elbo(video, options.seed, row=row, **chosen)[:2]
+
     nll, kl = [], []
     for videos in rollouts.batches(options):
         video = tf.constant(rollouts.clips(data, videos, 0, length))
-        terms = elbo(video, tf.random.fold_in(as_seed(options.seed), videos.start))
+        terms = elbo(video, tf.constant(videos.start))
         nll.append(terms[0].numpy())
         kl.append([level.numpy() for level in terms[1]])
     kl = [np.concatenate(level) for level in zip(*kl, strict=True)]

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from cwvae import clockwork
 from cwvae.cell import State, Tick
+from cwvae.distributions import Noise
 from cwvae.fast import networks, recomputation
 from cwvae.fast.cell import run_level
 from cwvae.model import CWVAE, per_frame
@@ -86,7 +87,8 @@ class FastCWVAE(CWVAE):
         states = [State(*map(random, cell.initial_state(1))) for cell in self.cells]
         with keras.StatelessScope(weights):
             video = tf.sigmoid(random(tf.zeros((1, 2, *self.frame_shape))))
-            embeddings, noise = CWVAE.embed(self, video), self._noise(tf.constant([0, 0], tf.int64))
+            embeddings = CWVAE.embed(self, video)
+            noise = self._used(Noise(tf.constant([0, 0], tf.int64)))
             calls = {
                 "embed": [(video,)],
                 "unroll": [(0, 2, states, x, noise) for x in (embeddings, [None] * self.levels)],

@@ -128,7 +128,7 @@ def test_moving_statistics_move_by_a_tenth_if_the_update_is_applied(broken):
     before = [weight.numpy() for weight in model.non_trainable_weights]
     number = tf.constant(0, tf.int64)
     seed = tf.random.fold_in(tf.constant([settings.training.seed, 0], tf.int64), number)
-    wanted = model.elbo(video, seed, (0, 2), number).statistics
+    wanted = model.elbo(video, seed, step=number).statistics
     assert len(wanted) == len(before) > 0
     if broken:
         weight = model.trainable_weights[-1]
