@@ -3,8 +3,8 @@
 They must agree in what is scored and how: context, horizon, number of videos and of samples, the
 levels that see the context, the size of frames, all data settings that change the test videos, the
 protocol of every measure, and the inputs of FVD. They may differ in the model, its training and its
-training data, in the seed and batch size of the evaluation, and in the use of batch statistics,
-which a note mentions.
+training data, in the seed of the evaluation, and in the use of batch statistics, which a note
+mentions.
 """
 
 import itertools

@@ -29,8 +29,8 @@ FOLDER = "eval"
 FILES = ("metrics.json", "curves.csv", "curves.png", "samples.gif", "samples.png")
 FILES += ("levels.png", "boundaries.png", "report.html")
 
-# Settings that say where the data are stored. No score depends on them.
-_PLACES = ("data.data_dir", "data.archives_dir")
+# Settings on which no score depends.
+_UNSCORED = ("data.data_dir", "data.archives_dir", "evaluation.batch_size")
 _LONGEST = 80  # characters of a derived name
 
 
@@ -53,7 +53,9 @@ def changes(own: Mapping, settings: Mapping) -> dict[str, object]:
         for key, value in settings[section].items()
         if value != own[section].get(key)
     }
-    return {key: value for key, value in found.items() if key not in _PLACES}
+    # Batch statistics are those of the clips that are predicted together.
+    scored = {"evaluation.batch_size"} if settings["evaluation"]["batch_statistics"] else set()
+    return {key: value for key, value in found.items() if key in scored or key not in _UNSCORED}
 
 
 def folder_name(changed: Mapping[str, object], step: int | None = None) -> str:

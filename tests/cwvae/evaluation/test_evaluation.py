@@ -400,6 +400,9 @@ def test_each_choice_of_settings_has_its_own_folder():
     assert named("evaluation.seed=3") == "eval-seed_3"
     assert named("data.speed=[3, 4.5]") == "eval-data.speed_3.0,4.5"
     assert named("evaluation.readout=true") == "eval-readout_true"
+    assert named("evaluation.batch_size=3") == "eval"
+    together = ["evaluation.batch_statistics=true", "evaluation.batch_size=3"]
+    assert named(*together) == "eval-batch_size_3,batch_statistics_true"
 
 
 def test_long_or_strange_values_have_a_hash_in_the_folders_name():
