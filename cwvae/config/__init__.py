@@ -378,6 +378,31 @@ def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.error(f"unrecognized arguments: {' '.join(extra)}")
 
 
+def refuse_settings(parser: argparse.ArgumentParser, also: str = "") -> None:
+    """Ends a script that takes no settings if its command line has any, and names one that does.
+
+    Args:
+      parser: The script's parser.
+      also: Words about another place for settings, before "to a script".
+    """
+    words = [word.removeprefix("--set=") for word in sys.argv[1:]]
+    pairs = zip(["", *words], words, strict=False)
+    settings = [word for before, word in pairs if before == "--set" or _is_setting(word)]
+    if settings:
+        scored = all(setting.startswith(("data.", "evaluation.")) for setting in settings)
+        script = "eval.py --logdir RUN" if scored else "train.py --config FILE --logdir NEW"
+        sets = " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
+        parser.error(f"this takes no settings. Give them {also}to a script: python {script} {sets}")
+
+
+def _is_setting(word: str) -> bool:
+    """Returns whether a word is section.key=value, maybe misspelt, and not the path of a run."""
+    name, _, value = word.partition("=")
+    section, _, key = name.partition(".")
+    is_path = any(pathlib.Path(path).exists() for path in (word, value) if path)
+    return bool(key and value and not is_path and closest(section, _SECTIONS) and _homes(key))
+
+
 def _settings_of_file(path: pathlib.Path) -> Iterator[_Setting]:
     content = _read(path)
     if isinstance(content, dict) and "runs" in content:
