@@ -143,7 +143,11 @@ def _framed(event) -> bytes:
 def _event_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the event files in a folder. Files with other names are the user's."""
     found = folder.glob("events.out.tfevents.*")
-    return sorted(path for path in found if re.match(r"events\.out\.tfevents\.\d+\.", path.name))
+    return sorted(
+        path
+        for path in found
+        if re.match(r"events\.out\.tfevents\.\d+\.", path.name) and path.is_file()
+    )
 
 
 def _new_event_file(folder: pathlib.Path) -> pathlib.Path:
