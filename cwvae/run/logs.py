@@ -159,7 +159,7 @@ def _new_event_file(folder: pathlib.Path) -> pathlib.Path:
 
 def _drop_lines(path: pathlib.Path, step: int) -> None:
     """Truncates a file of JSON lines before the first later than a step, or partial."""
-    if not path.exists():
+    if not path.is_file():
         return
     keep = 0
     with open(path, "rb") as file:

@@ -151,7 +151,12 @@ def little_work():
         _update.model = models[key]
         return models[key]
 
+    read = configuration._read
+    base = read(configuration.BASE)  # Reading it takes most of the time.
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            configuration, "_read", lambda path: base if path == configuration.BASE else read(path)
+        )
         patch.setattr(factory, "build", build_once)
         patch.setattr(step, "build_steps", _update)
         patch.setattr(loop.Trainer, "_check_memory", lambda *_: None)
@@ -304,6 +309,7 @@ def test_damage_is_told_or_does_not_matter(folders, fresh, capsys, kind, name):
     [
         ("run", "train longer", "tensorboard", [make_folder, dangle]),
         ("run", "train longer", "data.json", [make_folder]),
+        ("run", "train longer", "metrics.jsonl", [make_folder, dangle]),
         ("run", "train longer", "step_000000003.npz", [swap]),
         ("run", "eval", "config.yml", [cut_lines]),
         ("run", "compare", "metrics.json", [halve, make_folder]),
