@@ -55,7 +55,8 @@ def export(
       The step.
 
     Raises:
-      UserError: The run or a whole checkpoint is missing, or the folder cannot be used.
+      UserError: The run or a whole checkpoint is missing, or the folder cannot be used or another
+        process is exporting into it.
     """
     if is_export(logdir):
         raise UserError(f"--logdir {logdir}: this is an export already. Copy the folder.")
@@ -63,13 +64,16 @@ def export(
     checkpoints.find(logdir, step)
     out = pathlib.Path(out)
     _check_out(out, overwrite)
-    # TensorFlow is slow to start, so the user's mistakes are reported first.
-    with quiet_tensorflow():
-        from cwvae import factory
+    lock = out.resolve().with_name(f".{out.resolve().name}.lock")
+    with files.locked(lock, f"exporting into {out}", "Wait until it ends, or give another --out."):
+        _check_out(out, overwrite)  # Once more, now that the folder is locked.
+        # TensorFlow is slow to start, so the user's mistakes are reported first.
+        with quiet_tensorflow():
+            from cwvae import factory
 
-    model = factory.build(config)
-    step = checkpoints.restore_step(logdir, step, model)["step"]
-    _write(model, step, _without_paths(config), out)
+        model = factory.build(config)
+        step = checkpoints.restore_step(logdir, step, model)["step"]
+        _write(model, step, _without_paths(config), out)
     return step
 
 
@@ -373,6 +377,7 @@ def main() -> None:
     parser.add_argument("--step", type=int, help="the checkpoint (default: the newest)")
     parser.add_argument("--out", required=True, help="the folder to write into")
     parser.add_argument("--overwrite", action="store_true", help="replace an export there")
+    configuration.refuse_settings(parser)
     arguments = parser.parse_args()
     with exit_on_user_error():
         step = export(arguments.logdir, arguments.out, arguments.step, arguments.overwrite)
