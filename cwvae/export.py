@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cwvae.video_model import VideoModel
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.yml"
+_ASIDE = ".export.tmp"  # Where both are written first. It remains if that is interrupted.
 _STEP = "step"  # The attribute of the file of weights.
 # Upper bound of what HDF5 stores for each array in addition to its numbers.
 _HDF5_BYTES = 8192
@@ -89,7 +90,7 @@ def _check_out(out: pathlib.Path, overwrite: bool) -> None:
     exported = (out / WEIGHTS).is_file()
     if (out / "checkpoints").exists() or ((out / CONFIG).exists() and not exported):
         raise UserError(f"--out {out}: there is a run. Give another folder.")
-    if exported and not overwrite:
+    if exported and not overwrite and not (out / _ASIDE).exists():
         raise UserError(
             f"--out {out}: there is an export already. Give another folder, or --overwrite."
         )
@@ -106,8 +107,9 @@ def _write(model: VideoModel, step: int, config: Config, out: pathlib.Path) -> N
     import h5py  # Slow to import.
 
     # A folder, because Keras writes only to names that end in .weights.h5.
-    aside = out / ".export.tmp"
-    shutil.rmtree(aside, ignore_errors=True)  # A killed export may have left one.
+    aside = out / _ASIDE
+    if aside.exists():
+        shutil.rmtree(aside)
     aside.mkdir()
     try:
         _save_weights(model, aside / WEIGHTS)
