@@ -17,11 +17,16 @@ same command to resume.
 import argparse
 import sys
 
-import data_loaders
-from cwvae import comparison, export
-from cwvae.comparison import campaign
-from cwvae.errors import exit_on_user_error
-from cwvae.metrics.protocols import PROTOCOLS
+try:
+    import data_loaders
+    from cwvae import comparison, export
+    from cwvae import config as configuration
+    from cwvae.comparison import campaign
+    from cwvae.errors import exit_on_user_error
+    from cwvae.metrics.protocols import PROTOCOLS
+except KeyboardInterrupt:  # These imports take a moment.
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)
 
 
 def _arguments() -> argparse.Namespace:
@@ -41,6 +46,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--paper", action="store_true", help="add the scores of the paper's Table 1"
     )
+    configuration.refuse_settings(parser, "in the file of --train, or ")
     arguments = parser.parse_intermixed_args()
     if arguments.runs and arguments.train:
         parser.error("give the folders of evaluated runs, or --train FILE, but not both")

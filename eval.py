@@ -14,16 +14,20 @@ import pathlib
 import sys
 from collections.abc import Collection, Mapping
 
-import data_loaders
-from cwvae import config as configuration
-from cwvae import export
-from cwvae.config import Config
-from cwvae.errors import UserError, exit_on_user_error, unknown_name
-from cwvae.evaluation import results
-from cwvae.metrics import fvd, lpips
-from cwvae.run import checkpoints
-from cwvae.run import folder as run_folder
-from cwvae.startup import quiet_tensorflow
+try:
+    import data_loaders
+    from cwvae import config as configuration
+    from cwvae import export
+    from cwvae.config import Config
+    from cwvae.errors import UserError, exit_on_user_error, unknown_name
+    from cwvae.evaluation import results
+    from cwvae.metrics import fvd, lpips
+    from cwvae.run import checkpoints
+    from cwvae.run import folder as run_folder
+    from cwvae.startup import quiet_tensorflow
+except KeyboardInterrupt:  # These imports take a moment.
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)
 
 
 def evaluate(

@@ -80,6 +80,8 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
                 if source:
                     export.load_weights(model, source)
             trainer = loop.Trainer(config, model, *data, logdir, strategy)
+            if chief:
+                run_folder.save_config(config, logdir)
             return None if trainer.run() else trainer.stopped_by
 
 

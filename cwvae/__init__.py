@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 import typing
 
 # Keras reads this when it is first imported. The models need TensorFlow.
 os.environ["KERAS_BACKEND"] = "tensorflow"
+
+if sys.argv[:1] == ["-m"]:  # `python -m` is still importing, which takes a moment.
+
+    def _report(kind, error, trace):
+        """Ends the process with one line on Ctrl-C."""
+        if not issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+            return
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+    sys.excepthook = _report
 
 if typing.TYPE_CHECKING:
     from cwvae.video_model import VideoModel

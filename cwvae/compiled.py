@@ -1,5 +1,6 @@
 """Methods that TensorFlow compiles, without keeping every trace."""
 
+import contextvars
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +11,16 @@ import tensorflow as tf
 # be traced again in every prediction.
 TRACES = 16
 
+# Whether a method of `compiled` is traced. Nobody keeps the gradients of predictions.
+_tracing = contextvars.ContextVar("tracing", default=False)
+
 
 class compiled:
     """A method compiled by `tf.function`, with a trace for each shape and each Python value.
 
     A trace takes .3 to 1.8 s and 8 to 22 MiB, and `tf.function` keeps all of them. A notebook that
-    tries context lengths and horizons needs many, so a model keeps the last 16 traces it used.
+    tries context lengths and horizons needs many, so a model keeps the last 16 traces it used. What
+    it computes with needs `custom_gradient` of this module instead of TensorFlow's.
     """
 
     def __init__(self, method: Callable):
@@ -37,9 +42,16 @@ class Traces:
     """A function that is traced for each combination of its arguments; it keeps the last traces."""
 
     def __init__(self, function: Callable):
+        def traced(*arguments, **options):
+            token = _tracing.set(True)
+            try:
+                return function(*arguments, **options)
+            finally:
+                _tracing.reset(token)
+
         def make(key: tuple) -> Callable:
             # With a partial for each trace TensorFlow does not warn that one is traced often.
-            return tf.function(functools.partial(function), autograph=False)
+            return tf.function(functools.partial(traced), autograph=False)
 
         self._functions = functools.lru_cache(TRACES)(make)
 
@@ -53,3 +65,17 @@ class Traces:
         """Returns how many traces there were, and how many are kept."""
         info = self._functions.cache_info()
         return info.misses, info.currsize
+
+
+def custom_gradient(function: Callable) -> Callable:
+    """Returns `tf.custom_gradient(function)`, but the plain function in methods of `compiled`.
+
+    TensorFlow keeps every custom gradient, and with it the graph it belongs to, until the process
+    ends, so forgetting the trace would free nothing. There TensorFlow's own gradients apply.
+    """
+    differentiable = tf.custom_gradient(function)
+
+    def call(*arguments):
+        return function(*arguments)[0] if _tracing.get() else differentiable(*arguments)
+
+    return call

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cwvae.video_model import VideoModel
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.yml"
+_ASIDE = ".export.tmp"  # Where both are written first. It remains if that is interrupted.
 _STEP = "step"  # The attribute of the file of weights.
 # Upper bound of what HDF5 stores for each array in addition to its numbers.
 _HDF5_BYTES = 8192
@@ -55,7 +56,8 @@ def export(
       The step.
 
     Raises:
-      UserError: The run or a whole checkpoint is missing, or the folder cannot be used.
+      UserError: The run or a whole checkpoint is missing, or the folder cannot be used or another
+        process is exporting into it.
     """
     if is_export(logdir):
         raise UserError(f"--logdir {logdir}: this is an export already. Copy the folder.")
@@ -63,13 +65,16 @@ def export(
     checkpoints.find(logdir, step)
     out = pathlib.Path(out)
     _check_out(out, overwrite)
-    # TensorFlow is slow to start, so the user's mistakes are reported first.
-    with quiet_tensorflow():
-        from cwvae import factory
+    lock = out.resolve().with_name(f".{out.resolve().name}.lock")
+    with files.locked(lock, f"exporting into {out}", "Wait until it ends, or give another --out."):
+        _check_out(out, overwrite)  # Once more, now that the folder is locked.
+        # TensorFlow is slow to start, so the user's mistakes are reported first.
+        with quiet_tensorflow():
+            from cwvae import factory
 
-    model = factory.build(config)
-    step = checkpoints.restore_step(logdir, step, model)["step"]
-    _write(model, step, _without_paths(config), out)
+        model = factory.build(config)
+        step = checkpoints.restore_step(logdir, step, model)["step"]
+        _write(model, step, _without_paths(config), out)
     return step
 
 
@@ -85,7 +90,7 @@ def _check_out(out: pathlib.Path, overwrite: bool) -> None:
     exported = (out / WEIGHTS).is_file()
     if (out / "checkpoints").exists() or ((out / CONFIG).exists() and not exported):
         raise UserError(f"--out {out}: there is a run. Give another folder.")
-    if exported and not overwrite:
+    if exported and not overwrite and not (out / _ASIDE).exists():
         raise UserError(
             f"--out {out}: there is an export already. Give another folder, or --overwrite."
         )
@@ -102,8 +107,9 @@ def _write(model: VideoModel, step: int, config: Config, out: pathlib.Path) -> N
     import h5py  # Slow to import.
 
     # A folder, because Keras writes only to names that end in .weights.h5.
-    aside = out / ".export.tmp"
-    shutil.rmtree(aside, ignore_errors=True)  # A killed export may have left one.
+    aside = out / _ASIDE
+    if aside.exists():
+        shutil.rmtree(aside)
     aside.mkdir()
     try:
         _save_weights(model, aside / WEIGHTS)
@@ -373,6 +379,7 @@ def main() -> None:
     parser.add_argument("--step", type=int, help="the checkpoint (default: the newest)")
     parser.add_argument("--out", required=True, help="the folder to write into")
     parser.add_argument("--overwrite", action="store_true", help="replace an export there")
+    configuration.refuse_settings(parser)
     arguments = parser.parse_args()
     with exit_on_user_error():
         step = export(arguments.logdir, arguments.out, arguments.step, arguments.overwrite)

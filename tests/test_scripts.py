@@ -251,6 +251,8 @@ def test_eval_refuses_a_wrong_setting(untrained, no_tensorflow, override, words)
         (["train.py", "configs/quickstart.yml"], "--config configs/quickstart.yml"),
         (["train.py", "--config", "x.yml", "training.steps=5"], "--set training.steps=5"),
         (["-m", "data_loaders", "prepare", "kth_actions", "data.fit=crop"], "--set data.fit=crop"),
+        (["-m", "cwvae.export", "--set", "data.fit=crop"], "eval.py --logdir RUN --set data.fit"),
+        (["-m", "cwvae.run.restore_config", "model.beta=2"], "python train.py --config FILE"),
     ],
 )
 def test_a_wrong_command_line(no_tensorflow, command, words):

@@ -55,6 +55,10 @@ _REMOVED = {
 _SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
 _EXAMPLE = "Example: --set training.steps=1000"
 
+# Of a file that `save` wrote. Without them, the settings after a cut would become the defaults.
+_FIRST_LINE = "# All settings. Keep the last line: without it, this file counts as cut short.\n"
+_LAST_LINE = "# The end of the settings.\n"
+
 
 class _Setting(NamedTuple):
     """A value as the user wrote it, and where."""
@@ -174,8 +178,10 @@ def _resolve(given: list[_Setting], purpose: str, whose: str = "") -> Config:
 
 def save(config: Config, path: str | pathlib.Path) -> None:
     """Writes a resolved configuration to a file, which `load` reads back."""
-    with files.whole(path) as aside:
-        YAML().dump(as_plain(config), aside)
+    with files.whole(path) as aside, open(aside, "w", encoding="utf-8") as file:
+        file.write(_FIRST_LINE)
+        YAML().dump(as_plain(config), file)
+        file.write(_LAST_LINE)
 
 
 def as_plain(config: Config) -> dict[str, dict]:
@@ -305,7 +311,13 @@ def _read(path: pathlib.Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: {_not_a_file(path)}")
     try:
-        return YAML(typ="rt").load(path.read_text())
+        text = path.read_text(encoding="utf-8")
+        if text.startswith(_FIRST_LINE) and _LAST_LINE.strip() not in text:
+            raise UserError(
+                f"{path}: cut short: the line `{_LAST_LINE.strip()}` is missing. Copy the file"
+                " again. To restore a run's: python -m cwvae.run.restore_config RUN"
+            )
+        return YAML(typ="rt").load(text)
     except (YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2020-13-01
         mark = getattr(error, "problem_mark", None)
         origin = f"{path}, line {mark.line + 1}" if mark else f"{path}"
@@ -376,6 +388,31 @@ def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     if given.get("logdir", "") is None:
         parser.error(f"write --logdir before the folder: --logdir {shlex.quote(first)}")
     parser.error(f"unrecognized arguments: {' '.join(extra)}")
+
+
+def refuse_settings(parser: argparse.ArgumentParser, also: str = "") -> None:
+    """Ends a script that takes no settings if its command line has any, and names one that does.
+
+    Args:
+      parser: The script's parser.
+      also: Words about another place for settings, before "to a script".
+    """
+    words = [word.removeprefix("--set=") for word in sys.argv[1:]]
+    pairs = zip(["", *words], words, strict=False)
+    settings = [word for before, word in pairs if before == "--set" or _is_setting(word)]
+    if settings:
+        scored = all(setting.startswith(("data.", "evaluation.")) for setting in settings)
+        script = "eval.py --logdir RUN" if scored else "train.py --config FILE --logdir NEW"
+        sets = " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
+        parser.error(f"this takes no settings. Give them {also}to a script: python {script} {sets}")
+
+
+def _is_setting(word: str) -> bool:
+    """Returns whether a word is section.key=value, maybe misspelt, and not the path of a run."""
+    name, _, value = word.partition("=")
+    section, _, key = name.partition(".")
+    is_path = any(pathlib.Path(path).exists() for path in (word, value) if path)
+    return bool(key and value and not is_path and closest(section, _SECTIONS) and _homes(key))
 
 
 def _settings_of_file(path: pathlib.Path) -> Iterator[_Setting]:

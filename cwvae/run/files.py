@@ -56,7 +56,9 @@ def whole(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def write(path: str | pathlib.Path, content: str | bytes) -> None:
-    """Writes a file as `whole` does; text as UTF-8."""
+    """Writes a file as `whole` does; text as UTF-8. No other process may be writing it."""
+    path = pathlib.Path(path)
+    remove_leftovers(path.parent, f"{path.name}.")
     with whole(path) as aside:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
 

@@ -136,6 +136,8 @@ def steps_if_trained(config: Config, logdir: str | pathlib.Path) -> int | None:
 def prepare(config: Config, logdir: str | pathlib.Path, train_data) -> None:
     """Makes a run's folder, its config.yml, and data.json, which identifies the training clips.
 
+    The config.yml of a run that resumes stays: `save_config` writes it once a checkpoint is read.
+
     Args:
       config: The configuration of the run.
       logdir: The run's folder.
@@ -153,7 +155,8 @@ def prepare(config: Config, logdir: str | pathlib.Path, train_data) -> None:
             " with. Restore them; or give another --logdir for a new run, which starts from this"
             f" run's weights with --init-from {shlex.quote(str(logdir))}."
         )
-    save_config(config, logdir)
+    if not begun:
+        save_config(config, logdir)
     path, content = pathlib.Path(logdir) / "data.json", json.dumps(train_data.fingerprint).encode()
     if not path.is_file() or path.read_bytes() != content:
         files.write(path, content)

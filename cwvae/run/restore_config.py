@@ -39,6 +39,7 @@ def main() -> None:
         description="Writes a run's config.yml again, from the newest checkpoint.",
     )
     parser.add_argument("logdir", help="the run's folder")
+    configuration.refuse_settings(parser)
     arguments = parser.parse_args()
     with exit_on_user_error():
         restore(arguments.logdir)

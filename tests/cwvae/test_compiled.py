@@ -13,6 +13,7 @@ import tensorflow as tf
 from cwvae.baselines.svg import SVG
 from cwvae.baselines.vta import VTA
 from cwvae.compiled import TRACES, Traces, compiled
+from cwvae.distributions import Noise
 from cwvae.fast.model import FastCWVAE
 
 
@@ -100,6 +101,36 @@ def test_notebooks_with_many_contexts_and_horizons_keep_few_traces(kind, monkeyp
         assert made == 1
     # A forgotten trace is made again, with the same bits.
     np.testing.assert_array_equal(model.predict(video[:, :3], 5, 0), first)
+
+
+@pytest.mark.parametrize("kind", ["cwvae", "svg", "vta"])
+def test_forgotten_traces_of_models_are_freed(kind, monkeypatch):
+    # TensorFlow keeps graphs with custom gradients.
+    monkeypatch.setattr(sys.modules[Traces.__module__], "TRACES", 1)
+    model, video, graphs = build(kind), np.zeros((1, 25, 32, 32, 1)), []
+    normal = Noise.normal  # Each method draws noise.
+
+    def watched(*arguments):
+        graphs.append(weakref.ref(tf.compat.v1.get_default_graph()))
+        return normal(*arguments)
+
+    monkeypatch.setattr(Noise, "normal", watched)
+    model.reconstruct(video[:, :7], 0)
+    for context in (3, 4, 5):
+        model.predict(video[:, :context], context, 0)
+    model.reconstruct(video[:, :8], 0)
+    gc.collect()
+    assert len(graphs) >= 5
+    assert len({graph() for graph in graphs} - {None}) <= 3
+
+
+@pytest.mark.parametrize("kind", ["cwvae", "svg"])
+def test_predictions_in_a_users_own_tape_have_gradients(kind):
+    model, video = build(kind), tf.constant(np.random.default_rng(0).random((1, 5, 32, 32, 1)))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(model.predict(video, 3, 0, clip=False))
+    got = tape.gradient(loss, model.trainable_weights)
+    assert sum(part is not None and bool(np.any(part)) for part in got) > len(got) / 2
 
 
 def test_a_prime_period_needs_two_traces_of_the_prediction():

@@ -151,6 +151,29 @@ def test_the_leftovers_of_a_killed_export_are_removed_by_the_next(trained, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yml", "model.weights.h5"]
 
 
+def test_an_export_that_was_killed_between_its_two_files_is_repeated(trained, tmp_path):
+    export.export(trained, tmp_path, 1)
+    (tmp_path / ".export.tmp").mkdir()
+    (tmp_path / "config.yml").rename(tmp_path / ".export.tmp" / "config.yml")
+    assert export.export(trained, tmp_path, 2) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yml", "model.weights.h5"]
+    with pytest.raises(UserError, match="there is an export already"):
+        export.export(trained, tmp_path, 2)
+
+
+def test_a_second_export_into_the_same_folder_is_refused(trained, tmp_path, monkeypatch):
+    write = export._write
+
+    def write_twice(*arguments):
+        with pytest.raises(UserError, match=r"is exporting into .*out\. Wait until it ends"):
+            export.export(trained, tmp_path / "out", 1)
+        write(*arguments)
+
+    monkeypatch.setattr(export, "_write", write_twice)
+    assert export.export(trained, tmp_path / "out") == 2
+    assert export.restore(tmp_path / "out", None, model(9)) == 2
+
+
 def test_a_full_disk_leaves_nothing(trained, small_disk, fill):
     fill(small_disk / "filler", leave=100_000)
     with pytest.raises(UserError, match=r"no room for \d\.\d MB of weights \(No space left"):

@@ -72,7 +72,13 @@ def test_too_little_memory_gives_one_sentence(capsys, fail, words):
     assert "training.batch_size" in message
 
 
-def test_ctrl_c_during_the_imports_prints_no_traceback(tmp_path):
+MODULES = ["cwvae.export", "cwvae.run.restore_config", "cwvae.original", "data_loaders"]
+
+
+@pytest.mark.parametrize(
+    "script", ["train.py", "eval.py", "compare.py", *(f"-m {name}" for name in MODULES)]
+)
+def test_ctrl_c_during_the_imports_prints_no_traceback(tmp_path, script):
     (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt\n")
-    result = run("train.py", "--logdir", "nowhere", env=ENVIRONMENT | {"PYTHONPATH": str(tmp_path)})
+    result = run(*script.split(), env=ENVIRONMENT | {"PYTHONPATH": str(tmp_path)})
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "interrupted\n")

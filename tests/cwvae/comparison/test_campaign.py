@@ -475,6 +475,7 @@ def test_durations_in_words(seconds, words):
         (["logs/a", "--train", "a.yml", "--out", "b"], "--train FILE, but not both"),
         (["--out", "b"], "--train FILE to train runs first"),
         (["--train", "--out", "b"], "--train: expected one argument"),
+        (["model.factor=4"], "in the file of --train, or to a script: python train.py --config"),
     ],
 )
 def test_a_wrong_command_line(no_tensorflow, words, expected):

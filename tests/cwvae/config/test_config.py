@@ -788,6 +788,31 @@ def test_a_word_without_its_option_is_refused_with_the_option(capsys, monkeypatc
     assert capsys.readouterr().err.endswith(words)
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a model.factor=4 --out x", "train.py --config FILE --logdir NEW --set model.factor=4\n"),
+        ("--out x --set evaluation.horizon=9 a", "--logdir RUN --set evaluation.horizon=9\n"),
+        ("--set=data.seed=1 modle.beta=2", "NEW --set data.seed=1 --set modle.beta=2\n"),
+        ("a --set beta=2", "NEW --set beta=2\n"),
+    ],
+)
+def test_a_script_without_settings_names_the_one_that_takes_them(capsys, monkeypatch, line, words):
+    parser = argparse.ArgumentParser()
+    monkeypatch.setattr(sys, "argv", ["compare.py", *line.split()])
+    with pytest.raises(SystemExit, match="2"):
+        configuration.refuse_settings(parser, "in a file, or ")
+    message = capsys.readouterr().err
+    assert "this takes no settings. Give them in a file, or to a script: python " in message
+    assert message.endswith(words)
+
+
+def test_names_of_runs_are_no_settings(monkeypatch, tmp_path):
+    words = [f"model.beta={tmp_path}", "model.old=logs/none", "CW-VAE=logs/a", "x=4", "--out", "x"]
+    monkeypatch.setattr(sys, "argv", ["compare.py", *words])
+    configuration.refuse_settings(argparse.ArgumentParser())
+
+
 # What is allowed but probably not wanted.
 
 

@@ -125,6 +125,17 @@ def test_no_descriptor_is_left_open(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+# A file that is replaced in one step.
+
+
+def test_the_leftovers_of_a_killed_write_are_removed_by_the_next(tmp_path):
+    other = ".data.json5.12.0123abcd.tmp"
+    for name in (other, ".data.json.12.0123abcd.tmp"):
+        (tmp_path / name).write_text("half")
+    files.write(tmp_path / "data.json", "{}")
+    assert {path.name for path in tmp_path.iterdir()} == {other, "data.json"}
+
+
 # A folder that is replaced in one step.
 
 

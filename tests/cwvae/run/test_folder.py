@@ -47,6 +47,7 @@ def begin(logdir, config):
     logdir.mkdir(exist_ok=True)
     folder.check(config, logdir)
     folder.prepare(config, logdir, data_loaders.load(split="train", **config.data_options()))
+    folder.save_config(config, logdir)
     (logdir / "checkpoints").mkdir(exist_ok=True)
     (logdir / "checkpoints" / "step_000000001.npz").touch()
 
