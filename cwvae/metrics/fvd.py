@@ -93,7 +93,7 @@ def _as_bytes(videos: np.ndarray) -> np.ndarray:
         return videos
     if not np.issubdtype(videos.dtype, np.floating):
         raise ValueError(f"videos must be floats in [0, 1] or uint8, got {videos.dtype}.")
-    if videos.size and not (0 <= videos.min() and videos.max() <= 1):  # So that NaN fails, too.
+    if videos.size and not (videos.min() >= 0 and videos.max() <= 1):  # So that NaN fails, too.
         raise ValueError(
             f"videos must lie in [0, 1], got [{videos.min()!s}, {videos.max()!s}]: pass bytes as"
             " uint8, and clip predictions."

@@ -223,7 +223,7 @@ def fetch(folder: str | os.PathLike | None = None) -> None:
             print(f"{source.path}: already here.")
             continue
         print(f"{source.title}. {source.licence[0].upper()}{source.licence[1:]}.", flush=True)
-        with contextlib.ExitStack() as stack, _disk_errors(source.path):
+        with _disk_errors(source.path), contextlib.ExitStack() as stack:
             source.path.parent.mkdir(parents=True, exist_ok=True)
             if folder is None:
                 content = _member(source, stack.enter_context(_downloaded(source)), source.archive)
@@ -247,8 +247,8 @@ def _disk_errors(path: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{error.filename or path.parent}: cannot be written ({error.strerror}). Free some space"
-            " or check the permissions; $CWVAE_CACHE names another folder for such files."
+            f"{error.filename or path.parent}: cannot be written ({error.strerror}). Make room, or"
+            " check the permissions. $CWVAE_CACHE names another folder for such files."
         ) from None
 
 
@@ -304,19 +304,21 @@ def _other(where: str, found: str, sha256: str) -> UserError:
     )
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Reads NumPy arrays in dictionaries, and refuses everything else a pickle may name."""
+# All that the pickles of NumPy arrays name.
+_OF_ARRAYS = {
+    # The function's place differs between versions of NumPy.
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
 
-    _KNOWN = {
-        # The function that NumPy's own pickles name, wherever this version of NumPy keeps it.
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads NumPy arrays in dictionaries, and refuses everything else that a pickle may name."""
 
     def find_class(self, module: str, name: str):
         try:
-            return self._KNOWN[module, name]
+            return _OF_ARRAYS[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it names {module}.{name}") from None
 
@@ -361,7 +363,7 @@ def _downloaded(source: Source) -> Iterator[BinaryIO]:
             with open(place, "rb") as file:
                 yield file
             return
-        with tempfile.TemporaryFile(dir=source.path.parent) as file:
+        with tempfile.TemporaryFile(buffering=0, dir=source.path.parent) as file:
             with index.get(place, stream=True) as response:
                 size = int(response.headers.get("Content-Length", 0)) or None
                 shown = {"desc": source.archive, "unit": "B", "unit_scale": True}
