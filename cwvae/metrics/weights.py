@@ -363,7 +363,7 @@ def _downloaded(source: Source) -> Iterator[BinaryIO]:
             with open(place, "rb") as file:
                 yield file
             return
-        with tempfile.TemporaryFile(buffering=0, dir=source.path.parent) as file:
+        with tempfile.TemporaryFile(dir=source.path.parent) as file:
             with index.get(place, stream=True) as response:
                 size = int(response.headers.get("Content-Length", 0)) or None
                 shown = {"desc": source.archive, "unit": "B", "unit_scale": True}
@@ -371,6 +371,7 @@ def _downloaded(source: Source) -> Iterator[BinaryIO]:
                     for chunk in response.iter_content(_CHUNK):
                         file.write(chunk)
                         progress.update(len(chunk))
+                    file.flush()  # A full disk must show here.
             yield file
     except requests.RequestException as error:
         raise _unreachable(source, _in_a_line(error)) from None

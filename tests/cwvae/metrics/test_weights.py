@@ -354,7 +354,9 @@ def module(folder, arrays, rename=weights._module_name):
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         for name, array in arrays.items():
-            value = array.reshape((1, 1, 1, 1, -1)) if name.endswith(("mean", "variance")) else array
+            value = (
+                array.reshape((1, 1, 1, 1, -1)) if name.endswith(("mean", "variance")) else array
+            )
             v1.get_variable(rename(name, Nothing()), initializer=value, use_resource=False)
         session.run(v1.global_variables_initializer())
         v1.train.Saver().save(session, str(folder / "variables" / "variables"))
