@@ -71,5 +71,5 @@ def test_lpips_equals_the_package_of_its_authors(size, kind):
     truth, prediction = real_lpips.images(size, 3 if kind == "rgb" else 1)
     got = distance(truth[None], prediction[None])[0]
     with np.load(real_lpips.FILE, allow_pickle=False) as want:
-        assert want[f"{kind}_{size}"].max() > 0.1
+        assert want[f"{kind}_{size}"].max() > 0.05
         np.testing.assert_allclose(got, want[f"{kind}_{size}"], atol=1e-5)
