@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import tiny
+from helpers import random_weights, tiny
 from helpers.oracle import Oracle
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -19,7 +19,6 @@ from cwvae.errors import UserError
 from cwvae.evaluation import evaluator, frame_scores, readout, report, scoring
 from cwvae.evaluation import results as evaluation_results
 from cwvae.evaluation.results import COPY, MEAN, RANDOM
-from cwvae.metrics import weights
 from cwvae.run import files, versions
 from data_loaders.attributes import CLASSES, Readable
 
@@ -43,9 +42,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     settings = tiny.settings("evaluation.num_samples=2", "evaluation.horizon=30")
     with pytest.MonkeyPatch.context() as patch:
-        for variable in ("CWVAE_CACHE", "TFHUB_CACHE_DIR"):
-            patch.setenv(variable, str(folder))
-        patch.delenv("CWVAE_LPIPS", raising=False)
+        patch.setenv("CWVAE_CACHE", str(folder))
         return settings, *evaluate(settings, (0.1, 0.2, 0.3), folder), folder
 
 
@@ -249,26 +246,8 @@ def test_measures_can_be_left_out(tmp_path):
     }
 
 
-@pytest.fixture
-def random_weights(monkeypatch):
-    """The cache holds random weights."""
-    from golden import lpips as golden
-
-    for name, arrays in (("lpips", golden.arrays()), ("fvd", random_i3d())):
-        source = weights.SOURCES[name]
-        source.path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(source.path, **arrays, sha256=weights.digest(arrays))
-
-
-def random_i3d():
-    rng, found = np.random.default_rng(0), {}
-    for name, shape in weights.SOURCES["fvd"].shapes.items():
-        scale = np.sqrt(2 / np.prod(shape[:-1])) if name.endswith("kernel") else 1
-        found[name] = np.abs(rng.normal(0, scale, shape)).astype(np.float32)
-    return found
-
-
-def test_with_weights_all_four_are_computed(tmp_path, random_weights, capsys):
+def test_with_weights_all_four_are_computed(tmp_path, capsys):
+    random_weights.write()
     settings = tiny.settings(
         "evaluation.horizon=18",
         "evaluation.num_videos=4",

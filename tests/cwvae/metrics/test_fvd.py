@@ -3,22 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import random_weights
 
 from cwvae.errors import MissingWeights
 from cwvae.metrics import fvd, i3d, weights
 
-
-def random_arrays(seed=0):
-    rng, found = np.random.default_rng(seed), {}
-    for name, shape in i3d.shapes().items():
-        values = rng.standard_normal(shape, np.float32)
-        if name.endswith("kernel"):
-            values *= np.sqrt(2 / np.prod(shape[:-1]))
-        found[name] = np.abs(values) + 0.5 if name.endswith("variance") else values
-    return {name: array.astype(np.float32) for name, array in found.items()}
-
-
-ARRAYS = random_arrays()
+ARRAYS = random_weights.i3d_arrays()
 
 
 @pytest.fixture(scope="module")
