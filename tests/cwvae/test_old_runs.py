@@ -1,7 +1,8 @@
 """Runs and exports made before the files moved and Keras layers owned the weights (November 2026).
 
-The folders are as that version wrote them; `expected.json` holds its scores, and what it logged
-when it resumed the runs for two more steps.
+The folders are as that version wrote them. `expected.json` holds their scores, and what is logged
+when they resume for two more steps. Its numbers are of a later version, whose latents are drawn
+from other noise; with the noise of before, they equalled those of the version that made the runs.
 """
 
 import json

@@ -134,7 +134,7 @@ def test_evaluation_with_batch_statistics():
         lambda *args, **options: asked.append(options) or predict(model, *args, **options),
     )
     list(rollouts.predict(model, context, settings.evaluation, 0, 0))
-    assert asked == [{"batch_statistics": True}]
+    assert asked == [{"row": 0, "batch_statistics": True}]
 
 
 def test_pictures_of_boundaries_with_batch_statistics(tmp_path):

@@ -395,8 +395,8 @@ def test_an_evaluation_elsewhere_leaves_the_run_alone(tmp_path):
     assert ", run<" in (out / "report.html").read_text()
 
 
-def named(*overrides, step=None):
-    own, other = (tiny.settings(*words) for words in ((), overrides))
+def named(*overrides, step=None, model="cwvae"):
+    own, other = (tiny.settings(*words, model=model) for words in ((), overrides))
     settings = map(configuration.as_plain, (own, other))
     return evaluation_results.folder_name(evaluation_results.changes(*settings), step)
 
@@ -415,7 +415,7 @@ def test_each_choice_of_settings_has_its_own_folder():
     assert named("evaluation.fvd=true", "evaluation.lpips=true") == "eval"
     assert named("evaluation.fvd=false") == "eval-fvd_false"
     together = ["evaluation.batch_statistics=true", "evaluation.batch_size=3"]
-    assert named(*together) == "eval-batch_size_3,batch_statistics_true"
+    assert named(*together, model="svg") == "eval-batch_size_3,batch_statistics_true"
 
 
 def test_long_or_strange_values_have_a_hash_in_the_folders_name():

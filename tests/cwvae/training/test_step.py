@@ -87,7 +87,12 @@ def test_recomputing_activations_changes_nothing(plain, frames):
 
 @pytest.mark.parametrize(
     "overrides",
-    [[], ["training.accumulate=2", "training.gradient_checkpointing=5"]],
+    [
+        [],
+        pytest.param(
+            ["training.accumulate=2", "training.gradient_checkpointing=5"], marks=pytest.mark.slow
+        ),
+    ],
     ids=["plain", "in pieces"],
 )
 def test_the_whole_step_compiles_under_xla_and_computes_the_same(overrides):
