@@ -134,7 +134,9 @@ def test_a_batch_in_parts_draws_the_latents_that_it_draws_in_one_piece():
     assert np.abs(other.nll - whole.nll[2:]).max() > 1e-3
 
 
-@pytest.mark.parametrize("context", [1, 5, 8, 9, 13])
+@pytest.mark.parametrize(
+    "context", [1, 9, *(pytest.param(length, marks=pytest.mark.slow) for length in (5, 8, 13))]
+)
 def test_predicting_from_any_context_continues_the_clocks_node_for_node(context):
     # Means instead of samples: then a pass that sees embeddings up to the context, and priors
     # afterwards, is written down in one unroll per part and compared with the prediction.

@@ -33,7 +33,9 @@ def assert_equal(got, want, rtol):
         np.testing.assert_allclose(got[name], want[name], rtol=rtol, atol=1e-5, err_msg=name)
 
 
-@pytest.fixture(params=["cwvae", "svg", "vta"])
+@pytest.fixture(
+    params=["cwvae", *(pytest.param(m, marks=pytest.mark.slow) for m in ("svg", "vta"))]
+)
 def run(request, tmp_path):
     """A copy of an old run's folder, and what is expected of it."""
     folder = tmp_path / "run"

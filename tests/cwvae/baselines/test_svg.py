@@ -431,11 +431,11 @@ def test_learning_overfits_four_clips():
     model = fresh(feature_size=16, hidden_size=32, decoder_stddev=0.3)
     # The loss of a perfect prediction: the normalization constant.
     best = 32 * 32 * (np.log(0.3) + 0.5 * np.log(2 * np.pi))
-    losses = np.array(train(model, [video] * 300)) - best
-    assert losses[0] > 1000  # nats per frame; measured: 1451 at the start, 5.9 at the end
+    losses = np.array(train(model, [video] * 400)) - best
+    assert losses[0] > 1000  # nats per frame; measured: 1410 at the start, 3.4 at the end
     assert np.mean(losses[-10:]) < 20
-    assert float(training_loss(model.elbo(video, 0), (1.0,))) - best < 20  # measured: 6.1
-    # Repeating the last context frame scores 11.1 dB. Predictions scored 24.9.
+    assert float(training_loss(model.elbo(video, 0), (1.0,))) - best < 20  # measured: 5.3
+    # Repeating the last context frame scores 11.1 dB. Predictions scored 25.5.
     assert psnr(model.predict(video[:, :3], 9, 0), video[:, 3:]) > 20
 
 

@@ -255,7 +255,9 @@ def test_fifty_steps_of_quickstart():
             for i, video in enumerate(batches.take(50))
         ]
     assert losses["plain"][0] > losses["plain"][-1] + 10
-    np.testing.assert_allclose(losses["fast"], losses["plain"], rtol=1e-4)
+    # Training amplifies rounding errors: measured 8e-5 at the last step, 3e-7 at the first ones.
+    np.testing.assert_allclose(losses["fast"][:5], losses["plain"][:5], rtol=1e-5)
+    np.testing.assert_allclose(losses["fast"], losses["plain"], rtol=1e-3)
 
 
 # What they do not cover.

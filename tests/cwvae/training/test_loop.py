@@ -223,7 +223,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted_and_training_contin
     assert np.isfinite(line["loss"])
 
 
-@pytest.mark.parametrize("per_call", [1, 10])
+@pytest.mark.parametrize("per_call", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_after_too_many_in_a_row_the_last_good_step_is_saved_and_named(tmp_path, per_call):
     settings = tiny.settings(
         "training.steps=20",

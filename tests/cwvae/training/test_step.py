@@ -70,6 +70,7 @@ def test_two_replicas_with_half_the_batch_each_equal_one(plain):
     assert_same(plain, results(strategy=mirrored()), 1e-4)
 
 
+@pytest.mark.slow
 def test_two_replicas_in_pieces_equal_one(plain):
     assert_same(plain, results("training.accumulate=2", strategy=mirrored()), 1e-4)
 
@@ -85,14 +86,10 @@ def test_recomputing_activations_changes_nothing(plain, frames):
     assert_same(plain, results(f"training.gradient_checkpointing={frames}"), 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
-    [
-        [],
-        pytest.param(
-            ["training.accumulate=2", "training.gradient_checkpointing=5"], marks=pytest.mark.slow
-        ),
-    ],
+    [[], ["training.accumulate=2", "training.gradient_checkpointing=5"]],
     ids=["plain", "in pieces"],
 )
 def test_the_whole_step_compiles_under_xla_and_computes_the_same(overrides):
