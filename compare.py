@@ -5,8 +5,9 @@
     python compare.py --train configs/comparison_quick.yml --out DIR     trains and evaluates first
     python compare.py --paper --out DIR       the paper's own Table 1
 
-RUN is the folder of a run that eval.py has evaluated. The row's name is the folder's name, or NAME
-in NAME=RUN; runs with one name on several data sets share a row. Runs on one data set must have the
+RUN is the folder of a run that eval.py has evaluated or, for an evaluation with other settings, the
+folder that eval.py named. The row's name is the run's folder's name, or NAME in NAME=RUN; runs with
+one name on several data sets share a row. Runs on one data set must have the
 same context, horizon, videos, samples, data and protocols.
 
 With --train, FILE describes the runs, and each has a folder in DIR. After an interruption, run the
@@ -16,11 +17,16 @@ same command to resume.
 import argparse
 import sys
 
-import data_loaders
-from cwvae import comparison, export
-from cwvae.comparison import campaign, costs
-from cwvae.errors import exit_on_user_error
-from cwvae.metrics.protocols import PROTOCOLS
+try:
+    import data_loaders
+    from cwvae import comparison, export
+    from cwvae import config as configuration
+    from cwvae.comparison import campaign
+    from cwvae.errors import exit_on_user_error
+    from cwvae.metrics.protocols import PROTOCOLS
+except KeyboardInterrupt:  # These imports take a moment.
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)
 
 
 def _arguments() -> argparse.Namespace:
@@ -40,6 +46,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--paper", action="store_true", help="add the scores of the paper's Table 1"
     )
+    configuration.refuse_settings(parser, "in the file of --train, or ")
     arguments = parser.parse_intermixed_args()
     if arguments.runs and arguments.train:
         parser.error("give the folders of evaluated runs, or --train FILE, but not both")
@@ -69,12 +76,10 @@ def main() -> int:
                 print("Stopped. Run the same command to resume.")
                 return 128 + stopped_by
             runs = [f"{member.label}={member.folder}" for member in members]
-        text, files = comparison.compare(runs, arguments.out, protocol, arguments.paper)
+        text, files = comparison.compare(
+            runs, arguments.out, protocol, arguments.paper, with_costs=bool(arguments.train)
+        )
         print(text)
-        if arguments.train:
-            text, more = costs.write(runs, arguments.out)
-            print(text)
-            files += more
         print(f"Written to {arguments.out}: {', '.join(path.name for path in files)}.")
     return 0
 

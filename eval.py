@@ -1,6 +1,9 @@
-"""Evaluates a trained model on held-out clips and writes DIR/eval.
+"""Evaluates a trained model on held-out clips.
 
-python eval.py --logdir DIR [--step N] [--set evaluation.key=value ...]
+python eval.py --logdir DIR [--step N] [--set evaluation.key=value ...] [--out NAME]
+
+The results are in DIR/eval. With another step or other settings they have their own folder, such as
+DIR/eval-horizon_300, or DIR/NAME. The last line of the output names the folder.
 
 LPIPS and FVD need weights that cannot be part of this project. Without them everything else is
 computed, and the output says how to get them.
@@ -11,15 +14,20 @@ import pathlib
 import sys
 from collections.abc import Collection, Mapping
 
-import data_loaders
-from cwvae import config as configuration
-from cwvae.config import Config
-from cwvae.errors import UserError, exit_on_user_error, unknown_name
-from cwvae.evaluation import results
-from cwvae.metrics import fvd, lpips
-from cwvae.run import checkpoints
-from cwvae.run import folder as run_folder
-from cwvae.startup import quiet_tensorflow
+try:
+    import data_loaders
+    from cwvae import config as configuration
+    from cwvae import export
+    from cwvae.config import Config
+    from cwvae.errors import UserError, exit_on_user_error, unknown_name
+    from cwvae.evaluation import results
+    from cwvae.metrics import fvd, lpips
+    from cwvae.run import checkpoints
+    from cwvae.run import folder as run_folder
+    from cwvae.startup import quiet_tensorflow
+except KeyboardInterrupt:  # These imports take a moment.
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)
 
 
 def evaluate(
@@ -28,6 +36,7 @@ def evaluate(
     step: int | None = None,
     weights: Mapping[str, str | None] | None = None,
     required: Collection[str] = (),
+    out: str | pathlib.Path | None = None,
 ) -> dict:
     """Evaluates the checkpoint of a step; by default the newest intact one.
 
@@ -35,19 +44,27 @@ def evaluate(
     """
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
     run_folder.warn_of_other_data(logdir, data[0])
-    checkpoints.find(logdir, step)
+    export.find(logdir, step)
+    if out is not None:
+        results.check_folder(pathlib.Path(out))
+    missing = []
     for name, find in (("lpips", lpips.find), ("fvd", fvd.find_module)):
         given = (weights or {}).get(name)
         if given is not None or name in required:
-            find(given)
+            try:
+                find(given)
+            except UserError as error:
+                missing.append(f"{error}")
+    if missing:
+        raise UserError("\n".join(missing))
     # TensorFlow starts slowly: first check everything that a user may have got wrong.
     with quiet_tensorflow():
         from cwvae import factory
         from cwvae.evaluation import evaluator
 
     model = factory.build(config)
-    step = checkpoints.restore_step(logdir, step, model)["step"]
-    return evaluator.evaluate(config, model, step, *data, logdir, weights, required)
+    step = export.restore(logdir, step, model)
+    return evaluator.evaluate(config, model, step, *data, logdir, weights, required, out)
 
 
 def main() -> None:
@@ -55,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--logdir", required=True, help="the run's folder")
+    parser.add_argument("--logdir", help="the run's folder (required)")
     parser.add_argument("--step", type=int, help="the checkpoint; the newest by default")
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="may be repeated"
@@ -65,17 +82,36 @@ def main() -> None:
     parser.add_argument(
         "--require", default="", metavar="fvd,lpips", help="fail if these cannot be computed"
     )
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--out",
+        metavar="NAME",
+        help="the folder to write: a name in the run's folder, or a path such as ./NAME",
+    )
+    arguments = configuration.parse_arguments(parser)
+    if not arguments.logdir:
+        parser.error("the following arguments are required: --logdir")
     with exit_on_user_error():
-        config = configuration.load_run(arguments.logdir, arguments.set)
+        config = run_folder.load_config(arguments.logdir, arguments.set)
         weights = {"lpips": arguments.lpips, "fvd": arguments.i3d}
         required = [name.strip() for name in arguments.require.split(",") if name.strip()]
         for name in required:
             if name not in weights:
                 raise UserError(f"--require: {unknown_name('measure', name, weights)}")
-        scores = evaluate(config, arguments.logdir, arguments.step, weights, required)
+        out = _folder(arguments, config)
+        scores = evaluate(config, arguments.logdir, arguments.step, weights, required, out)
         print(results.table(scores))
-        print(f"\nWritten to {pathlib.Path(arguments.logdir) / 'eval'}.")
+        print(f"\nWritten to {out}.")
+
+
+def _folder(arguments: argparse.Namespace, config: Config) -> pathlib.Path:
+    """Returns the folder to write: the one that was given, or the one of the settings."""
+    if arguments.out is not None:
+        return results.folder_at(arguments.logdir, arguments.out)
+    own = configuration.load(configuration.run_path(arguments.logdir), purpose="data")
+    newest = arguments.step == max(checkpoints.steps(arguments.logdir), default=None)
+    changed = results.changes(*map(configuration.as_plain, (own, config)))
+    name = results.folder_name(changed, None if newest else arguments.step)
+    return pathlib.Path(arguments.logdir) / name
 
 
 if __name__ == "__main__":

@@ -15,15 +15,19 @@ import shlex
 import signal
 import sys
 
-import data_loaders
-from cwvae import config as configuration
-from cwvae import export
-from cwvae.config import Config
-from cwvae.errors import exit_on_user_error
-from cwvae.run import checkpoints
-from cwvae.run import folder as run_folder
-from cwvae.startup import quiet_tensorflow
-from cwvae.training import strategies
+try:
+    import data_loaders
+    from cwvae import config as configuration
+    from cwvae import export
+    from cwvae.config import Config
+    from cwvae.errors import UserError, exit_on_user_error
+    from cwvae.run import checkpoints
+    from cwvae.run import folder as run_folder
+    from cwvae.startup import quiet_tensorflow
+    from cwvae.training import strategies
+except KeyboardInterrupt:  # These imports take a moment.
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)
 
 
 def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
@@ -35,12 +39,23 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
     Raises:
       UserError: The folder or data set cannot be used, or training failed.
     """
+    _check_no_export(logdir)
     strategies.check(config.training.strategy)
     (number, count), chief = strategies.workers(), strategies.is_chief()
     # Preparing the data may take hours, so this comes first.
     run_folder.check(config, logdir)
+    if count == 1 and (done := run_folder.steps_if_trained(config, logdir)) is not None:
+        _report_trained(config, logdir, done)
+        return None
     if config.training.init_from and not checkpoints.steps(logdir):
-        export.check_source(config.training.init_from, config)
+        changed = export.check_source(config.training.init_from, config)
+        if changed and chief:
+            lines = "\n  ".join(changed)
+            print(
+                f"warning: {config.training.init_from}: the weights fit, but they were trained with"
+                f" other settings of the model (-> new):\n  {lines}",
+                file=sys.stderr,
+            )
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
     skipped = run_folder.check_lengths(config, *data)
     with run_folder.locked(logdir) if chief else contextlib.nullcontext():
@@ -65,7 +80,36 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
                 if source:
                     export.load_weights(model, source)
             trainer = loop.Trainer(config, model, *data, logdir, strategy)
+            if chief:
+                run_folder.save_config(config, logdir)
             return None if trainer.run() else trainer.stopped_by
+
+
+def _check_no_export(logdir: str | pathlib.Path) -> None:
+    if export.is_export(logdir):
+        folder = shlex.quote(str(logdir))
+        raise UserError(
+            f"--logdir {logdir}: this is an export, which has no state to resume from. Start a new"
+            f" run from its weights: python train.py --config {folder}/config.yml --logdir NEW"
+            f" --init-from {folder}"
+        )
+
+
+def _report_trained(config: Config, logdir: str | pathlib.Path, done: int) -> None:
+    """Says that there is nothing left to train, and keeps settings that may still change."""
+    steps, folder = config.training.steps, shlex.quote(str(logdir))
+    if done > steps:
+        print(
+            f"{logdir} was trained already: {done} steps, more than training.steps = {steps}. Its"
+            " config.yml stays as it is."
+        )
+        return
+    with run_folder.locked(logdir):
+        run_folder.save_config(config, logdir)
+    print(
+        f"{logdir} was trained already: {done} steps. To train longer: python train.py --logdir"
+        f" {folder} --set training.steps={2 * done}"
+    )
 
 
 def _arguments() -> argparse.Namespace:
@@ -82,7 +126,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="may be repeated"
     )
-    arguments = parser.parse_args()
+    arguments = configuration.parse_arguments(parser)
     if not arguments.config and not arguments.logdir:
         parser.error("give --config for a new run, or --logdir to resume one")
     return arguments
@@ -93,7 +137,8 @@ def main() -> int:
     arguments = _arguments()
     with exit_on_user_error():
         logdir = arguments.logdir or f"logs/{pathlib.Path(arguments.config).stem}"
-        path = arguments.config or configuration.run_path(logdir)
+        _check_no_export(logdir)
+        path = arguments.config or run_folder.config_path(logdir)
         changes = list(arguments.set)
         if arguments.init_from:
             # Absolute, so that the run can be resumed from another working directory.

@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import sys
 import typing
+
+# Keras reads this when it is first imported. The models need TensorFlow.
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+if sys.argv[:1] == ["-m"]:  # `python -m` is still importing, which takes a moment.
+
+    def _report(kind, error, trace):
+        """Ends the process with one line on Ctrl-C."""
+        if not issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+            return
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+    sys.excepthook = _report
 
 if typing.TYPE_CHECKING:
     from cwvae.video_model import VideoModel
@@ -17,20 +34,21 @@ def load(logdir: str | pathlib.Path, step: int | None = None) -> VideoModel:
       step: The step of a checkpoint of the run; None for the newest whole one.
 
     Raises:
+      TypeError: `step` is not an integer.
       cwvae.errors.UserError: The folder holds no run, or no checkpoint that fits it.
     """
-    # Imported here, so that reading a configuration does not start TensorFlow.
-    from cwvae import config, errors, export, factory
-    from cwvae.run import checkpoints
+    from cwvae import export
+    from cwvae.run import folder
+    from cwvae.startup import quiet_tensorflow
 
-    settings = config.load_run(logdir)
-    if export.is_export(logdir):
-        if step is not None:
-            raise errors.UserError(f"{logdir}: an export holds one step. Load it without `step`.")
-        model = factory.build(settings)
-        export.load_weights(model, logdir)
-        return model
-    checkpoints.find(logdir, step)  # Reports a missing one before the model is built.
+    # Imported here, so that reading a configuration does not start TensorFlow.
+    with quiet_tensorflow():
+        from cwvae import arguments, factory
+
+    if step is not None:
+        step = arguments.as_integer(step, "step", 0)
+    settings = folder.load_config(logdir)
+    export.find(logdir, step)  # Reports a missing one before the model is built.
     model = factory.build(settings)
-    checkpoints.restore_step(logdir, step, model)
+    export.restore(logdir, step, model)
     return model

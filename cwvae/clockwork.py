@@ -122,10 +122,10 @@ def unroll(
             above = active_nodes(start, stop, clock[level + 1])
             rows = [node // factors[level] - above.start + 1 for node in nodes]
             context = tf.gather(upper, tf.constant(rows, tf.int32))
-        drawn = None
-        if noise is not None:
-            drawn = noise.normal(level, len(nodes), *state.stochastic.shape)
         if nodes:
+            drawn = None
+            if noise is not None:
+                drawn = noise.normal(level, len(nodes), *state.stochastic.shape)
             ticks[level] = run_level(cell, state, context, embeddings[level], drawn)
             last[level] = State(*(part[-1] for part in ticks[level].state))
         else:

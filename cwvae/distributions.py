@@ -1,11 +1,15 @@
 """Diagonal Gaussians, built on TensorFlow Probability, and the noise that samples them."""
 
+import math
 from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 tfd = tfp.distributions
+
+# Steps and rows of the blocks in which noise is drawn.
+_STEPS, _ROWS = 64, 16
 
 
 class DiagGaussian(NamedTuple):
@@ -47,35 +51,50 @@ class DiagGaussian(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Noise that depends only on a seed and the row of a clip in its batch.
+    """Noise that is a function of a seed, a clip's row in its batch, a kind of latent, and a step.
+
+    It does not depend on how many rows and steps are drawn. So a batch in parts has the latents
+    that it has in one piece, and a longer prediction begins like a shorter one.
 
     Attributes:
       seed: int [2].
-      first: Row of the first clip in the whole batch.
-      total: Clips of the whole batch, whose noise is drawn at once, so that a batch in parts has
-        the latents that it has in one piece. None: the clips at hand are the whole batch.
+      row: Row of the first clip, int [].
     """
 
     seed: tf.Tensor
-    first: tf.Tensor | int = 0
-    total: int | None = None
+    row: tf.Tensor | int = 0
 
-    def normal(self, number: int, nodes: int, batch: int, size: int) -> tf.Tensor:
+    def fold_in(self, number: tf.Tensor | int) -> "Noise":
+        """Returns other noise for each number."""
+        return Noise(_fold_in(self.seed, number), self.row)
+
+    def normal(self, number: int, steps: int, batch: int, size: int) -> tf.Tensor:
         """Returns standard normal noise [N, B, S]; each kind of latent has its own `number`."""
-        return self._rows(tf.random.stateless_normal, number, nodes, batch, size)
+        return self._blocks(tf.random.stateless_normal, number, steps, batch, size)
 
-    def uniform(self, number: int, nodes: int, batch: int, size: int) -> tf.Tensor:
+    def uniform(self, number: int, steps: int, batch: int, size: int) -> tf.Tensor:
         """Returns noise [N, B, S], uniform on the open interval (0, 1)."""
 
         def draw(shape, seed):
             # TensorFlow draws from [0, 1) on a grid of 2^-23: half a step excludes 0 and 1.
             return tf.random.stateless_uniform(shape, seed) + 2.0**-24
 
-        return self._rows(draw, number, nodes, batch, size)
+        return self._blocks(draw, number, steps, batch, size)
 
-    def _rows(self, draw, number, nodes, batch, size) -> tf.Tensor:
-        total = self.total or batch
-        noise = draw((nodes, total, size), tf.random.fold_in(self.seed, number))
-        if total == batch:
-            return noise
-        return tf.slice(noise, [0, self.first, 0], [nodes, batch, size])
+    def _blocks(self, draw, number, steps, batch, size) -> tf.Tensor:
+        """Draws whole blocks of 64 steps and 16 rows, each with its own seed, and cuts."""
+        seed, row = _fold_in(self.seed, number), tf.cast(self.row, tf.int64)
+        place = tf.get_static_value(row % _ROWS)  # None: known only when the graph runs.
+        columns = math.ceil(((_ROWS - 1 if place is None else place) + batch) / _ROWS)
+
+        def stretch(block: int) -> tf.Tensor:
+            seeds = [_fold_in(_fold_in(seed, block), row // _ROWS + i) for i in range(columns)]
+            return tf.concat([draw((_STEPS, _ROWS, size), seed) for seed in seeds], 1)
+
+        noise = tf.concat([stretch(block) for block in range(math.ceil(steps / _STEPS))], 0)
+        return tf.slice(noise, [0, row % _ROWS, 0], [steps, batch, size])
+
+
+def _fold_in(seed: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
+    """Returns a seed for each number, with 64 bits of the first one."""
+    return tf.random.fold_in(seed, tf.cast(number, tf.int64))

@@ -2,12 +2,17 @@
 
     python -m cwvae.export --logdir RUN [--step N] --out DIR [--overwrite]
 
-writes DIR/model.weights.h5 and DIR/config.yml. `cwvae.load(DIR)` loads an export as it loads a run.
+writes DIR/model.weights.h5, which also holds the step, and DIR/config.yml. The latter holds no
+paths of data or of a run: they are private, and mean nothing on another machine. `cwvae.load(DIR)`
+and `eval.py` take an export as they take a run.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
+import operator
 import os
 import pathlib
 import shutil
@@ -18,6 +23,7 @@ from cwvae import config as configuration
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
 from cwvae.run import checkpoints, files, renamed
+from cwvae.run import folder as run_folder
 from cwvae.startup import quiet_tensorflow
 
 if TYPE_CHECKING:
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
     from cwvae.video_model import VideoModel
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.yml"
+_ASIDE = ".export.tmp"  # Where both are written first. It remains if that is interrupted.
+_STEP = "step"  # The attribute of the file of weights.
 # Upper bound of what HDF5 stores for each array in addition to its numbers.
 _HDF5_BYTES = 8192
 
@@ -48,27 +56,41 @@ def export(
       The step.
 
     Raises:
-      UserError: The run or a whole checkpoint is missing, or the folder cannot be used.
+      UserError: The run or a whole checkpoint is missing, or the folder cannot be used or another
+        process is exporting into it.
     """
-    config = configuration.load_run(logdir)
+    if is_export(logdir):
+        raise UserError(f"--logdir {logdir}: this is an export already. Copy the folder.")
+    config = run_folder.load_config(logdir)
     checkpoints.find(logdir, step)
     out = pathlib.Path(out)
     _check_out(out, overwrite)
-    # TensorFlow is slow to start, so the user's mistakes are reported first.
-    with quiet_tensorflow():
-        from cwvae import factory
+    lock = out.resolve().with_name(f".{out.resolve().name}.lock")
+    with files.locked(lock, f"exporting into {out}", "Wait until it ends, or give another --out."):
+        _check_out(out, overwrite)  # Once more, now that the folder is locked.
+        # TensorFlow is slow to start, so the user's mistakes are reported first.
+        with quiet_tensorflow():
+            from cwvae import factory
 
-    model = factory.build(config)
-    step = checkpoints.restore_step(logdir, step, model)["step"]
-    _write(model, config, out)
+        model = factory.build(config)
+        step = checkpoints.restore_step(logdir, step, model)["step"]
+        _write(model, step, _without_paths(config), out)
     return step
+
+
+def _without_paths(config: Config) -> Config:
+    """Returns a configuration without its paths of data and of initial weights."""
+    paths = configuration.properties(config.data).items()
+    data = dataclasses.replace(config.data, **{key: None for key, its in paths if its.is_path})
+    training = dataclasses.replace(config.training, init_from=None)
+    return dataclasses.replace(config, data=data, training=training)
 
 
 def _check_out(out: pathlib.Path, overwrite: bool) -> None:
     exported = (out / WEIGHTS).is_file()
     if (out / "checkpoints").exists() or ((out / CONFIG).exists() and not exported):
         raise UserError(f"--out {out}: there is a run. Give another folder.")
-    if exported and not overwrite:
+    if exported and not overwrite and not (out / _ASIDE).exists():
         raise UserError(
             f"--out {out}: there is an export already. Give another folder, or --overwrite."
         )
@@ -81,13 +103,18 @@ def _check_out(out: pathlib.Path, overwrite: bool) -> None:
         ) from None
 
 
-def _write(model: VideoModel, config: Config, out: pathlib.Path) -> None:
+def _write(model: VideoModel, step: int, config: Config, out: pathlib.Path) -> None:
+    import h5py  # Slow to import.
+
     # A folder, because Keras writes only to names that end in .weights.h5.
-    aside = out / ".export.tmp"
-    shutil.rmtree(aside, ignore_errors=True)  # A killed export may have left one.
+    aside = out / _ASIDE
+    if aside.exists():
+        shutil.rmtree(aside)
     aside.mkdir()
     try:
         _save_weights(model, aside / WEIGHTS)
+        with h5py.File(aside / WEIGHTS, "a") as file:
+            file.attrs[_STEP] = step
         # HDF5 has no checksum, and ignores trailing bytes.
         with open(aside / WEIGHTS, "r+b") as file:
             checkpoints.seal(file, file.seek(0, os.SEEK_END))
@@ -129,6 +156,41 @@ def is_export(folder: str | pathlib.Path) -> bool:
     return (pathlib.Path(folder) / WEIGHTS).is_file()
 
 
+def find(folder: str | pathlib.Path, step: int | None = None) -> None:
+    """Checks that a folder is an export, or a run with the checkpoint of a step. Reads neither.
+
+    Raises:
+      UserError: It is not.
+    """
+    if not is_export(folder):
+        checkpoints.find(folder, step)
+    elif step is not None:
+        raise UserError(f"{folder}: an export holds one step. Do not give a step.")
+
+
+def restore(folder: str | pathlib.Path, step: int | None, model: VideoModel) -> int | None:
+    """Sets a model's weights to those of an export, or of a run's checkpoint.
+
+    Args:
+      folder: The folder of the export or the run.
+      step: The step of the run's checkpoint; None for the newest whole one.
+      model: The model.
+
+    Returns:
+      The step; None for an export of an earlier version, which did not store it.
+
+    Raises:
+      UserError: The weights are damaged or do not fit the model. No weight changes.
+    """
+    if not is_export(folder):
+        return checkpoints.restore_step(folder, step, model)["step"]
+    load_weights(model, folder)
+    import h5py  # Slow to import.
+
+    with h5py.File(pathlib.Path(folder) / WEIGHTS) as file:
+        return int(file.attrs[_STEP]) if _STEP in file.attrs else None
+
+
 def source_kind(source: str | pathlib.Path) -> Literal["run", "weights", "checkpoint"]:
     """Returns the kind of a source of weights, without starting TensorFlow or reading the source.
 
@@ -148,23 +210,65 @@ def source_kind(source: str | pathlib.Path) -> Literal["run", "weights", "checkp
     )
 
 
-def check_source(source: str | pathlib.Path, config: Config) -> None:
+def check_source(source: str | pathlib.Path, config: Config) -> list[str]:
     """Checks that a source has weights that fit a configuration, without starting TensorFlow.
 
     This looks at the source's own configuration. `load_weights` still rejects weights that
     contradict it.
 
+    Returns:
+      A line for each setting of the model that differs although the weights fit.
+
     Raises:
       UserError: `load_weights` does not take the source, or its model is another one.
     """
-    kind, folder = source_kind(source), pathlib.Path(source)
-    if kind == "checkpoint" and folder.absolute().parent.name == "checkpoints":
-        folder = folder.absolute().parent.parent
-    if (folder / CONFIG).is_file():
-        own = configuration.load_run(folder)
-        changed = configuration.differences(own, config, lambda its: its.shapes_weights)
-        if changed:
-            raise _misfit(source, ", ".join(changed))
+    own = _config_of(pathlib.Path(source), source_kind(source))
+    if own is None:
+        return []
+    if changed := configuration.differences(own, config, lambda its: its.shapes_weights):
+        raise _misfit(source, ", ".join(changed))
+    return _differences_in_meaning(own, config)
+
+
+def _config_of(source: pathlib.Path, kind: str) -> Config | None:
+    """Returns the configuration that a source of weights was trained with; None if unknown."""
+    if kind == "run":
+        return run_folder.trained_with(source) or run_folder.load_config(source)
+    if kind == "checkpoint":
+        plain = checkpoints.settings_of(source)
+        if own := plain and run_folder.from_plain(plain):
+            return own
+    # The configuration of the export, or of the run, that a file is in.
+    folder = source if source.is_dir() else source.absolute().parent
+    folder = folder.parent if kind == "checkpoint" and folder.name == "checkpoints" else folder
+    known = source.is_dir() or source.name == WEIGHTS or kind == "checkpoint"
+    return configuration.load_run(folder) if known and (folder / CONFIG).is_file() else None
+
+
+def _differences_in_meaning(old: Config, new: Config) -> list[str]:
+    """Returns a line for each setting of the model that differs but shapes no weights."""
+    lines = configuration.differences(old, new, lambda its: not its.shapes_weights)
+    lines = [line for line in lines if line.startswith("model.")]
+    ticks = [_ticks(config.model) for config in (old, new)]
+    factor = next((line for line in lines if line.startswith("model.factor:")), None)
+    if factor is not None:
+        lines.remove(factor)
+    if factor and ticks[0] != ticks[1]:
+        before, after = (", ".join(map(str, every)) for every in ticks)
+        lines.insert(
+            0,
+            f"{factor} (the levels ticked every {before} frames, and now every {after}: what the"
+            " slower levels learned belongs to other time scales)",
+        )
+    return lines
+
+
+def _ticks(model: configuration.ModelConfig) -> list[int]:
+    """Returns how many frames apart the ticks of each level are; empty for other models."""
+    if not isinstance(model, configuration.CWVAEConfig):
+        return []
+    factors = configuration.per_level(model.factor, model.levels - 1)
+    return [*itertools.accumulate((1, *factors), operator.mul)]
 
 
 def load_weights(model: VideoModel, source: str | pathlib.Path) -> None:
@@ -275,6 +379,7 @@ def main() -> None:
     parser.add_argument("--step", type=int, help="the checkpoint (default: the newest)")
     parser.add_argument("--out", required=True, help="the folder to write into")
     parser.add_argument("--overwrite", action="store_true", help="replace an export there")
+    configuration.refuse_settings(parser)
     arguments = parser.parse_args()
     with exit_on_user_error():
         step = export(arguments.logdir, arguments.out, arguments.step, arguments.overwrite)

@@ -14,19 +14,25 @@ and the decoder. In code levels count from 0, the fastest, and each level may ha
 steps of level l.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from types import MappingProxyType
 
 import tensorflow as tf
 
 from cwvae import clockwork
+from cwvae.arguments import as_level_flags
 from cwvae.cell import RSSMCell, State, Tick
+from cwvae.compiled import compiled
 from cwvae.distributions import DiagGaussian, Noise
 from cwvae.networks import embedding_mlp, feature_size, frame_decoder, frame_encoder
-from cwvae.video_model import CHUNK, Elbo, Rollout, VideoModel, as_frames, as_seed
+from cwvae.video_model import CHUNK, Elbo, Rollout, VideoModel
 
 
 class CWVAE(VideoModel):
     """The Clockwork VAE. One level is an RSSM; factors of 1 are the paper's NoTmpAbs."""
+
+    posterior_options = prediction_options = MappingProxyType({"observe_levels": None})
 
     def __init__(
         self,
@@ -95,26 +101,12 @@ class CWVAE(VideoModel):
         self.decoder = frame_decoder(frame_size, channels, state_size, *scale)
         self.built = True
 
-    def elbo(
-        self,
-        video,
-        seed,
-        rows: tuple | None = None,
-        step=None,
-        observe_levels: Sequence[bool] | None = None,
-    ) -> Elbo:
-        """Returns the terms of Equation 5.
+    def _option(self, name: str, value, clips: int) -> tuple[bool, ...]:
+        return as_level_flags(value, self.levels)
 
-        Args:
-          video: [B, T, H, W, C].
-          seed: Seed of the latents.
-          rows: As for `VideoModel.elbo`.
-          step: Not used.
-          observe_levels: Which levels infer from the video. The others follow their priors, with a
-            KL of zero.
-        """
-        video = self._frames(video)
-        ticks, _ = self.infer(video, Noise(as_seed(seed), *(rows or ())), observe_levels)
+    def _elbo(self, video, noise: Noise, step, observe_levels: Sequence[bool]) -> Elbo:
+        """Returns the terms of Equation 5."""
+        ticks, _ = self.infer(video, noise, observe_levels)
         likelihood = DiagGaussian(self.decode(ticks[0].state), self.decoder_stddev)
         diagnostics = {}
         for level, (_, prior, posterior) in enumerate(ticks):
@@ -131,6 +123,10 @@ class CWVAE(VideoModel):
             1 - self.kl_balance
         ) * posterior.kl(prior.stop_gradient())
 
+    def _used(self, noise: Noise) -> Noise | None:
+        """Returns the noise of the latents; None if they are means."""
+        return None if self.mean_only else noise
+
     def infer(
         self, video: tf.Tensor, noise: Noise, observe_levels: Sequence[bool] | None = None
     ) -> tuple[list[Tick], list[State]]:
@@ -141,7 +137,7 @@ class CWVAE(VideoModel):
             for embedding, observed in zip(self.embed(video), observe_levels, strict=True)
         ]
         states = [cell.initial_state(video.shape[0]) for cell in self.cells]
-        return self.unroll(0, video.shape[1], states, embeddings, noise)
+        return self.unroll(0, video.shape[1], states, embeddings, self._used(noise))
 
     def embed(self, video: tf.Tensor) -> list[tf.Tensor]:
         """Returns e^l of every level (Equation 4), [B, N_l, F], for float frames.
@@ -158,66 +154,44 @@ class CWVAE(VideoModel):
 
     def unroll(self, start, stop, states, embeddings, noise) -> tuple[list[Tick], list[State]]:
         """Runs all levels over the frames [start, stop); see `clockwork.unroll`."""
-        noise = None if self.mean_only else noise
         return clockwork.unroll(self.cells, self.factors, start, stop, states, embeddings, noise)
 
     def decode(self, state: State) -> tf.Tensor:
         """Returns the means of p(x_t | s_t), [B, T, H, W, C], for states s^1 [T, B, ...]."""
         return per_frame(self.decoder, tf.transpose(state.features(), (1, 0, 2)))
 
-    @tf.function(autograph=False)
-    def _reconstruct(self, video, seed, observe_levels):
-        ticks, _ = self.infer(video, Noise(seed), observe_levels)
+    @compiled
+    def _reconstruct(self, video, noise, observe_levels):
+        ticks, _ = self.infer(video, noise, observe_levels)
         return self.decode(ticks[0].state)
 
-    def reconstruct(self, video, seed, observe_levels: Sequence[bool] | None = None) -> tf.Tensor:
-        """Returns the decoder's means under the posterior, [B, T, H, W, C]; arguments as `elbo`."""
-        return self._reconstruct(self._frames(video), as_seed(seed), observe_levels)
+    @compiled
+    def _observe(self, context, noise, observe_levels):
+        return self.infer(context, noise, observe_levels)[1]
 
-    @tf.function(autograph=False)
-    def _observe(self, context, seed, observe_levels):
-        return self.infer(context, Noise(seed), observe_levels)[1]
-
-    @tf.function(autograph=False)
-    def _roll(self, start, frames, states, seed):
+    @compiled
+    def _roll(self, start, frames, states, noise):
         unseen = [None] * self.levels
-        ticks, states = self.unroll(start, start + frames, states, unseen, Noise(seed))
+        ticks, states = self.unroll(start, start + frames, states, unseen, self._used(noise))
         return self.decode(ticks[0].state), states
 
-    def predict_chunks(
-        self, context, horizon: int, seed, observe_levels: Sequence[bool] | None = None
+    def _predict_chunks(
+        self, context, horizon: int, noise: Noise, observe_levels: Sequence[bool]
     ) -> Iterator[Rollout]:
-        """Infers the states of the context, then follows the priors: open-loop prediction.
+        """Infers the states of the context, then follows the priors.
 
-        Args:
-          context: The frames seen, [B, T, H, W, C] with T from 1. T need not be a multiple of any
-            period, since every level keeps its clock.
-          horizon: Frames to predict, from 1.
-          seed: Seed of the latents.
-          observe_levels: Which levels infer from the context. The others follow their priors
-            (Figure 7 of the paper).
-
-        Yields:
-          Chunks of about 64 frames, `horizon` in all.
-
-        Raises:
-          ValueError: Frames of another size than the model's, or no frame to predict.
+        The context need not be a multiple of any period, since every level keeps its clock.
         """
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, not {horizon}.")
-        context, seed = self._frames(context), as_seed(seed)
-        states = self._observe(context, tf.random.fold_in(seed, 0), observe_levels)
+        states = self._observe(context, noise.fold_in(0), observe_levels)
         slowest = clockwork.periods(self.factors)[-1]
-        chunk = _chunk_length(slowest)
-        for number, done in enumerate(range(0, horizon, chunk), 1):
+        lengths, number, done = itertools.cycle(_stretches(slowest)), 0, 0
+        while done < horizon:
+            number += 1
             # Clocks depend on the start only modulo the slowest period: fewer traces of `_roll`.
-            start, length = (context.shape[1] + done) % slowest, min(chunk, horizon - done)
-            frames, states = self._roll(start, length, states, tf.random.fold_in(seed, number))
+            start, length = (context.shape[1] + done) % slowest, min(next(lengths), horizon - done)
+            frames, states = self._roll(start, length, states, noise.fold_in(number))
             yield Rollout(frames)
-
-    def _frames(self, video) -> tf.Tensor:
-        """Returns float frames, checked to be of the model's size."""
-        return as_frames(video, self.frame_shape)
+            done += length
 
 
 def per_frame(network: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
@@ -226,13 +200,16 @@ def per_frame(network: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Ten
     return tf.cast(tf.reshape(y, (*x.shape[:2], *y.shape[1:])), tf.float32)
 
 
-def _chunk_length(slowest: int) -> int:
-    """Returns how many frames to predict at a time, about `CHUNK`.
+def _stretches(slowest: int) -> tuple[int, ...]:
+    """Returns how many frames to predict at a time, in turn: about `CHUNK` each.
 
-    `CWVAE._roll` is traced for each start modulo the slowest period. Chunks that are multiples or
-    divisors of that period have few different starts.
+    `CWVAE._roll` is traced for each start modulo the slowest period. Stretches whose lengths divide
+    that period, or add up to a multiple of it, have few different starts.
     """
     if slowest <= 2 * CHUNK:
-        return slowest * -(-CHUNK // slowest)
-    divisors = [n for n in range(CHUNK // 2, 2 * CHUNK + 1) if slowest % n == 0]
-    return max(divisors, default=CHUNK)
+        return (slowest * -(-CHUNK // slowest),)
+    if divisors := [n for n in range(CHUNK // 2, 2 * CHUNK + 1) if slowest % n == 0]:
+        return (max(divisors),)
+    parts = round(slowest / CHUNK)
+    ends = [slowest * part // parts for part in range(parts + 1)]
+    return tuple(end - start for start, end in itertools.pairwise(ends))

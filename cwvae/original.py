@@ -125,7 +125,7 @@ def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int
       UserError: The checkpoint is missing or does not fit, or the folder cannot be used.
     """
     logdir = pathlib.Path(logdir)
-    if (logdir / "config.yml").exists():
+    if (logdir / "config.yml").exists() or (logdir / "checkpoints").exists():
         raise UserError(f"--logdir {logdir}: there is a run already. Give another folder.")
     if not isinstance(config.model, configuration.CWVAEConfig):
         raise UserError(
@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="may be repeated"
     )
-    arguments = parser.parse_args()
+    arguments = configuration.parse_arguments(parser)
     with exit_on_user_error():
         config = configuration.load(arguments.config, arguments.set)
         step = bring_in(arguments.checkpoint, config, arguments.logdir)

@@ -17,7 +17,7 @@ def quiet_tensorflow() -> Iterator[None]:
 
     TensorFlow 2.21 reports its build and missing GPUs before it reads TF_CPP_MIN_LOG_LEVEL
     (https://github.com/tensorflow/tensorflow/issues/100442). If the block fails, the output is
-    shown, except with a `UserError`, which needs no more details.
+    shown, except with a `UserError` or Ctrl-C, which need no more details.
     """
     # Silences later messages too, also of processes that this one starts.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,7 +28,7 @@ def quiet_tensorflow() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except UserError:
+        except (UserError, KeyboardInterrupt):
             raise
         except BaseException:
             held.seek(0)

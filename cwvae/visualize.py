@@ -364,8 +364,13 @@ def draw_curves(
     if legend:
         handles = [lines[name] for name in names]
         place = {"loc": "outside lower center", "ncols": columns, "frameon": False}
-        figure.legend(handles, names, **place)
+        figure.legend(handles, list(map(plain_text, names)), **place)
     return figure
+
+
+def plain_text(text: str) -> str:
+    """Escapes text for Matplotlib, which reads what is between dollar signs as a formula."""
+    return text.replace("$", r"\$")
 
 
 def figure_bytes(figure: "Figure", kind: str) -> bytes:

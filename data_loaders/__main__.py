@@ -189,7 +189,7 @@ def main() -> None:
             command.add_argument("--again", action="store_true", help="replace an existing store")
         if name == "info":
             command.add_argument("--out", metavar="FILE", help="the picture to write")
-    arguments = parser.parse_args()
+    arguments = configuration.parse_arguments(parser)
     for stream in (sys.stdout, sys.stderr):  # Names of files may have any bytes.
         stream.reconfigure(errors="backslashreplace")
     with exit_on_user_error():

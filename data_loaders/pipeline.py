@@ -239,8 +239,7 @@ class Selection(Dataset):
 
     def __init__(self, dataset: Dataset, numbers: Sequence[int]):
         """Stores the numbers of the clips; `dataset` stays open."""
-        lengths = [dataset.length(int(i)) for i in numbers]
-        super().__init__(Clips(lengths), dataset.frame_shape)
+        super().__init__(dataset.clips.select(numbers), dataset.frame_shape)
         self._dataset, self._numbers = dataset, numbers
         self.windows, self.fingerprint_of = dataset.windows, dataset.fingerprint_of
 

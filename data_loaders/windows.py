@@ -33,6 +33,10 @@ class Clips:
         """Returns the clips with `length` frames or more, in order."""
         return np.flatnonzero(self._lengths >= length)
 
+    def select(self, numbers: Sequence[int]) -> "Clips":
+        """Returns the clips with these numbers, in this order."""
+        return Clips(self._lengths[np.asarray(numbers, np.int64)])
+
     def draw(
         self, rng: np.random.Generator, batch_size: int, length: int
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -91,6 +95,10 @@ class EqualClips(Clips):
     def at_least(self, length: int) -> range:
         """As in `Clips`."""
         return range(self._count if length <= self._length else 0)
+
+    def select(self, numbers: Sequence[int]) -> "EqualClips":
+        """As in `Clips`."""
+        return EqualClips(len(numbers), self._length)
 
     def draw(self, rng, batch_size, length):
         """As in `Clips`."""

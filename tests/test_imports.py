@@ -15,6 +15,7 @@ LAYERS = [
     {"cwvae.errors", "cwvae.frame_sizes"},
     {"cwvae.startup", "cwvae.run.files", "cwvae.run.__init__"},
     {"cwvae.distributions", "cwvae.config", "cwvae.metrics", "cwvae.visualize"},
+    {"cwvae.arguments", "cwvae.compiled"},
     {"cwvae.networks", "cwvae.cell"},
     {"cwvae.clockwork"},
     {"cwvae.video_model"},
@@ -27,8 +28,10 @@ LAYERS = [
     {"cwvae.__init__"},
 ]
 KNOW_CONFIG = {"cwvae.factory", "cwvae.training.loop", "cwvae.training.step", "cwvae.run.folder"}
+KNOW_CONFIG |= {"cwvae.run.restore_config"}
 KNOW_CONFIG |= {"cwvae.export", "cwvae.original", "cwvae.__init__", "cwvae.comparison.campaign"}
 KNOW_CONFIG |= {"cwvae.evaluation.evaluator", "cwvae.evaluation.rollouts"}
+KNOW_CONFIG |= {"cwvae.comparison.runs"}
 KNOW_CONFIG |= {"cwvae.comparison.agreement", "cwvae.training.memory", "cwvae.training.monitoring"}
 
 TENSORFLOW = {"tensorflow", "keras", "tf_keras", "tensorflow_probability", "tensorflow_datasets"}

@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import time
 
 import numpy as np
@@ -128,7 +129,7 @@ def test_a_folder_of_videos_is_trained_on_and_evaluated(videos, tmp_path):
 
     # A run refuses to resume with another video.
     shutil.copy(tmp_path / "videos" / "train" / "c.npy", tmp_path / "videos" / "train" / "x.npy")
-    result = run("train.py", "--logdir", logdir)
+    result = run("train.py", "--logdir", logdir, "--set", "training.steps=3")
     assert result.returncode == 2
     assert "x.npy is new" in error_of(result.stderr)
     prepare = ("-m", "data_loaders", "prepare", "video_folder", "--again")
@@ -245,6 +246,13 @@ def test_eval_refuses_a_wrong_setting(untrained, no_tensorflow, override, words)
         (["eval.py"], "required: --logdir"),
         (["eval.py", "--logdir", ".", "--step", "last"], "invalid int value: 'last'"),
         (["train.py", "--confg", "configs/quickstart.yml"], "unrecognized arguments: --confg"),
+        (["eval.py", "logs/run"], "write --logdir before the folder: --logdir logs/run"),
+        (["eval.py", "--logdir", ".", "data.seed=1"], "each setting: --set data.seed=1"),
+        (["train.py", "configs/quickstart.yml"], "--config configs/quickstart.yml"),
+        (["train.py", "--config", "x.yml", "training.steps=5"], "--set training.steps=5"),
+        (["-m", "data_loaders", "prepare", "kth_actions", "data.fit=crop"], "--set data.fit=crop"),
+        (["-m", "cwvae.export", "--set", "data.fit=crop"], "eval.py --logdir RUN --set data.fit"),
+        (["-m", "cwvae.run.restore_config", "model.beta=2"], "python train.py --config FILE"),
     ],
 )
 def test_a_wrong_command_line(no_tensorflow, command, words):
@@ -263,18 +271,55 @@ def test_help(no_tensorflow, script):
     assert f"python {script}" in result.stdout
 
 
-# Checkpoints that do not fit, which is detected after the model is built.
-
-
-def test_eval_refuses_a_checkpoint_that_does_not_fit(copy):
+@pytest.mark.parametrize(
+    "command", [["eval.py"], ["train.py"], ["-m", "cwvae.export", "--out", "nowhere"]]
+)
+def test_an_edited_configuration_is_refused_and_can_be_restored(copy, no_tensorflow, command):
     path = copy / "config.yml"
-    text = path.read_text()
-    assert "deterministic_size: 8\n" in text
-    path.write_text(text.replace("deterministic_size: 8\n", "deterministic_size: 9\n"))
-    message = refused(run("eval.py", "--logdir", copy))
-    assert "step_000000002.npz: does not fit the run's config.yml: model/" in message
-    assert "Restore config.yml" in message
+    before = path.read_text()
+    assert "learning_rate: 0.001\n" in before
+    path.write_text(before.replace("learning_rate: 0.001\n", "learning_rate: 0.5\n"))
+    command = (*command, "--logdir", copy)
+    message = refused(run(*command, env=no_tensorflow))
+    assert message.startswith(f"{path} was edited")
+    assert "training.learning_rate: 0.001 -> 0.5" in message
     assert not (copy / "eval").exists()
+    restore = re.search(r"python (-m cwvae\.run\.restore_config .*?) To train", message)[1]
+    result = run(*shlex.split(restore), env=no_tensorflow)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert path.read_text() == before
+
+
+def test_an_emptied_configuration_does_not_mean_defaults(copy, no_tensorflow):
+    for script in ("eval.py", "train.py"):
+        (copy / "config.yml").write_text("")
+        message = refused(run(script, "--logdir", copy, env=no_tensorflow))
+        assert message.startswith(f"{copy / 'config.yml'} is empty. To restore the file")
+
+
+def test_train_refuses_a_run_whose_checkpoints_are_gone(copy, no_tensorflow):
+    shutil.rmtree(copy / "checkpoints")
+    before = (copy / "metrics.jsonl").read_bytes()
+    message = refused(run("train.py", "--logdir", copy, env=no_tensorflow))
+    assert message.startswith(f"{copy}: the checkpoints of this run are gone")
+    assert "Copy them back" in message
+    assert "another --logdir" in message
+    assert (copy / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", [[], ["--config", "configs/quickstart.yml"]])
+def test_train_refuses_the_folder_of_an_export(copy, no_tensorflow, arguments):
+    shutil.rmtree(copy / "checkpoints")
+    (copy / "model.weights.h5").touch()
+    message = refused(run("train.py", *arguments, "--logdir", copy, env=no_tensorflow))
+    assert message.startswith(f"--logdir {copy}: this is an export")
+    command = f"python train.py --config {copy}/config.yml --logdir NEW --init-from {copy}"
+    assert command in message
+    again = run("-m", "cwvae.export", "--logdir", copy, "--out", copy / "x", env=no_tensorflow)
+    assert "this is an export already" in refused(again)
+
+
+# Damage that is detected after the model is built.
 
 
 def test_train_refuses_a_checkpoint_that_was_cut_short(copy):
@@ -300,7 +345,15 @@ def test_train_writes_a_run(trained):
     assert "2/2" in result.stderr  # the progress bar
     assert configuration.load_run(logdir).model.deterministic_size == 8
     assert sorted(path.name for path in logdir.iterdir()) == sorted(
-        [".lock", "config.yml", "checkpoints", "data.json", "metrics.jsonl", "tensorboard"]
+        [
+            ".lock",
+            ".saved",
+            "config.yml",
+            "checkpoints",
+            "data.json",
+            "metrics.jsonl",
+            "tensorboard",
+        ]
     )
     assert [path.name for path in (logdir / "checkpoints").iterdir()] == ["step_000000002.npz"]
     with np.load(logdir / "checkpoints" / "step_000000002.npz", allow_pickle=False) as arrays:
@@ -328,24 +381,39 @@ def test_train_logs_every_step_as_json_lines(trained):
     assert all(math.isfinite(value) for line in lines for value in line.values())
 
 
-def test_train_with_nothing_left_to_do(copy):
-    before = metrics_of(copy)
-    result = succeed("train.py", "--logdir", copy)
-    assert (
-        f"Trained. To evaluate: python eval.py --logdir {shlex.quote(str(copy))}" in result.stdout
-    )
-    assert steps_of(copy) == [2]
-    assert metrics_of(copy) == before
+@pytest.mark.parametrize(
+    ("changes", "words", "horizon"),
+    [
+        ([], "2 steps. To train longer: python train.py --logdir", 5),
+        (["evaluation.horizon=4"], "2 steps. To train longer: python train.py --logdir", 4),
+        (["training.steps=1", "evaluation.horizon=4"], "2 steps, more than training.steps = 1.", 5),
+    ],
+)
+def test_train_with_nothing_left_to_do(copy, no_tensorflow, changes, words, horizon):
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    changes = [word for change in changes for word in ("--set", change)]
+    result = run("train.py", "--logdir", copy, *changes, env=no_tensorflow)
+    assert (result.returncode, result.stderr) == (0, "")
+    said, *last = result.stdout.splitlines()
+    assert said.startswith(f"{copy} was trained already: {words}")
+    folder = shlex.quote(str(copy))
+    assert last == [
+        f"Trained. To evaluate: python eval.py --logdir {folder}",
+        f"To see the curves: tensorboard --logdir {folder}",
+    ]
+    config = configuration.load_run(copy)
+    assert (config.training.steps, config.evaluation.horizon) == (2, horizon)
+    for path, content in before.items():
+        kept = path.name != ".lock" and (path.name != "config.yml" or horizon == 5)
+        assert not kept or path.read_bytes() == content
 
 
 def test_more_steps_continue_where_the_run_ended(copy):
     # The held-out clips are shorter than seq_len frames here.
-    config = (copy / "config.yml").read_text()
-    (copy / "config.yml").write_text(
-        config.replace("test_length: 20", "test_length: 12").replace("seq_len: 6", "seq_len: 15")
-    )
+    changes = ("training.steps=4", "data.test_length=5", "evaluation.horizon=2")
     before = metrics_of(copy)
-    succeed("train.py", "--logdir", copy, "--set", "training.steps=4")
+    words = [word for change in changes for word in ("--set", change)]
+    succeed("train.py", "--logdir", copy, *words)
     assert configuration.load_run(copy).training.steps == 4
     assert sorted(steps_of(copy)) == [2, 4]
     after = metrics_of(copy)
@@ -408,7 +476,7 @@ def read_results(logdir):
 def test_eval_writes_its_scores(evaluated):
     results = read_results(evaluated[0])
     stated = {
-        "format": 3,
+        "format": 4,
         "step": 2,
         "model": "cwvae",
         "data": "moving_digits",
@@ -477,6 +545,7 @@ def test_eval_writes_curves_with_a_row_per_frame(evaluated):
         (["--require", "fvd,lpip"], ["--require", "did you mean 'lpips'"]),
         (["--require", "lpips"], ["LPIPS needs weights", "convert"]),
         (["--require", "fvd"], ["I3D", "Three ways"]),
+        (["--require", "fvd,lpips"], ["LPIPS needs weights", "convert", "I3D", "Three ways"]),
     ],
 )
 def test_eval_refuses_weights_that_are_not_there(
@@ -510,7 +579,54 @@ def test_eval_prints_a_table(evaluated):
         for row, mean in zip(rows, ("mean_soon", "mean"), strict=True):
             assert row.split() == [f"{score[mean]:.3f}" for score in scores]
     assert sum(line.startswith("level") for line in lines) == 2
-    assert f"Written to {logdir / 'eval'}." in lines
+    assert lines[-1] == f"Written to {logdir / 'eval'}."
+
+
+@pytest.mark.slow
+def test_evaluations_of_other_settings_live_side_by_side(evaluated, tmp_path):
+    logdir = shutil.copytree(evaluated[0], tmp_path / "run")
+
+    def state(folder):
+        return {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+
+    before = state(logdir / "eval")
+    result = succeed("eval.py", "--logdir", logdir, "--set", "evaluation.horizon=4", "--step", 2)
+    assert result.stdout.splitlines()[-1] == f"Written to {logdir / 'eval-horizon_4'}."
+    assert state(logdir / "eval") == before
+    # The run's folder may be read-only.
+    before = state(logdir)
+    out = tmp_path / "scores" / "first"
+    result = succeed("eval.py", "--logdir", logdir, "--out", out)
+    assert result.stdout.splitlines()[-1] == f"Written to {out}."
+    assert state(logdir) == before
+    own, other = (json.loads((f / "metrics.json").read_text()) for f in (logdir / "eval", out))
+    assert own == other
+
+    command = (f"a={logdir / 'eval'}", f"b={out}", "--out", tmp_path / "comparison")
+    assert "| a | " in succeed("compare.py", *command).stdout
+
+
+@pytest.mark.slow
+def test_kill_9_while_results_are_written_leaves_the_earlier_evaluation(evaluated, tmp_path):
+    logdir = shutil.copytree(evaluated[0], tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (logdir / "eval").iterdir()}
+    process = start("eval.py", "--logdir", logdir, stdout=subprocess.DEVNULL)
+    while not list(logdir.glob(".eval.*.tmp/metrics.json")):
+        assert process.poll() is None
+        time.sleep(0.0002)
+    process.kill()
+    process.wait()
+    assert {path.name: path.read_bytes() for path in (logdir / "eval").iterdir()} == before
+    assert list(logdir.glob(".eval.*.tmp"))
+    succeed("eval.py", "--logdir", logdir)
+    assert not list(logdir.glob(".eval.*.tmp"))
+    assert (logdir / "eval" / "metrics.json").read_bytes() == before["metrics.json"]
+
+
+def test_eval_refuses_a_folder_of_something_else(copy, no_tensorflow):
+    message = refused(run("eval.py", "--logdir", copy, "--out", "checkpoints", env=no_tensorflow))
+    assert message.startswith(f"{copy / 'checkpoints'}: an evaluation replaces this folder, but it")
+    assert steps_of(copy) == [2]
 
 
 def test_the_settings_of_a_run_are_readable_without_this_project(trained):

@@ -64,14 +64,14 @@ def limited(
 ) -> tf.Tensor:
     """Replaces the prior's logits where a clip has too many segments or a segment is too long.
 
-    Where more than `max_segments` segments have started, the next frame is a copy. Elsewhere, from
-    frame `max_segment_length` of a segment on, the next frame is a read. Either has probability
-    0.999.
+    From frame `max_segment_length` of a segment on, the next frame is a read. Elsewhere, once
+    `max_segments` segments have started, the next frame is a copy. Either has probability 0.999.
+    These are the rules of the released code: long segments may exceed `max_segments`.
 
     Args:
       logits: Logits of each frame's prior for the boundary of the next frame, [N, B, 2].
       reads: Nonzero where a frame starts a segment, [N, B]. The first frame always does.
-      max_segments: Number of segments after which no other is expected, less one.
+      max_segments: Number of segments after which no other is expected.
       max_segment_length: Number of frames after which a segment is expected to end.
 
     Returns:
@@ -85,5 +85,5 @@ def limited(
     start = tf.reduce_max(tf.where(upto & reads[None], frames[None], 0), 1)
     length = frames - start + 1
     to_read = tf.constant([_CERTAIN, -_CERTAIN], logits.dtype)
-    logits = tf.where((length >= max_segment_length)[..., None], to_read, logits)
-    return tf.where((count > max_segments)[..., None], -to_read, logits)
+    logits = tf.where((count >= max_segments)[..., None], -to_read, logits)
+    return tf.where((length >= max_segment_length)[..., None], to_read, logits)

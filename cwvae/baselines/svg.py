@@ -30,15 +30,18 @@ time-major.
 
 import math
 from collections.abc import Iterator
+from types import MappingProxyType
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from cwvae.arguments import as_batch_statistics
 from cwvae.baselines import normalization
 from cwvae.baselines.recurrent import swap
 from cwvae.baselines.svg_networks import Decoder, Encoder, RecurrentNet, stretch
+from cwvae.compiled import compiled
 from cwvae.distributions import DiagGaussian, Noise
-from cwvae.video_model import CHUNK, Elbo, Rollout, VideoModel, as_frames, as_seed
+from cwvae.video_model import CHUNK, Elbo, Rollout, VideoModel
 
 
 def stddev_of_beta(beta: float, frame_size: int, channels: int) -> float:
@@ -86,6 +89,7 @@ class SVG(VideoModel):
     """SVG-LP."""
 
     kl_names = ("latent",)
+    prediction_options = MappingProxyType({"batch_statistics": False})
 
     def __init__(
         self,
@@ -137,6 +141,7 @@ class SVG(VideoModel):
         self.prior = RecurrentNet(g, hidden_size, 2 * z, layers=1, name="prior")
         self.predictor = RecurrentNet(g + z, hidden_size, g, layers=2, name="predictor")
         self.decoder = Decoder(**convolutional)
+        self.frame_shape = self.encoder.frame_shape
         self.built = True
 
     def teacher_forced(self, features: tf.Tensor, noise: Noise) -> Pass:
@@ -177,24 +182,19 @@ class SVG(VideoModel):
         shares = self.decoder.shares([stretch(skip, 0, last) for skip in skips])
         return self.decoder.decode(passed.outputs, shares, statistics), passed
 
-    def elbo(self, video, seed, rows: tuple | None = None, step=None) -> Elbo:
-        """Returns the terms of the ELBO of all frames but the first.
+    def _option(self, name: str, value, clips: int) -> bool:
+        return as_batch_statistics(value, clips)
 
-        Args:
-          video: [B, T, H, W, C], T >= 2.
-          seed: Seed of the latents.
-          rows: See `VideoModel.elbo`.
-          step: Number of the training step, to normalize by the batch's statistics; None to
-            normalize by the moving ones.
+    def _elbo(self, video, noise: Noise, step) -> Elbo:
+        """Returns the terms of the ELBO of all frames but the first; needs 2 frames.
 
-        Raises:
-          ValueError: There is a single frame, or the frames do not have the model's size.
+        `step` normalizes by the batch's statistics, None by the moving ones.
         """
-        frames = self._time_major(video)
+        frames = swap(video)
         if frames.shape[0] < 2:
-            raise ValueError("a video of 1 frame is too short for SVG. Give at least 2 frames.")
+            raise ValueError("video of 1 frame is too short for SVG. Give at least 2 frames.")
         statistics = None if step is None else {}
-        means, passed = self.explain(frames, Noise(as_seed(seed), *(rows or ())), statistics)
+        means, passed = self.explain(frames, noise, statistics)
         likelihood = DiagGaussian(means, self.decoder_stddev)
         return Elbo(
             nll=-swap(likelihood.log_prob(frames[1:], event_rank=3)),
@@ -206,42 +206,33 @@ class SVG(VideoModel):
             statistics=normalization.targets(self, statistics),
         )
 
-    @tf.function(autograph=False)
-    def _reconstruct(self, frames, seed):
-        means, _ = self.explain(frames, Noise(seed))
+    @compiled
+    def _reconstruct(self, video, noise):
+        """Returns the first frame as given, then the decoder's means of the others."""
+        frames = swap(video)
+        if frames.shape[0] == 1:
+            return video
+        means, _ = self.explain(frames, noise)
         return swap(tf.concat([frames[:1], means], 0))
 
-    def reconstruct(self, video, seed) -> tf.Tensor:
-        """Returns the decoder's means under the posterior, [B, T, H, W, C].
-
-        The model does not explain the first frame. It is returned as given.
-
-        Args:
-          video: [B, T, H, W, C].
-          seed: Seed of the latents.
-        """
-        frames = self._time_major(video)
-        if frames.shape[0] == 1:
-            return swap(frames)
-        return self._reconstruct(frames, as_seed(seed))
-
-    @tf.function(autograph=False)
-    def _observe(self, frames, seed, batch_statistics):
+    @compiled
+    def _observe(self, frames, noise, batch_statistics):
         """Returns the state after a context, and the shares of its skips."""
         features, skips = self.encoder.encode(frames, {} if batch_statistics else None)
         length, batch = features.shape[:2]
         if length == 1:
             states = self.prior.zero_state(batch), self.predictor.zero_state(batch)
         else:
-            states = self.teacher_forced(features, Noise(seed)).states
+            states = self.teacher_forced(features, noise).states
         return Carried(features[-1], *states), self.decoder.shares([skip[-1:] for skip in skips])
 
-    @tf.function(autograph=False)
-    def _roll(self, first, count, carried, shares, seed, batch_statistics):
-        """Returns `count` frames of a prediction, starting at `first`, and the state after them."""
+    @compiled
+    def _roll(self, count, carried, shares, noise, batch_statistics):
+        """Returns `count` frames of a prediction, at most 64, and the state after them."""
+        drawn = noise.normal(0, CHUNK, carried.features.shape[0], self.stochastic_size)
 
         def predict(i, carried, frames):
-            frame, carried = self._predict(first + i, carried, shares, seed, batch_statistics)
+            frame, carried = self._predict(carried, shares, drawn[i], batch_statistics)
             return i + 1, carried, frames.write(i, frame)
 
         _, carried, frames = tf.while_loop(
@@ -253,11 +244,10 @@ class SVG(VideoModel):
         )
         return swap(frames.stack()), carried
 
-    def _predict(self, number, carried: Carried, shares, seed, batch_statistics):
-        """Returns predicted frame `number`, [B, H, W, C], and the state after it."""
-        features, batch = carried.features, carried.features.shape[0]
+    def _predict(self, carried: Carried, shares, noise: tf.Tensor, batch_statistics):
+        """Returns the next frame, [B, H, W, C], and the state after it, for noise [B, S]."""
+        features = carried.features
         belief, prior = self.prior.step(features, carried.prior)
-        noise = Noise(seed).normal(number, 1, batch, self.stochastic_size)[0]
         latent = _gaussian(belief).sample(noise)
         output, predictor = self.predictor.step(
             tf.concat([features, latent], -1), carried.predictor
@@ -267,40 +257,21 @@ class SVG(VideoModel):
         features, _ = self.encoder.encode(frame, statistics)
         return frame[0], Carried(features[0], prior, predictor)
 
-    def predict_chunks(
-        self, context, horizon: int, seed, batch_statistics: bool = False
+    def _predict_chunks(
+        self, context, horizon: int, noise: Noise, batch_statistics: bool
     ) -> Iterator[Rollout]:
-        """Yields the prediction in chunks of at most 64 frames.
+        """Yields stretches whose frames all use the skips of the context's last frame.
 
-        Args:
-          context: Frames to predict from, [B, T, H, W, C], T >= 1. All predicted frames use the
-            skips of the last one.
-          horizon: Number of frames to predict, at least 1.
-          seed: Seed of the latents.
-          batch_statistics: Whether to normalize by the statistics of the given clips, as the
-            released code does: those of the whole context, then those of each predicted frame. A
-            clip's prediction then depends on the others.
-
-        Raises:
-          ValueError: The frames do not have the model's size, the horizon is below 1, or
-            batch statistics are requested for a single clip.
+        Batch statistics are, as in the released code, those of the whole context, then those of
+        each predicted frame.
         """
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, not {horizon}.")
-        frames, seed = self._time_major(context), as_seed(seed)
-        if batch_statistics and frames.shape[1] < 2:
-            raise ValueError("batch_statistics: one clip is too few. Give at least 2 clips.")
-        seen, unseen = (tf.random.fold_in(seed, i) for i in range(2))
-        carried, shares = self._observe(frames, seen, batch_statistics)
-        for first in range(0, horizon, CHUNK):
-            count = min(CHUNK, horizon - first)
-            start = tf.constant(first)
-            frames, carried = self._roll(start, count, carried, shares, unseen, batch_statistics)
+        frames = swap(context)
+        carried, shares = self._observe(frames, noise.fold_in(0), batch_statistics)
+        for number, done in enumerate(range(0, horizon, CHUNK), 1):
+            # A tensor, so that one trace serves every horizon.
+            count, drawn = tf.constant(min(CHUNK, horizon - done)), noise.fold_in(number)
+            frames, carried = self._roll(count, carried, shares, drawn, batch_statistics)
             yield Rollout(frames)
-
-    def _time_major(self, video) -> tf.Tensor:
-        """Returns float frames [T, B, H, W, C] after checking their size."""
-        return swap(as_frames(video, self.encoder.frame_shape))
 
 
 def _gaussian(beliefs: tf.Tensor) -> DiagGaussian:

@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from cwvae.baselines.normalization import BatchNorm
 from cwvae.baselines.recurrent import LSTM, Linear, as_rows
+from cwvae.compiled import custom_gradient
 from cwvae.frame_sizes import halvings
 
 # By stage, starting at the frames.
@@ -87,7 +88,7 @@ def _kernel_shape(linear: Callable, inputs: int, outputs: int) -> tuple[int, ...
     return (size, size, *((outputs, inputs) if transposed else (inputs, outputs)))
 
 
-@tf.custom_gradient
+@custom_gradient
 def _leaky_relu(x: tf.Tensor) -> tf.Tensor:
     """Leaky ReLU with a gradient that reads the output, which has x's signs, and not x.
 

@@ -23,16 +23,19 @@ B batch, T frames, N middle frames, H belief size, S state size, F feature size.
 
 import functools
 from collections.abc import Iterator
+from types import MappingProxyType
 from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from cwvae.arguments import as_batch_statistics
 from cwvae.baselines import boundaries, normalization
 from cwvae.baselines.recurrent import GRU, Linear, swap
 from cwvae.baselines.vta_networks import Belief, BoundaryDetector, FrameDecoder, FrameEncoder
+from cwvae.compiled import compiled
 from cwvae.distributions import DiagGaussian, Noise
-from cwvae.video_model import CHUNK, Elbo, Rollout, VideoModel, as_frames, as_seed
+from cwvae.video_model import CHUNK, Elbo, Rollout, VideoModel
 
 tfd = tfp.distributions
 
@@ -89,6 +92,7 @@ class VTA(VideoModel):
     """Variational Temporal Abstraction."""
 
     kl_names = ("abstraction", "observation", "boundary")
+    prediction_options = MappingProxyType({"batch_statistics": False})
 
     def __init__(
         self,
@@ -116,9 +120,9 @@ class VTA(VideoModel):
           decoder_stddev: Standard deviation of p(x | f), in units of [0, 1].
           init_size: Number of frames, at least 1, at either end of a clip that only the encoders
             read.
-          max_segments: Number of segments above which, in training, the prior expects no other.
+          max_segments: Number of segments after which, in training, the prior expects no other.
           max_segment_length: Number of frames after which, in training, the prior expects a segment
-            to end.
+            to end, even if there are `max_segments`.
           temperature_steps: Decay of the boundaries' temperature; see `boundaries.temperature`.
           precision: "float32" or "mixed_bfloat16", for the networks of frames.
         """
@@ -135,6 +139,7 @@ class VTA(VideoModel):
         cell = functools.partial(GRU, size=belief_size)
         self.encoder = FrameEncoder(**convolutional)
         self.decoder = FrameDecoder(**convolutional)
+        self.frame_shape = self.encoder.frame_shape
         self.boundary_posterior = BoundaryDetector(feature_size, name="boundary_posterior")
         self.boundary_prior = Linear(feature_size, 2, name="boundary_prior")
         self.abs_forward = cell(feature_size, name="abs_forward")
@@ -260,25 +265,18 @@ class VTA(VideoModel):
         """Returns the means of p(x_t | f_t), [B, N, H, W, C], for f [N, B, F]."""
         return self.decoder.frames(swap(features), statistics)
 
-    def elbo(self, video, seed, rows: tuple | None = None, step=None) -> Elbo:
+    def _option(self, name: str, value, clips: int) -> bool:
+        return as_batch_statistics(value, clips)
+
+    def _elbo(self, video, noise: Noise, step) -> Elbo:
         """Returns the terms of the ELBO of a clip's T - 2 init_size middle frames.
 
         In training the boundaries' term is a sample of ln q / p of the relaxed boundary, which may
         be negative. Otherwise boundaries are the most likely ones, and the term is the KL of the
         categorical variables, without the limits of segments. It concerns the boundary of the
         following frame: from the second middle frame to the one after the last.
-
-        Args:
-          video: [B, T, H, W, C], T >= `shortest`.
-          seed: Seed of the latents.
-          rows: See `VideoModel.elbo`.
-          step: See `VideoModel.elbo`.
-
-        Raises:
-          ValueError: The frames do not have the model's size, or there are too few.
         """
-        video = self._clip(video)
-        noise = Noise(as_seed(seed), *(rows or ()))
+        self._check_length(video)
         temperature, statistics = None, None
         if step is not None:
             temperature, statistics = boundaries.temperature(step, self.temperature_steps), {}
@@ -310,28 +308,19 @@ class VTA(VideoModel):
         )
         return log_q - log_p
 
-    @tf.function(autograph=False)
-    def _reconstruct(self, video, seed):
-        return self.decode(self.infer(video, Noise(seed)).features)
-
-    def reconstruct(self, video, seed) -> tf.Tensor:
-        """Returns the decoder's means under the posterior, [B, T, H, W, C].
-
-        The model does not explain the `init_size` frames at either end. They are returned as given.
-
-        Args:
-          video: [B, T, H, W, C], T >= `shortest`.
-          seed: Seed of the latents.
-
-        Raises:
-          ValueError: The frames do not have the model's size, or there are too few.
-        """
-        video, ends = self._clip(video), self.init_size
-        middle = self._reconstruct(video, as_seed(seed))
+    @compiled
+    def _reconstruct(self, video, noise):
+        """Returns the decoder's means, between `init_size` frames at either end as given."""
+        self._check_length(video)
+        middle, ends = self.decode(self.infer(video, noise).features), self.init_size
         return tf.concat([video[:, :ends], middle, video[:, -ends:]], 1)
 
-    @tf.function(autograph=False)
-    def _boundaries(self, video):
+    @compiled
+    def _boundaries(self, video, noise):
+        """Returns where the posterior most likely starts segments, bool [B, T].
+
+        The first frame always starts one; no other frame is forced to. `noise` is not used.
+        """
         # In training the detector sees frames on both sides, so the outer features are repeated.
         features, ends = self.encoder.features(video, None), self.init_size
         before, after = (tf.repeat(end, ends, 1) for end in (features[:, :1], features[:, -1:]))
@@ -340,19 +329,7 @@ class VTA(VideoModel):
         reads = tf.argmax(logits, -1) == boundaries.READ
         return tf.concat([tf.ones_like(reads[:, :1]), reads[:, 1:]], 1)
 
-    def boundaries(self, video, seed) -> tf.Tensor:
-        """Returns where the posterior most likely starts segments, bool [B, T].
-
-        The first frame always starts one; no other frame is forced to. The detector sees the first
-        and the last frame repeated before and after the video.
-
-        Args:
-          video: [B, T, H, W, C], T >= 1.
-          seed: Not used.
-        """
-        return self._boundaries(self._frames(video))
-
-    @tf.function(autograph=False)
+    @compiled
     def observe(self, context: tf.Tensor, batch_statistics: bool = False) -> State:
         """Returns the state after float frames [B, T, H, W, C]. The next frame is a read."""
         features = swap(self.encoder.features(context, {} if batch_statistics else None))
@@ -361,20 +338,20 @@ class VTA(VideoModel):
         last = self.abs_forward.run(features, belief)[-1]
         return State(last, state, belief, state, boundaries.reads(batch))
 
-    def imagine(self, state: State, frames: int, seed: tf.Tensor) -> tuple[State, tf.Tensor]:
+    def imagine(self, state: State, frames: int, noise: Noise) -> tuple[State, tf.Tensor]:
         """Follows the priors with the most likely boundaries.
 
         Args:
           state: State before the first frame.
           frames: Number of frames, N.
-          seed: Seed of the latents. A frame's noise does not depend on the number of frames.
+          noise: Noise of the latents.
 
         Returns:
           The state after each frame, each part [N, B, ...], and f [N, B, F].
         """
         batch = state.abs_state.shape[0]
-        noise = [
-            Noise(seed).normal(number, max(frames, CHUNK), batch, self.state_size)[:frames]
+        drawn = [
+            noise.normal(number, frames, batch, self.state_size)
             for number in (_ABSTRACTION, _OBSERVATION)
         ]
 
@@ -392,57 +369,37 @@ class VTA(VideoModel):
             abs_belief = _next_abstraction(boundary, abs_state, state.abs_belief, self.abs_update)
             return State(abs_belief, abs_state, obs_belief, obs_state, boundary)
 
-        states = tf.scan(tick, noise, state)
+        states = tf.scan(tick, drawn, state)
         return states, self.obs_feature.of(states.obs_belief, states.obs_state)
 
-    @tf.function(autograph=False)
-    def _roll(self, state: State, frames: int, seed: tf.Tensor, batch_statistics: bool):
-        states, features = self.imagine(state, frames, seed)
+    @compiled
+    def _roll(self, state: State, frames: int, noise: Noise, batch_statistics: bool):
+        states, features = self.imagine(state, frames, noise)
         chosen = tf.concat([state.boundary[None], states.boundary[:-1]], 0)
         last = State(*(part[-1] for part in states))
         means = self.decode(features, {} if batch_statistics else None)
         return means, swap(chosen[..., boundaries.READ] > 0), last
 
-    def predict_chunks(
-        self, context, horizon: int, seed, batch_statistics: bool = False
+    def _predict_chunks(
+        self, context, horizon: int, noise: Noise, batch_statistics: bool
     ) -> Iterator[Rollout]:
-        """Yields the prediction in chunks of at most 64 frames. The first frame is a read.
+        """Yields stretches of at most 64 frames; the first frame is a read.
 
-        Args:
-          context: Frames to predict from, [B, T, H, W, C], T >= 1.
-          horizon: Number of frames to predict, at least 1.
-          seed: Seed of the latents.
-          batch_statistics: Whether to normalize by the statistics of the given clips: those of the
-            whole context, then those of each chunk. A clip's prediction then depends on the others.
-
-        Raises:
-          ValueError: The frames do not have the model's size, the horizon is below 1, or
-            batch statistics are requested for a single clip.
+        Batch statistics are those of the whole context, then those of each stretch.
         """
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, not {horizon}.")
-        context, seed = self._frames(context), as_seed(seed)
-        if batch_statistics and context.shape[0] < 2:
-            raise ValueError("batch_statistics: one clip is too few. Give at least 2 clips.")
         state = self.observe(context, batch_statistics)
         for number, done in enumerate(range(0, horizon, CHUNK)):
-            count, drawn = min(CHUNK, horizon - done), tf.random.fold_in(seed, number)
+            count, drawn = min(CHUNK, horizon - done), noise.fold_in(number)
             frames, reads, state = self._roll(state, count, drawn, batch_statistics)
             yield Rollout(frames, reads)
 
-    def _frames(self, video) -> tf.Tensor:
-        """Returns float frames after checking their size."""
-        return as_frames(video, self.encoder.frame_shape)
-
-    def _clip(self, video) -> tf.Tensor:
-        """Returns float frames after checking their size and number."""
-        video = self._frames(video)
+    def _check_length(self, video: tf.Tensor) -> None:
+        """Raises a ValueError if a clip has fewer frames than `shortest`."""
         if video.shape[1] < self.shortest:
             raise ValueError(
-                f"a clip of {video.shape[1]} frames is too short for init_size = {self.init_size}. "
-                f"Give at least {self.shortest} frames."
+                f"video of {video.shape[1]} frames is too short for init_size = {self.init_size}."
+                f" Give at least {self.shortest} frames."
             )
-        return video
 
 
 def _either(boundary: tf.Tensor, at_read: tf.Tensor, at_copy: tf.Tensor) -> tf.Tensor:

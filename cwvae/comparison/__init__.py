@@ -1,6 +1,6 @@
 """Compares evaluated runs: the paper's Table 1, Table 2, and Figures 1, 5 and E.1.
 
-No TensorFlow: all input is in DIR/eval/metrics.json.
+No TensorFlow: all input is in the metrics.json of evaluations.
 
 - A row is a label, usually a model. A column is a data set, identified by `data.name`.
   `CW-VAE=logs/a CW-VAE=logs/b` on two data sets is one row.
@@ -10,17 +10,21 @@ No TensorFlow: all input is in DIR/eval/metrics.json.
 - PSNR and SSIM are of one protocol; the table of further measures has the other one.
 """
 
+import contextlib
 import pathlib
 import re
 from collections.abc import Sequence
 
-from cwvae.comparison import agreement, figures, formats, paper, runs, tables
+from cwvae.comparison import agreement, costs, figures, formats, paper, runs, tables
 from cwvae.errors import UserError
 from cwvae.evaluation.results import metric_name
-from cwvae.run.files import write
+from cwvae.run import files
+from cwvae.run import folder as run_folder
 
 # Files that a comparison may write.
-_STEMS = re.compile("table|measures|kl|ranks|psnr|ssim|lpips|fvd_prefixes|fvd_windows|readout_.*")
+_STEMS = re.compile(
+    "table|training|measures|kl|ranks|psnr|ssim|lpips|fvd_prefixes|fvd_windows|readout_.*"
+)
 _SUFFIXES = (".md", ".csv", ".tex", ".png", ".pdf")
 
 
@@ -29,23 +33,27 @@ def compare(
     out: str | pathlib.Path,
     protocol: str = "standard",
     with_paper: bool = False,
+    with_costs: bool = False,
 ) -> tuple[str, list[pathlib.Path]]:
     """Compares runs and writes tables and figures.
 
     Args:
       arguments: Runs, as RUN or LABEL=RUN.
-      out: The folder to write into, which is created.
+      out: The folder to write into, which is created. It holds the files of one comparison, also
+        after a crash: table.md is removed first, and written last.
       protocol: Protocol of PSNR and SSIM.
       with_paper: Whether to add the paper's scores, which do not need runs.
+      with_costs: Whether to add the table of training costs.
 
     Returns:
-      The content of table.md, and the files.
+      The content of the .md files, and all files.
 
     Raises:
       UserError: A run that is not evaluated, runs that cannot be compared, or a folder that cannot
-        be written.
+        be written or in which another process is at work.
     """
-    groups = runs.by_data(runs.read(arguments))
+    every = runs.read(arguments)
+    groups = runs.by_data(every)
     first = [name for name in paper.published()["datasets"] if name in groups]  # in its order
     groups = {name: groups[name] for name in dict.fromkeys([*first, *groups])}
     remarks = [note for group in groups.values() for note in agreement.check(group, protocol)]
@@ -56,9 +64,11 @@ def compare(
     if columns_of_paper:
         table.notes.extend(paper.notes(groups, columns_of_paper))
     more = tables.other_measures(groups, protocol), tables.kl_table(groups, columns_of_paper)
-    files = formats.texts([table, *(other for other in more if other)])
-    files |= figures.curves(groups, protocol) | figures.ranks(ranks)
-    return files["table.md"], _write(pathlib.Path(out), files)
+    contents = formats.texts([table, *(other for other in more if other)])
+    contents |= costs.texts(every) if with_costs else {}
+    text = "\n".join(content for name, content in contents.items() if name.endswith(".md"))
+    contents |= figures.curves(groups, protocol) | figures.ranks(ranks)
+    return text, _write(pathlib.Path(out), contents)
 
 
 def _notes_on_protocol(groups, protocol):
@@ -102,18 +112,22 @@ def _notes_on_scores(groups):
     return list(dict.fromkeys(notes))
 
 
-def _write(folder, files):
+def _write(folder, contents):
     """Writes files, removes those of an earlier comparison, and returns the paths."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.iterdir():
-            ours = old.suffix in _SUFFIXES and _STEMS.fullmatch(old.stem)
-            if ours and old.name not in files:
-                old.unlink()
-        for name, content in files.items():
-            write(folder / name, content)
+        # The first file gets its name last, because the stack is unwound from the end.
+        with run_folder.locked(folder, "--out"), contextlib.ExitStack() as stack:
+            for name in ("table.md", *(name for name in contents if name != "table.md")):
+                files.remove_leftovers(folder, f"{name}.")
+                aside, content = stack.enter_context(files.whole(folder / name)), contents[name]
+                aside.write_bytes(content.encode() if isinstance(content, str) else content)
+            (folder / "table.md").unlink(missing_ok=True)
+            for old in folder.iterdir():
+                ours = old.suffix in _SUFFIXES and _STEMS.fullmatch(old.stem)
+                if ours and old.name not in contents:
+                    old.unlink()
     except OSError as error:
         raise UserError(
             f"--out {folder}: cannot write there ({error.strerror}). Give another folder."
         ) from None
-    return [folder / name for name in files]
+    return [folder / name for name in contents]

@@ -3,8 +3,8 @@
 They must agree in what is scored and how: context, horizon, number of videos and of samples, the
 levels that see the context, the size of frames, all data settings that change the test videos, the
 protocol of every measure, and the inputs of FVD. They may differ in the model, its training and its
-training data, in the seed and batch size of the evaluation, and in the use of batch statistics,
-which a note mentions.
+training data, in the seed of the evaluation, and in the use of batch statistics, which a note
+mentions.
 """
 
 import itertools
@@ -29,10 +29,11 @@ def check(runs: Sequence[Run], protocol: str) -> list[str]:
     """
     for run in runs:
         if protocol not in run.results["protocols"]:
-            both = eval_command(run.folder, ["evaluation.protocol=both"])
+            both = eval_command(run, {"evaluation.protocol": "both"})
             raise UserError(
                 f"{run.folder}: not evaluated with --protocol {protocol}, but with"
-                f" {' and '.join(run.results['protocols'])}: {both}"
+                f" {' and '.join(run.results['protocols'])}. Give the folder that this command"
+                f" writes: {both}"
             )
     notes = [
         f"{run.label} on {run.data} normalizes with the statistics of the clips that are predicted"
@@ -94,12 +95,12 @@ def _check_settings(first, other):
             " with the other's model.frame_size and channels."
         )
     if lines:
-        settings = [f"{key}={json.dumps(wanted.get(key))}" for key in lines]
+        settings = {key: wanted.get(key) for key in lines}
         if "data.digits" in lines and other.results["settings"]["data"].get("digits_dir"):
-            settings.append("data.digits_dir=null")
+            settings["data.digits_dir"] = None
         raise UserError(
-            f"{message}To evaluate {other.folder} like {first.folder}:"
-            f" {eval_command(other.folder, settings)}"
+            f"{message}To evaluate {other.folder} like {first.folder}, run this command, and give"
+            f" the folder that it writes instead: {eval_command(other, settings)}"
         )
 
 
@@ -119,7 +120,7 @@ def _check_measures(first, other):
         raise UserError(
             f"{first.folder} and {other.folder} are both on {first.data}, but were measured in"
             f" different ways:{''.join(lines.values())}\nEvaluate both with the same version of"
-            f" eval.py and the same weights: {eval_command(other.folder)}"
+            f" eval.py and the same weights: {eval_command(other)}"
         )
 
 

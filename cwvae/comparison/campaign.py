@@ -18,7 +18,8 @@ from cwvae.comparison import costs, runs
 from cwvae.comparison.agreement import differences, scored_settings
 from cwvae.config import Config
 from cwvae.errors import UserError
-from cwvae.run import checkpoints
+from cwvae.evaluation.results import FOLDER
+from cwvae.run import checkpoints, files
 from cwvae.run import folder as run_folder
 
 _ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -56,6 +57,7 @@ def plan(path: str | pathlib.Path, out: str | pathlib.Path, protocol: str) -> li
     ]
     _check_scored_alike(path, members, protocol)
     for member in members:
+        runs.check_label(member.label, path)
         run_folder.check(member.config, member.folder, _OTHER_RUN)
     return members
 
@@ -168,7 +170,8 @@ def _train_and_evaluate(member: Member, heading: str, scripts: _Scripts) -> None
         clips = f"{options.batch_size} clips of {options.seq_len} frames"
         print(f"{heading}: training, {since} of {clips}, in {folder} ...", flush=True)
         # An existing evaluation is of an earlier training, and must not pass for this one's.
-        (folder / "eval" / "metrics.json").unlink(missing_ok=True)
+        evaluating = f"evaluating into {FOLDER}"
+        files.remove_folder(folder / FOLDER, evaluating, "Wait until it ends, or stop it.")
         before = spent.get("training", 0) if done else 0
         seconds = scripts.run("train.py", folder, "training", before)
         if scripts.stopped_by:

@@ -5,10 +5,11 @@ A run's folder has its times in seconds.json: `training`, the sum over all sessi
 """
 
 import json
+import math
 import pathlib
 from collections.abc import Sequence
 
-from cwvae.comparison import formats, runs
+from cwvae.comparison import formats
 from cwvae.comparison.runs import Run
 from cwvae.comparison.tables import Cell, Row, Table
 from cwvae.errors import UserError
@@ -29,28 +30,25 @@ _NOTES = [
 ]
 
 
-def write(arguments: Sequence[str], out: str | pathlib.Path) -> tuple[str, list[pathlib.Path]]:
-    """Writes the table of runs (RUN or LABEL=RUN) as training.md, .csv and .tex.
-
-    Returns the content of training.md, and the files.
-    """
-    rows = [Row(run.label, _cells(run)) for run in runs.read(arguments)]
+def texts(every: Sequence[Run]) -> dict[str, str]:
+    """Returns the table of runs as training.md, .csv and .tex: {file name: content}."""
+    rows = [Row(run.label, _cells(run)) for run in every]
     table = Table("training", "Training cost of each model.", _COLUMNS, rows, [], _NOTES)
-    texts = formats.texts([table])
-    paths = [pathlib.Path(out) / name for name in texts]
-    for path in paths:
-        files.write(path, texts[path.name])
-    return texts["training.md"], paths
+    return formats.texts([table])
 
 
 def read_seconds(folder: pathlib.Path) -> dict[str, float]:
     """Returns a run's seconds by part, if measured; raises a UserError if the file is damaged."""
     path = folder / "seconds.json"
     try:
-        return {part: float(value) for part, value in json.loads(path.read_text()).items()}
+        seconds = json.loads(path.read_text())
+        # By type, because True is an int, and JSON can hold an infinity.
+        if not all(type(s) in (int, float) and 0 <= s < math.inf for s in seconds.values()):
+            raise ValueError
+        return seconds
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise UserError(
             f"{path}: damaged. Delete it; the times of this run are then counted from zero."
         ) from None

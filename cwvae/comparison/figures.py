@@ -62,7 +62,8 @@ def ranks(means: Mapping[str, Fraction]) -> dict[str, bytes]:
     panel = figure.subplots()
     values = [float(means[name]) for name in order]
     colors = [styles[name]["color"] if name in own else _GRAYS[0][0] for name in order]
-    bars = panel.barh(order, [value - 1 for value in values], left=1, color=colors, height=0.7)
+    names = list(map(visualize.plain_text, order))
+    bars = panel.barh(names, [value - 1 for value in values], left=1, color=colors, height=0.7)
     panel.bar_label(bars, [f"{value:.2f}" for value in values], padding=3)
     worst = max(2, len(order))
     panel.set_xlim(1, worst + 0.1 * (worst - 1))  # space for the number after the longest bar

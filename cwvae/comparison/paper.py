@@ -110,8 +110,9 @@ def _check_as_the_paper(run, name):
     unlike = {k: v for k, v in wanted.items() if v is not None and v != results[k]}
     if unlike:
         said = " and ".join(f"evaluation.{k} {v}, not {results[k]}" for k, v in unlike.items())
-        settings = [f"evaluation.{k}={v}" for k, v in unlike.items()]
+        settings = {f"evaluation.{key}": value for key, value in unlike.items()}
         raise UserError(
             f"--paper: on {label(name)} the paper uses {said} as {run.folder}. Evaluate the runs on"
-            f" {run.data} accordingly: {eval_command(run.folder, settings)}"
+            f" {run.data} accordingly, and give the folders that eval.py writes:"
+            f" {eval_command(run, settings)}"
         )

@@ -1,18 +1,23 @@
-"""Evaluated runs, read from DIR/eval/metrics.json, with their labels."""
+"""Evaluated runs, read from metrics.json in the folders of evaluations, with their labels."""
 
 import dataclasses
 import json
 import pathlib
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
+from cwvae import config as configuration
 from cwvae.errors import UserError
+from cwvae.evaluation import results as evaluations
 from cwvae.evaluation.results import FORMAT, is_best_of
+from cwvae.run import files
 
 FVD = "fvd"
 PAPER = "(paper)"  # the end of the labels of the paper's rows
 
-_TEXTS = ("model", "data", "frames")
+# Rows that a comparison adds to those of the runs.
+_OTHER_ROWS = (evaluations.COPY, evaluations.MEAN, evaluations.RANDOM, evaluations.TRUTH)
 COUNTS = ("context", "horizon", "num_videos", "num_samples")
 
 
@@ -21,7 +26,7 @@ class Run:
     """One evaluated run."""
 
     label: str  # of its row in the tables; runs on several data sets share a row
-    folder: pathlib.Path
+    folder: pathlib.Path  # as given: the run's, or the evaluation's
     results: dict  # content of metrics.json
     number: int  # position on the command line
 
@@ -74,18 +79,15 @@ Groups = Mapping[str, list[Run]]
 
 
 def read(arguments: Sequence[str]) -> list[Run]:
-    """Reads the evaluations of runs, each LABEL=RUN or RUN: a folder, labelled by its name.
+    """Reads evaluations, each LABEL=RUN or RUN: a run's folder, or the folder of an evaluation.
 
-    Raises a UserError for a missing or damaged evaluation, or a label used twice on one data set.
+    A run without a label has the name of its folder. Raises a UserError for a missing or damaged
+    evaluation, a label that is reserved, or a label used twice on one data set.
     """
     runs = [_read_one(argument, number) for number, argument in enumerate(arguments)]
     seen = {}
     for run in runs:
-        if run.label.endswith(PAPER):
-            raise UserError(
-                f"{run.folder}: names that end in {PAPER} are reserved for the paper's own rows."
-                " Use another name."
-            )
+        check_label(run.label, run.folder)
         other = seen.setdefault((run.label, run.data), run)
         if other is not run:
             raise UserError(
@@ -93,6 +95,19 @@ def read(arguments: Sequence[str]) -> list[Run]:
                 f" Name one of them: NAME={shlex.quote(str(run.folder))}"
             )
     return runs
+
+
+def check_label(label: str, where: object) -> None:
+    """Raises a UserError if a label cannot be printed, or is that of a row that is not a run's."""
+    if not label.isprintable():
+        raise UserError(f"{where}: the name {label!r} cannot be printed. Use another name.")
+    if label.endswith(PAPER):
+        whose = "the paper's own rows"
+    elif label in _OTHER_ROWS or re.search(r", best of \d+$", label):
+        whose = "a row that the comparison adds"
+    else:
+        return
+    raise UserError(f"{where}: the name {label!r} is reserved for {whose}. Use another name.")
 
 
 def by_data(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -109,19 +124,47 @@ def labels(groups: Groups) -> list[str]:
     return list(dict.fromkeys(run.label for run in every))
 
 
-def eval_command(folder: pathlib.Path, settings: Iterable[str] = ()) -> str:
-    """Returns the command that evaluates a run, with other settings."""
-    words = ["python", "eval.py", "--logdir", str(folder)]
-    for setting in settings:
-        words += ["--set", setting]
+def eval_command(run: Run, settings: Mapping[str, object] | None = None) -> str:
+    """Returns the command that repeats an evaluation, with other values of some settings."""
+    logdir = _logdir(run.folder)
+    words = _command(run.folder)
+    if logdir != run.folder:
+        # What this evaluation has changed must be given again, unlike the run's own settings.
+        changed = {}
+        if logdir:
+            own = configuration.load(configuration.run_path(logdir), purpose="data")
+            changed = evaluations.changes(configuration.as_plain(own), run.results["settings"])
+        words = [*(words[:-2] if settings else words), "--step", str(run.results["step"])]
+        settings = changed | (settings or {})
+    for key, value in (settings or {}).items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        words += ["--set", f"{key}={text}"]
     return shlex.join(words)
+
+
+def _logdir(folder: pathlib.Path) -> pathlib.Path | None:
+    """Returns the run of a folder: itself or, if it is an evaluation, the run around it, if any."""
+    if not (folder / "metrics.json").is_file():
+        return folder
+    around = folder.resolve().parent
+    return around if (around / "config.yml").is_file() else None
+
+
+def _command(folder: pathlib.Path) -> list[str]:
+    """Returns the words of the command that writes an evaluation, without its settings."""
+    logdir = _logdir(folder)
+    words = ["python", "eval.py", "--logdir", str(logdir or "RUN")]
+    if logdir != folder:
+        words += ["--out", folder.resolve().name if logdir else str(folder.resolve())]
+    return words
 
 
 def _read_one(argument: str, number: int) -> Run:
     label, equals, path = argument.partition("=")
     # A folder's name may contain =, as in logs/lr=0.1.
     if not equals or pathlib.Path(argument).is_dir():
-        label, path = pathlib.Path(argument).resolve().name, argument
+        path = argument
+        label = (_logdir(pathlib.Path(path)) or pathlib.Path(path)).resolve().name
     elif not label.strip() or not path:
         raise UserError(f"{argument}: write NAME=RUN, as in CW-VAE=logs/run1, or RUN alone.")
     folder = pathlib.Path(path)
@@ -130,67 +173,36 @@ def _read_one(argument: str, number: int) -> Run:
         raise UserError(
             f"{path}{given}: no such folder. Give a run's folder, as train.py prints it."
         )
-    file = folder / "eval" / "metrics.json"
-    again = f"Evaluate again: {eval_command(folder)}"
+    file = folder / "metrics.json"
+    if not file.is_file():
+        file = folder / evaluations.FOLDER / "metrics.json"
+    again = f"Evaluate again: {shlex.join(_command(folder))}"
     try:
-        results = json.loads(file.read_text(), parse_constant=_not_a_number)
-        written = results.get("format", 1)
-    except FileNotFoundError:
+        results = json.loads(file.read_text(encoding="utf-8"))
+        written, whole = results.get("format", 1), results.get("sha256")
+        if written == FORMAT and whole != evaluations.digest(results):
+            raise ValueError("the content does not match its checksum")
+    except (FileNotFoundError, NotADirectoryError):
+        if inside := files.runs_in(folder):
+            raise UserError(
+                f"{folder}: a folder of runs, not a run. Give the runs in it: {inside}"
+            ) from None
         raise UserError(
-            f"{folder}: not evaluated yet (no eval/metrics.json): {eval_command(folder)}"
+            f"{folder}: not evaluated yet (no eval/metrics.json):"
+            f" {shlex.join(_command(folder))}{_others(folder)}"
         ) from None
-    except (ValueError, AttributeError) as error:  # ValueError: not JSON, or not UTF-8
+    # ValueError: not JSON, or not UTF-8.
+    except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{file}: damaged ({error}). {again}") from None
     if written != FORMAT:
         raise UserError(
             f"{file}: written by another version of eval.py (format {written}, not {FORMAT})."
             f" {again}"
         )
-    try:
-        _check_form(results)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise UserError(f"{file}: damaged ({what}). {again}") from None
     return Run(label.strip(), folder, results, number)
 
 
-def _not_a_number(word):
-    raise ValueError(f"{word} among the scores")
-
-
-def _check_form(results):
-    """Checks all fields that the comparison reads, so that later code can rely on them."""
-    for kind, keys in ((str, _TEXTS), (int, COUNTS)):
-        for key in keys:
-            if not isinstance(results[key], kind):
-                raise ValueError(f"{key} is {results[key]!r}")
-    for section in ("data", "evaluation", "training"):
-        results["settings"][section].items()
-    _ = results["observe_levels"], results["protocols"], results["not_computed"].items()
-    for measure in results["metrics"].values():
-        _ = measure["label"], measure["unit"], measure["protocol"]
-        if measure["better"] not in ("higher", "lower"):
-            raise ValueError(f"{measure['label']}: better is {measure['better']!r}")
-    _ = results["scores"][results["model"]]
-    for name, scores in results["scores"].items():
-        for metric, score in scores.items():
-            _ = results["metrics"][metric]
-            # A readout has no score for frames that it does not read.
-            _check_numbers(v for v in (score["mean"], *score["per_frame"]) if v is not None)
-            if len(score["per_frame"]) != results["horizon"]:
-                raise ValueError(f"{name}, {metric}: not one score for each predicted frame")
-    fvd, elbo = results["fvd"], results["elbo"]
-    if fvd is not None:
-        _ = fvd["frames"], fvd["num_videos"], fvd["module"], fvd["protocol"], [*fvd["warnings"]]
-        _ = fvd["floor"]["value"], fvd["floor"]["source"]
-        for score in fvd["scores"].values():
-            pairs = [(0, score["value"]), *score["prefixes"], *score["windows"]]
-            _check_numbers(number for frames, value in pairs for number in (frames, value))
-    _check_numbers([elbo["frames"], *elbo["kl_sum"], results["weights"]])
-    _ = dict(zip(elbo["kl_names"], elbo["kl_sum"], strict=True))
-
-
-def _check_numbers(values):
-    for value in values:
-        if not isinstance(value, int | float):
-            raise ValueError(f"{value!r} is not a number")
+def _others(folder: pathlib.Path) -> str:
+    """Returns a sentence on the evaluations with other settings in a run's folder."""
+    found = sorted(str(path.parent) for path in folder.glob("[!.]*/metrics.json"))
+    return f"\nIt has evaluations of other settings. To compare one: {found[0]}" if found else ""

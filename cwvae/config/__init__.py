@@ -6,6 +6,7 @@ The YAML files explain each key next to its default. `schema.py` holds the types
 `constraints.py` the rules between settings.
 """
 
+import argparse
 import dataclasses
 import difflib
 import json
@@ -13,6 +14,7 @@ import operator
 import os
 import pathlib
 import re
+import shlex
 import sys
 import types
 import typing
@@ -20,7 +22,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.reader import ReaderError
 
 from cwvae.config import constraints
 from cwvae.config.schema import (  # noqa: F401 - other modules import the sections from here
@@ -34,7 +38,7 @@ from cwvae.config.schema import (  # noqa: F401 - other modules import the secti
     TrainingConfig,
     properties,
 )
-from cwvae.errors import UserError, unknown_name
+from cwvae.errors import UserError, closest, unknown_name
 from cwvae.run import files
 
 BASE = pathlib.Path(__file__).parent.parent.parent / "configs" / "base.yml"
@@ -49,6 +53,11 @@ _REMOVED = {
 }
 
 _SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
+_EXAMPLE = "Example: --set training.steps=1000"
+
+# Of a file that `save` wrote. Without them, the settings after a cut would become the defaults.
+_FIRST_LINE = "# All settings. Keep the last line: without it, this file counts as cut short.\n"
+_LAST_LINE = "# The end of the settings.\n"
 
 
 class _Setting(NamedTuple):
@@ -77,7 +86,9 @@ def load(
       UserError: A file that is missing or not YAML; a key that does not exist; a value of the
         wrong type or out of range; values that contradict each other.
     """
-    given = [] if path is None else [*_settings_of_file(pathlib.Path(path))]
+    # The defaults are not an experiment: their settings of CW-VAE must not count as given.
+    is_base = path is None or pathlib.Path(path).resolve() == BASE.resolve()
+    given = [] if is_base else [*_settings_of_file(pathlib.Path(path))]
     return _resolve([*given, *map(_setting_of_override, overrides)], purpose)
 
 
@@ -92,6 +103,11 @@ def load_comparison(path: str | pathlib.Path) -> dict[str, Config]:
     """
     path = pathlib.Path(path)
     content = _read(path)
+    if isinstance(content, dict) and not content.keys().isdisjoint(_SECTIONS):
+        raise UserError(
+            f"{path}: this file describes one run, not a comparison. Train it with: python train.py"
+            f" --config {shlex.quote(str(path))}"
+        )
     if not isinstance(content, dict) or set(content) - {"shared", "runs"}:
         raise UserError(
             f"{path}: a comparison holds two sections, `shared` and `runs`. Example:"
@@ -162,8 +178,10 @@ def _resolve(given: list[_Setting], purpose: str, whose: str = "") -> Config:
 
 def save(config: Config, path: str | pathlib.Path) -> None:
     """Writes a resolved configuration to a file, which `load` reads back."""
-    with files.whole(path) as aside:
-        YAML().dump(as_plain(config), aside)
+    with files.whole(path) as aside, open(aside, "w", encoding="utf-8") as file:
+        file.write(_FIRST_LINE)
+        YAML().dump(as_plain(config), file)
+        file.write(_LAST_LINE)
 
 
 def as_plain(config: Config) -> dict[str, dict]:
@@ -199,6 +217,8 @@ def run_path(logdir: str | pathlib.Path) -> pathlib.Path:
     """
     path = pathlib.Path(logdir) / "config.yml"
     if not path.is_file():
+        if inside := files.runs_in(logdir):
+            raise UserError(f"{logdir}: a folder of runs, not a run. Give one of: {inside}")
         raise UserError(
             f"{logdir}: no run here (there is no config.yml). Give the folder that train.py"
             " printed, or train a model: python train.py --config configs/quickstart.yml"
@@ -246,7 +266,26 @@ def differences(
       new: Another one.
       counts: Whether to look at a setting, given its properties.
     """
-    lines = []
+    return [f"{name}: {a} -> {b}" for name, a, b in _changes(old, new, counts)]
+
+
+def overrides(
+    old: Config, new: Config, counts: Callable[[Properties], bool] = lambda _: True
+) -> list[str]:
+    """Returns `section.key=value`, for `--set`, for every setting that differs.
+
+    Arguments as in `differences`; both configurations must be of the same model.
+    """
+    return [
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, _, value in _changes(old, new, counts)
+    ]
+
+
+def _changes(
+    old: Config, new: Config, counts: Callable[[Properties], bool]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yields `section.key` and both values of every setting that differs."""
     for section in _SECTIONS:
         before, after = (getattr(config, section) for config in (old, new))
         known = properties(before) | properties(after)
@@ -254,8 +293,7 @@ def differences(
         for key in before | after:
             pair = [values.get(key, "(not a setting)") for values in (before, after)]
             if pair[0] != pair[1] and counts(known[key]):
-                lines.append(f"{section}.{key}: {pair[0]} -> {pair[1]}")
-    return lines
+                yield f"{section}.{key}", *pair
 
 
 def per_level(value, count: int) -> tuple:
@@ -271,20 +309,110 @@ def level_flags(text: str) -> tuple[bool, ...]:
 def _read(path: pathlib.Path) -> Any:
     """Returns the content of a YAML file."""
     if not path.is_file():
-        folder = BASE.parent
-        paths = sorted(p for p in (*folder.glob("*.yml"), *folder.glob("baselines/*")) if p != BASE)
-        known = {p: f"configs/{p.relative_to(folder)}" for p in paths}
-        near = difflib.get_close_matches(path.stem, [p.stem for p in known], n=1)
-        hint = "".join(f" Did you mean {name}?" for p, name in known.items() if [p.stem] == near)
-        names = ", ".join(name for p, name in known.items() if p.parent == folder)
-        raise UserError(
-            f"{path}: no such configuration file.{hint} There are: {names}, and the files in"
-            " configs/baselines/."
-        )
+        raise UserError(f"{path}: {_not_a_file(path)}")
     try:
-        return YAML(typ="rt").load(path.read_text())
+        text = path.read_text(encoding="utf-8")
+        if text.startswith(_FIRST_LINE) and _LAST_LINE.strip() not in text:
+            raise UserError(
+                f"{path}: cut short: the line `{_LAST_LINE.strip()}` is missing. Copy the file"
+                " again. To restore a run's: python -m cwvae.run.restore_config RUN"
+            )
+        return YAML(typ="rt").load(text)
     except (YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2020-13-01
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+        mark = getattr(error, "problem_mark", None)
+        origin = f"{path}, line {mark.line + 1}" if mark else f"{path}"
+        raise UserError(f"{origin}: {_yaml_problem(error)}") from None
+
+
+def _not_a_file(path: pathlib.Path) -> str:
+    """Returns what is wrong with the path of a configuration that is not a file."""
+    if path.is_dir():
+        words = "this is a folder. Give a YAML file."
+        if (path / "config.yml").is_file():
+            words += f" To resume the run in it: python train.py --logdir {shlex.quote(str(path))}"
+        return words
+    folder = BASE.parent
+    root, here = folder.parent, pathlib.Path.cwd()
+    if (root / path).is_file():
+        return (
+            "no such configuration file, because the path is relative to the working directory,"
+            f" {here}. Write {root / path}"
+        )
+    paths = sorted(p for p in (*folder.glob("*.yml"), *folder.glob("baselines/*")) if p != BASE)
+    known = {p: str(p.relative_to(root) if here == root.resolve() else p) for p in paths}
+    near = difflib.get_close_matches(path.stem, [p.stem for p in known], n=1)
+    hint = "".join(f" Did you mean {name}?" for p, name in known.items() if [p.stem] == near)
+    names = ", ".join(p.name for p in known if p.parent == folder)
+    return (
+        f"no such configuration file.{hint} There are, in {folder}: {names}, and the files in"
+        " baselines/."
+    )
+
+
+def _yaml_problem(error: YAMLError | ValueError) -> str:
+    """Returns what is wrong with a file that YAML cannot read, and what to do."""
+    if isinstance(error, UnicodeDecodeError | ReaderError):
+        return "not a text file in UTF-8. Give a YAML file, such as those in configs/."
+    problem = getattr(error, "problem", None) or str(error)
+    if isinstance(error, DuplicateKeyError):
+        key = re.search(r'duplicate key "(.*?)"', problem)[1]
+        return f"the key {key!r} is here for the second time. Delete one of the two."
+    if "'\\t'" in problem:
+        return "there is a tab. Replace it with spaces."
+    return (
+        f"not readable as YAML: {problem}. Write `key: value` lines, indented with spaces under the"
+        " name of their section."
+    )
+
+
+def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parses a command line with `--set`; the message names the option that a word lacks."""
+    arguments, extra = parser.parse_known_args()
+    if not extra:
+        return arguments
+    settings = [
+        word.lstrip("-")
+        for word in extra
+        if "=" in word and (word[0] != "-" or "." in word.partition("=")[0])
+    ]
+    first, given = extra[0], vars(arguments)
+    if settings:
+        commands = " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
+        parser.error(f"write --set before each setting: {commands}")
+    if first.startswith("-"):
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+    if first.endswith("]"):
+        parser.error("write a list in quotes: --set 'model.factor=[4, 6]'")
+    if first.endswith(".yml") and given.get("config", "") is None:
+        parser.error(f"write --config before the file: --config {shlex.quote(first)}")
+    if given.get("logdir", "") is None:
+        parser.error(f"write --logdir before the folder: --logdir {shlex.quote(first)}")
+    parser.error(f"unrecognized arguments: {' '.join(extra)}")
+
+
+def refuse_settings(parser: argparse.ArgumentParser, also: str = "") -> None:
+    """Ends a script that takes no settings if its command line has any, and names one that does.
+
+    Args:
+      parser: The script's parser.
+      also: Words about another place for settings, before "to a script".
+    """
+    words = [word.removeprefix("--set=") for word in sys.argv[1:]]
+    pairs = zip(["", *words], words, strict=False)
+    settings = [word for before, word in pairs if before == "--set" or _is_setting(word)]
+    if settings:
+        scored = all(setting.startswith(("data.", "evaluation.")) for setting in settings)
+        script = "eval.py --logdir RUN" if scored else "train.py --config FILE --logdir NEW"
+        sets = " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
+        parser.error(f"this takes no settings. Give them {also}to a script: python {script} {sets}")
+
+
+def _is_setting(word: str) -> bool:
+    """Returns whether a word is section.key=value, maybe misspelt, and not the path of a run."""
+    name, _, value = word.partition("=")
+    section, _, key = name.partition(".")
+    is_path = any(pathlib.Path(path).exists() for path in (word, value) if path)
+    return bool(key and value and not is_path and closest(section, _SECTIONS) and _homes(key))
 
 
 def _settings_of_file(path: pathlib.Path) -> Iterator[_Setting]:
@@ -321,9 +449,10 @@ def _setting_of_override(override: str) -> _Setting:
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
     if not equals or not dot:
-        raise UserError(
-            f"{origin}: this is not section.key=value. Example: --set training.steps=1000"
-        )
+        meant = [f"{section}.name"] if section in ("model", "data") else _homes(section)
+        written = [f"--set {shlex.quote(f'{name}={text.strip()}')}" for name in meant if equals]
+        hint = f"Did you mean {' or '.join(written)}?" if written else _EXAMPLE
+        raise UserError(f"{origin}: this is not section.key=value. {hint}")
     if section not in _SECTIONS:
         raise UserError(f"{origin}: {unknown_name('section', section, _SECTIONS)}")
     return _Setting(section, key, _value_of_override(section, key, text.strip(), origin), origin)
@@ -357,18 +486,28 @@ def _check_key(setting: _Setting, sections: Mapping[str, type]) -> None:
     section, key, _, origin = setting
     if key in properties(sections[section]):
         return
-    # The key of another section or model is a likelier mistake than a typo.
-    homes = [name for name, other in sections.items() if key in properties(other)]
     models = [name for name, kind in MODELS.items() if key in properties(kind)]
     if section == "model" and models:
         own = next(name for name, kind in MODELS.items() if kind is sections["model"])
         raise UserError(
             f"{origin}: model.{key} is a setting of model.name = {' or '.join(models)}, but here"
             f" model.name = {own}, whose settings are: {', '.join(properties(sections['model']))}."
+            f" Delete it, or set model.name={models[0]}."
         )
-    hint = f" ({homes[0]}.{key} exists.)" if homes else ""
-    known = unknown_name(f"key in section {section!r}:", key, properties(sections[section]))
-    raise UserError(f"{origin}: {known}{hint}")
+    # The key of another section is a likelier mistake than a typo.
+    meant = [home for home in _homes(key) if home.endswith(f".{key}")]
+    options = properties(sections[section])
+    raise UserError(
+        f"{origin}: {unknown_name(f'key in section {section!r}:', key, options, meant)}"
+    )
+
+
+def _homes(key: Any) -> list[str]:
+    """Returns the settings, of any section and model, that a key without its section may mean."""
+    kinds = [*_SECTIONS.items(), *(("model", kind) for kind in MODELS.values())]
+    every = dict.fromkeys((name, key) for name, kind in kinds for key in properties(kind))
+    near = closest(key, dict.fromkeys(name for _, name in every))
+    return [f"{section}.{name}" for section, name in every if name == near]
 
 
 def _checked(section: type, name: str, key: str, values: Mapping[tuple, _Setting]) -> Any:
@@ -386,11 +525,22 @@ def _checked(section: type, name: str, key: str, values: Mapping[tuple, _Setting
     if value is _MISFIT:
         # YAML's words for None, True and False; everything else reads the same in Python.
         shown = json.dumps(given) if given is None or isinstance(given, bool) else repr(given)
-        raise UserError(f"{origin} must be {_describe(kind)}, not {shown}.")
+        raise UserError(f"{origin} must be {_describe(kind)}, not {shown}.{_brackets(given, kind)}")
     for number in value if isinstance(value, tuple) else (value,):
         if number is not None:
             _check_range(number, properties(section)[key], origin)
     return value
+
+
+def _brackets(given: Any, kind: Any) -> str:
+    """Returns advice about a list that was written without brackets; "" for anything else."""
+    if not isinstance(given, str) or "," not in given:
+        return ""
+    try:
+        items = YAML(typ="safe").load(f"[{given.strip('()')}]")
+    except (YAMLError, ValueError):
+        return ""
+    return "" if _convert(items, kind) is _MISFIT else f" Write {json.dumps(items)}."
 
 
 def _check_range(number: float, limits: Properties, origin: str) -> None:
@@ -407,7 +557,7 @@ _MISFIT = object()
 
 
 def _convert(value, kind) -> Any:
-    """Returns a value as the annotated type, or _MISFIT. Whole numbers pass as floats."""
+    """Returns a value as the annotated type, or _MISFIT. Whole numbers may be written as 1e5."""
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
         converted = (_convert(value, option) for option in typing.get_args(kind))
@@ -429,6 +579,8 @@ def _convert(value, kind) -> Any:
         return value if isinstance(value, bool) and kind is bool else _MISFIT
     if kind is float and isinstance(value, int | float):
         return float(value) if abs(value) <= sys.float_info.max else _MISFIT
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
     # int() and str() also convert the YAML reader's own number and text classes.
     return kind(value) if isinstance(value, kind) and kind in (int, str) else _MISFIT
 

@@ -3,6 +3,10 @@
 The data sets check what depends on their files.
 """
 
+import itertools
+import operator
+from collections.abc import Iterator
+
 from cwvae.config.schema import Config, CWVAEConfig, ModelConfig, SVGConfig
 from cwvae.errors import UserError
 from cwvae.frame_sizes import HALVINGS
@@ -111,6 +115,33 @@ def check_training(config: Config) -> None:
         )
     if context >= data.train_length:
         raise UserError(_nothing_to_predict(context, "train", data.train_length))
+
+
+def warnings(config: Config, longest: dict[str, int]) -> Iterator[str]:
+    """Yields what is allowed for training but probably not wanted.
+
+    Args:
+      config: The configuration of a run.
+      longest: The number of frames of the longest clip of each split.
+    """
+    model, training = config.model, config.training
+    if isinstance(model, CWVAEConfig):
+        factors = model.factor
+        factors = factors if isinstance(factors, tuple) else (factors,) * (model.levels - 1)
+        for level, period in enumerate(itertools.accumulate(factors, operator.mul), 1):
+            if period >= training.seq_len:
+                yield (
+                    f"level {level} ticks every {period} frames, so only once in a training clip of"
+                    f" training.seq_len = {training.seq_len} frames: it cannot learn how its state"
+                    " changes. Raise training.seq_len, or lower model.factor or model.levels."
+                )
+                break
+    for split, length in longest.items():
+        if length < training.video_length:
+            yield (
+                f"training.video_length = {training.video_length}, but the longest {split} video"
+                f" has {length} frames. The {split} videos in TensorBoard end there."
+            )
 
 
 def _check_batch_statistics(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""Evaluates a trained model: scores, FVD, ELBO, pictures and a report, in DIR/eval.
+"""Evaluates a trained model: scores, FVD, ELBO, pictures and a report, in one folder.
 
 `cwvae.evaluation.scoring` holds the loop over predictions. Symbols: N videos, T predicted frames.
 """
@@ -7,7 +7,6 @@ import csv
 import functools
 import json
 import pathlib
-import tempfile
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -27,14 +26,11 @@ from cwvae.evaluation import (
     video_distance,
 )
 from cwvae.evaluation.report import charts
-from cwvae.evaluation.results import FORMAT, heading
+from cwvae.evaluation.results import FOLDER, FORMAT, check_folder, digest, heading
 from cwvae.metrics import fvd, protocols
 from cwvae.run import files, versions
 from cwvae.startup import many_traces
-from cwvae.video_model import VideoModel, as_seed
-
-_FILES = ("metrics.json", "curves.csv", "curves.png", "samples.gif", "samples.png")
-_FILES += ("levels.png", "boundaries.png", "report.html")
+from cwvae.video_model import VideoModel
 
 # Training clips that the mean frame averages. The random guess draws from one frame of each.
 _TRAINING_CLIPS = 500
@@ -49,8 +45,11 @@ def evaluate(
     logdir: str | pathlib.Path,
     weights: Mapping[str, str | None] | None = None,
     required: Collection[str] = (),
+    out: str | pathlib.Path | None = None,
 ) -> dict:
-    """Scores a model, writes everything into `logdir`/eval, and returns metrics.json's content.
+    """Scores a model, writes everything into a folder, and returns metrics.json's content.
+
+    The folder appears, or replaces an earlier one, when all its files are complete.
 
     Args:
       config: The run's configuration.
@@ -61,14 +60,47 @@ def evaluate(
       logdir: The run's folder.
       weights: Paths of the weights for `lpips` and `fvd`; the usual places if absent or None.
       required: Which of `lpips` and `fvd` must be computed.
+      out: The folder to write; `eval` in the run's folder if None.
 
     Raises:
-      UserError: Clips are too short or too few, the folder cannot be written, weights are damaged,
-        required weights are missing, or predictions are not finite.
+      UserError: Clips are too short or too few, the folder cannot be written or another process is
+        writing it, weights are damaged, required weights are missing, or predictions are not
+        finite.
     """
-    options, weights, not_computed = config.evaluation, weights or {}, {}
-    held_out = rollouts.held_out(options, test_data)
-    folder = _writable(pathlib.Path(logdir) / "eval")
+    held_out = rollouts.held_out(config.evaluation, test_data)
+    out = pathlib.Path(logdir) / FOLDER if out is None else pathlib.Path(out)
+    check_folder(out)
+    advice = "Wait until it ends, or give another folder with --out."
+    with files.whole_folder(out, f"evaluating into {out.name}", advice) as folder:
+        results = _scores(
+            config, model, step, train_data, test_data, held_out, logdir, weights or {}, required
+        )
+        text = json.dumps(results, indent=1, allow_nan=False) + "\n"
+        files.write(folder / "metrics.json", text)
+        _write_curves(folder, results)
+        options = config.evaluation
+        with many_traces():
+            samples = pictures.write_samples(folder, options, model, held_out)
+            levels = pictures.write_levels(folder, options, model, held_out)
+            segments = pictures.write_boundaries(folder, options, model, held_out)
+        run = pathlib.Path(logdir).resolve().name
+        report.write(folder, results, samples, levels, segments, run)
+    return results
+
+
+def _scores(
+    config: Config,
+    model: VideoModel,
+    step: int,
+    train_data,
+    test_data,
+    held_out,
+    logdir: str | pathlib.Path,
+    weights: Mapping[str, str | None],
+    required: Collection[str],
+) -> dict:
+    """Returns the content of metrics.json. Arguments as for `evaluate`."""
+    options, not_computed = config.evaluation, {}
 
     def optional(name, make, *arguments, unless=MissingWeights):
         """Returns what `make` returns; if it raises `unless`, None, and notes why."""
@@ -120,17 +152,7 @@ def evaluate(
         "fvd": distance_scores,
         "elbo": elbo_terms(config, model, held_out),
     }
-    for name in _FILES:  # An interrupted evaluation must not mix its files with earlier ones.
-        (folder / name).unlink(missing_ok=True)
-    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
-    files.write(folder / "metrics.json", text)
-    _write_curves(folder, results)
-    with many_traces():
-        samples = pictures.write_samples(folder, options, model, held_out)
-        levels = pictures.write_levels(folder, options, model, held_out)
-        segments = pictures.write_boundaries(folder, options, model, held_out)
-    report.write(folder, results, samples, levels, segments)
-    return results
+    return results | {"sha256": digest(results)}
 
 
 def elbo_terms(config: Config, model: VideoModel, data) -> dict:
@@ -144,11 +166,15 @@ def elbo_terms(config: Config, model: VideoModel, data) -> dict:
     shortest = min(data.length(i) for i in range(options.num_videos))
     length = min(config.training.seq_len, shortest)
     chosen = rollouts.observed_levels(options)
-    elbo = tf.function(lambda video, seed: model.elbo(video, seed, **chosen)[:2], autograph=False)
+
+    @tf.function(autograph=False)
+    def elbo(video, row):
+        return model.elbo(video, options.seed, row=row, **chosen)[:2]
+
     nll, kl = [], []
     for videos in rollouts.batches(options):
         video = tf.constant(rollouts.clips(data, videos, 0, length))
-        terms = elbo(video, tf.random.fold_in(as_seed(options.seed), videos.start))
+        terms = elbo(video, tf.constant(videos.start))
         nll.append(terms[0].numpy())
         kl.append([level.numpy() for level in terms[1]])
     kl = [np.concatenate(level) for level in zip(*kl, strict=True)]
@@ -160,17 +186,6 @@ def elbo_terms(config: Config, model: VideoModel, data) -> dict:
         "kl_per_step": [float(np.mean(level)) for level in kl],
         "kl_sum": [float(np.mean(np.sum(level, 1))) for level in kl],
     }
-
-
-def _writable(folder: pathlib.Path) -> pathlib.Path:
-    try:
-        folder.mkdir(exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot write there ({error.strerror}). Check its permissions and the disk."
-        ) from None
-    return folder
 
 
 def _distances(options, path, held_out, train_data, test_data) -> video_distance.VideoDistances:

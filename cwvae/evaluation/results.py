@@ -1,14 +1,116 @@
-"""The meaning of metrics.json, for its writer and readers; its scores as text. No TensorFlow."""
+"""Folders of evaluations, and the meaning of metrics.json in them. No TensorFlow.
+
+A run's folder holds the evaluation of its own settings and newest checkpoint in `eval/`, and others
+in folders whose names say what differs.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Mapping
+
+from cwvae.errors import UserError
 
 ARROWS = {"higher": "↑", "lower": "↓"}  # by the direction of better values
 
 # The format of metrics.json. Raise it when a reader of the old format would misread the new one.
-FORMAT = 3
+# Format 4 has a digest of the content, without which a reader cannot tell an edited file.
+FORMAT = 4
 
 # Names of predictors without a model.
 COPY, MEAN, RANDOM = "copy last frame", "mean training frame", "random training frame"
 # The readout's scores on true frames are the ceiling of its scores on predicted ones.
 TRUTH = "true frames"
+
+FOLDER = "eval"
+FILES = ("metrics.json", "curves.csv", "curves.png", "samples.gif", "samples.png")
+FILES += ("levels.png", "boundaries.png", "report.html")
+
+# Settings on which no score depends.
+_UNSCORED = ("data.data_dir", "data.archives_dir", "evaluation.batch_size")
+_LONGEST = 80  # characters of a derived name
+
+
+def digest(results: Mapping) -> str:
+    """Returns the SHA-256 of the content of a metrics.json, without its entry `sha256`."""
+    content = {key: value for key, value in results.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def changes(own: Mapping, settings: Mapping) -> dict[str, object]:
+    """Returns {section.key: value} of the scored settings that differ from the run's own.
+
+    Args:
+      own: The settings of the run, as `config.as_plain` returns them.
+      settings: The settings of the evaluation.
+    """
+    found = {
+        f"{section}.{key}": value
+        for section in ("data", "evaluation")
+        for key, value in settings[section].items()
+        if value != own[section].get(key)
+    }
+    # Batch statistics are those of the clips that are predicted together.
+    scored = {"evaluation.batch_size"} if settings["evaluation"]["batch_statistics"] else set()
+    return {key: value for key, value in found.items() if key in scored or key not in _UNSCORED}
+
+
+def folder_name(changed: Mapping[str, object], step: int | None = None) -> str:
+    """Returns the name of the folder for an evaluation, such as eval-step_000002000,horizon_200.
+
+    Args:
+      changed: What `changes` returned.
+      step: The step of the checkpoint; None for the newest.
+    """
+    parts = [] if step is None else [f"step_{step:09d}"]
+    for key, value in changed.items():
+        values = value if isinstance(value, list) else [value]
+        words = [word if isinstance(word, str) else json.dumps(word) for word in values]
+        parts.append(f"{key.removeprefix('evaluation.')}_{','.join(words)}")
+    if not parts:
+        return FOLDER
+    full = f"{FOLDER}-{','.join(parts)}"
+    name = re.sub(r"[^\w.,+-]", "-", full)[:_LONGEST]
+    # A shortened name must not be that of another evaluation.
+    return name if name == full else f"{name}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
+
+
+def folder_at(logdir: str | pathlib.Path, out: str) -> pathlib.Path:
+    """Returns the folder that `--out` names: a name is in the run's folder, a path anywhere."""
+    path = pathlib.Path(out).expanduser()
+    return path if os.sep in out or out in (".", "..") else pathlib.Path(logdir) / path
+
+
+def check_folder(folder: pathlib.Path) -> None:
+    """Checks that an evaluation can replace a folder, and makes the folder around it.
+
+    Raises:
+      UserError: It holds other files, or cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder.resolve().parent).close()
+        names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot write there ({error.strerror}). Check its permissions and the disk,"
+            " or give another folder with --out."
+        ) from None
+    if os.path.ismount(folder):
+        raise UserError(
+            f"{folder}: an evaluation replaces its folder, and a mounted disk cannot be replaced."
+            f" Give a folder in it: --out {folder / FOLDER}"
+        )
+    # Earlier versions left files such as .metrics.json.12.ab.tmp when they were killed.
+    others = [name for name in names if name not in FILES and not re.fullmatch(r"\..*\.tmp", name)]
+    if others:
+        raise UserError(
+            f"{folder}: an evaluation replaces this folder, but it holds {others[0]}, which eval.py"
+            " did not write. Move that away, or give another folder with --out."
+        )
 
 
 def metric_name(metric: str, protocol: str) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
+from cwvae.arguments import as_seed
 from cwvae.config import EvaluationConfig, level_flags
 from cwvae.errors import UserError
-from cwvae.video_model import Rollout, VideoModel, as_seed
+from cwvae.video_model import Rollout, VideoModel
 
 
 def held_out(options: EvaluationConfig, data):
@@ -55,15 +56,15 @@ def predict(
 ) -> Iterator[tuple[int, Rollout]]:
     """Predicts `options.horizon` frames after the context [B, context, H, W, C] of clips.
 
-    Latents differ between samples (number `sample`) and batches (number `first` of its first clip).
+    Latents differ between samples (number `sample`) and clips (number `first` of the first one).
     `observe_levels` has a bool per level and replaces `options.observe_levels`.
 
     Yields:
       The number of a stretch's first predicted frame, from 0, and the stretch as NumPy arrays.
       Frames are float32 in the units of [0, 1], not clipped.
     """
-    seed = tf.random.fold_in(tf.random.fold_in(as_seed(options.seed), sample), first)
-    chosen = observed_levels(options)
+    seed = tf.random.fold_in(as_seed(options.seed), sample)
+    chosen = {"row": first} | observed_levels(options)
     if options.batch_statistics:
         chosen["batch_statistics"] = True
     if observe_levels is not None:

@@ -23,6 +23,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from cwvae.compiled import custom_gradient
 from cwvae.networks import leaky_relu
 
 _SLOPE = 0.2  # Of `leaky_relu`.
@@ -63,7 +64,7 @@ def dense(
       transposed: Whether the kernel is.
     """
 
-    @tf.custom_gradient
+    @custom_gradient
     def run(x, kernel, bias):
         y = tf.nn.bias_add(tf.linalg.matmul(x, kernel, transpose_b=transposed), bias)
         y = activation(y) if activation else y
@@ -87,7 +88,7 @@ def dense(
 def convolve(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, stride: int) -> tf.Tensor:
     """Returns a convolution, [N, (H - h) / stride + 1, ..., O] for x [N, H, W, I]."""
 
-    @tf.custom_gradient
+    @custom_gradient
     def run(x, kernel, bias):
         y = leaky_relu(tf.nn.bias_add(tf.nn.conv2d(x, kernel, stride, "VALID"), bias))
 
@@ -109,7 +110,7 @@ def convolve_6_to_2(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tens
     """Returns a convolution of stride 2, [N, 2, 2, O] for [N, 6, 6, I] and [4, 4, I, O]."""
     inputs, outputs = kernel.shape[2:]
 
-    @tf.custom_gradient
+    @custom_gradient
     def run(x, kernel, bias):
         windows = tf.reshape(tf.concat(_windows(x, 2, 2), -1), (-1, 16 * inputs))
         flat = tf.reshape(kernel_over_pairs(kernel), (-1, outputs))
@@ -133,7 +134,7 @@ def transposed(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     size, _, outputs, _ = kernel.shape
     shape = (batch, 2 * height + size - 2, 2 * width + size - 2, outputs)
 
-    @tf.custom_gradient
+    @custom_gradient
     def run(x, kernel, bias):
         y = tf.nn.conv2d_transpose(x, kernel, shape, 2, "VALID")
         y = _biased_leaky_relu(y, bias)
@@ -162,7 +163,7 @@ def transposed_to_pairs(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.
     half = size // 2
     border = [half - 1, half - 1]
 
-    @tf.custom_gradient
+    @custom_gradient
     def run(x, kernel, bias):
         # Pixel 2 j + p sums x[j - m] kernel[2 m + p] over m: a convolution, the taps reversed.
         taps = tf.reverse(tf.reshape(kernel, (half, 2, half, 2, outputs, inputs)), [0, 2])

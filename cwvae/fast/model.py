@@ -46,7 +46,6 @@ class FastCWVAE(CWVAE):
 
     def unroll(self, start, stop, states, embeddings, noise) -> tuple[list[Tick], list[State]]:
         """Returns what `CWVAE.unroll` returns."""
-        noise = None if self.mean_only else noise
         return clockwork.unroll(
             self.cells, self.factors, start, stop, states, embeddings, noise, run_level
         )
@@ -88,7 +87,8 @@ class FastCWVAE(CWVAE):
         states = [State(*map(random, cell.initial_state(1))) for cell in self.cells]
         with keras.StatelessScope(weights):
             video = tf.sigmoid(random(tf.zeros((1, 2, *self.frame_shape))))
-            embeddings, noise = CWVAE.embed(self, video), Noise(tf.constant([0, 0], tf.int64))
+            embeddings = CWVAE.embed(self, video)
+            noise = self._used(Noise(tf.constant([0, 0], tf.int64)))
             calls = {
                 "embed": [(video,)],
                 "unroll": [(0, 2, states, x, noise) for x in (embeddings, [None] * self.levels)],

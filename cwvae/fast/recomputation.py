@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from cwvae.compiled import custom_gradient
+
 
 def run(
     function: Callable[[Sequence[tf.Tensor], tf.Tensor], tf.Tensor],
@@ -37,7 +39,7 @@ def run(
     def joined(x: tf.Tensor) -> tf.Tensor:
         return tf.reshape(x, (pieces * size, *x.shape[2:]))[:count]
 
-    @tf.custom_gradient
+    @custom_gradient
     def differentiable(frames, *weights):
         outputs = tf.map_fn(
             lambda piece: function(weights, piece), cut(frames), parallel_iterations=1

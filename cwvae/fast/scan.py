@@ -15,6 +15,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from cwvae.compiled import custom_gradient
+
 
 def over_time(
     tick: Callable[[Any, tuple, Any], tuple], weights: Any, state: tuple, inputs: Any
@@ -50,7 +52,7 @@ def run(
     """
     structure = (weights, state, inputs)
 
-    @tf.custom_gradient
+    @custom_gradient
     def differentiable(*flat: tf.Tensor):
         weights, state, inputs = tf.nest.pack_sequence_as(structure, flat)
         outputs = over_time(tick, weights, state, inputs)

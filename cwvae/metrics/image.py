@@ -150,4 +150,8 @@ def _refuse_flaws(truth, prediction):
             n, t = np.argwhere(bad)[0]
             raise ValueError(f"{name} holds a NaN or an infinity, first at [n, t] = [{n}, {t}].")
     if ((truth < 0) | (truth > 1)).any():
-        raise ValueError(f"truth must lie in [0, 1], got [{truth.min():g}, {truth.max():g}].")
+        lowest, highest = str(truth.min()), str(truth.max())  # All digits: 1.000001 is not 1.
+        raise ValueError(
+            f"truth must lie in [0, 1], got [{lowest}, {highest}]. Clip rounding errors with"
+            " np.clip(truth, 0, 1); divide values up to 255 by 255."
+        )

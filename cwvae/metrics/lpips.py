@@ -143,7 +143,7 @@ class LPIPS:
         for name, images in (("truth", truth), ("prediction", prediction)):
             if not (np.abs(images) <= 1).all():  # Written so that NaN fails, too.
                 raise ValueError(
-                    f"{name} must lie in [-1, 1], got [{images.min():g}, {images.max():g}]:"
+                    f"{name} must lie in [-1, 1], got [{images.min()!s}, {images.max()!s}]:"
                     " scale bytes by 2 x / 255 - 1, and [0, 1] by 2 x - 1."
                 )
         return self._in_chunks(truth, prediction, False)

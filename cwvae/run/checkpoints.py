@@ -4,10 +4,14 @@ A file holds the model's weights under `model/<name>`; the optimizer's variables
 needs, under `optimizer/<name>`; and under `meta`, as JSON, the step and other values. The archive's
 comment, which ends the file, holds the SHA-256 of all bytes before it.
 
+The first checkpoint leaves a file `.saved` in the run's folder. It distinguishes a run that lost
+its checkpoints from one that has none yet.
+
 A file is written under a temporary name, read back and renamed, so that a crash leaves only whole
 checkpoints. The checksum reveals later damage.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -17,7 +21,7 @@ import re
 import shlex
 import sys
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -25,6 +29,7 @@ import numpy as np
 from cwvae.errors import UserError
 from cwvae.run import files, renamed, versions
 
+_SAVED = ".saved"
 _CHECKSUM = b"sha256:"
 _CHECKSUM_LENGTH = len(_CHECKSUM) + 64
 _CHUNK = 1 << 20
@@ -82,6 +87,8 @@ def save(
     with files.whole(path) as aside, open(aside, "w+b") as file:
         _write(file, json.dumps(meta), variables.items())
         _read_back(file)
+    with contextlib.suppress(OSError):  # The disk may be full now; the next save tries again.
+        (pathlib.Path(logdir) / _SAVED).touch()
     files.sync(logdir)
     found = steps(logdir)
     for number in [*found][:-keep]:
@@ -99,12 +106,27 @@ def steps(logdir: str | pathlib.Path) -> dict[int, pathlib.Path]:
     return dict(sorted(found.items()))
 
 
+def check_kept(logdir: str | pathlib.Path) -> None:
+    """Checks that a run did not lose all its checkpoints.
+
+    Raises:
+      UserError: It had at least one, and has none.
+    """
+    if (pathlib.Path(logdir) / _SAVED).exists() and not steps(logdir):
+        raise UserError(
+            f"{logdir}: the checkpoints of this run are gone, so training would start again at step"
+            f" 0 and overwrite its logs. Copy them back to {pathlib.Path(logdir) / 'checkpoints'};"
+            f" or train a new run: give another --logdir, or delete {logdir}."
+        )
+
+
 def find(logdir: str | pathlib.Path, step: int | None = None) -> pathlib.Path:
     """Returns the file of a checkpoint without reading it; the newest if `step` is None.
 
     Raises:
       UserError: There is none.
     """
+    check_kept(logdir)
     found = steps(logdir)
     if not found:
         raise UserError(
@@ -156,23 +178,68 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
     """Returns a checkpoint's arrays by name, and its meta; see `restore`.
 
     Raises:
-      DamagedCheckpoint: The file's content changed after it was written.
+      DamagedCheckpoint: The file's content changed after it was written, or is of another step than
+        its name.
+    """
+    with _whole(path) as content:
+        arrays = {renamed.in_checkpoint(name): content[name] for name in content if name != "meta"}
+        return arrays, _meta(path, content)
+
+
+def is_whole(path: str | pathlib.Path) -> bool:
+    """Returns whether `read` would read a checkpoint. Needs no memory for its arrays."""
+    try:
+        with _whole(path) as content:
+            _meta(path, content)
+    except DamagedCheckpoint:
+        return False
+    return True
+
+
+def settings_of(path: str | pathlib.Path) -> dict[str, dict] | None:
+    """Returns the `config` in a checkpoint's meta; None if it has none or cannot be read.
+
+    This reads only the meta, whose own checksum in the archive reveals damage.
+    """
+    with contextlib.suppress(DamagedCheckpoint), _whole(path, checked=False) as content:
+        return _meta(path, content).get("config")
+    return None
+
+
+def settings_of_newest(logdir: str | pathlib.Path) -> dict[str, dict] | None:
+    """Returns the `config` in the newest checkpoint of a run that has one; None if none has."""
+    every = (settings_of(path) for path in reversed(steps(logdir).values()))
+    return next(filter(None, every), None)
+
+
+@contextlib.contextmanager
+def _whole(path: str | pathlib.Path, checked: bool = True) -> Iterator[np.lib.npyio.NpzFile]:
+    """Opens a checkpoint, after a look at its checksum if `checked`.
+
+    Raises:
+      DamagedCheckpoint: Its content changed after it was written.
     """
     try:
         with open(path, "rb") as file:
-            if reason := _damage(file):
+            if checked and (reason := _damage(file)):
                 raise DamagedCheckpoint(path, reason)
             file.seek(0)
             with np.load(file, allow_pickle=False) as content:
-                arrays = {renamed.in_checkpoint(name): array for name, array in content.items()}
-        meta = json.loads(str(arrays.pop("meta")))
-        meta["step"] = int(meta["step"])
+                yield content
     except OSError as error:
         error.filename = error.filename or str(path)  # An error while reading has none.
         raise
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise DamagedCheckpoint(path, f"not a checkpoint's content: {error}") from None
-    return arrays, meta
+
+
+def _meta(path: str | pathlib.Path, content: np.lib.npyio.NpzFile) -> dict:
+    meta = json.loads(str(content["meta"]))
+    meta["step"] = int(meta["step"])
+    named = re.fullmatch(r"step_(\d+)\.npz", pathlib.Path(path).name)
+    if named and int(named[1]) != meta["step"]:
+        raise DamagedCheckpoint(path, f"it holds step {meta['step']}, unlike its name")
+    return meta
 
 
 def read_newest(logdir: str | pathlib.Path) -> tuple[pathlib.Path, dict[str, np.ndarray], dict]:

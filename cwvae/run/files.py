@@ -9,7 +9,10 @@ import errno
 import json
 import os
 import pathlib
+import re
 import secrets
+import shlex
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -53,9 +56,78 @@ def whole(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def write(path: str | pathlib.Path, content: str | bytes) -> None:
-    """Writes a file as `whole` does; text as UTF-8."""
+    """Writes a file as `whole` does; text as UTF-8. No other process may be writing it."""
+    path = pathlib.Path(path)
+    remove_leftovers(path.parent, f"{path.name}.")
     with whole(path) as aside:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | pathlib.Path, doing: str, advice: str) -> Iterator[pathlib.Path]:
+    """Makes a folder appear under its name only when it is complete and on the disk.
+
+    A crash at the worst moment, after the old folder is out of the way and before the new one has
+    its name, leaves no folder. The next call restores the old one.
+
+    Args:
+      path: The folder, which is replaced if it exists. The folder around it must exist.
+      doing: As for `locked`. The lock file `.NAME.lock` is next to the folder.
+      advice: What a user can do if another process is writing the folder.
+
+    Yields:
+      A new folder next to it to write to. It is renamed to `path` when the block succeeds. When
+      the block fails it is removed, and an existing folder stays as it was.
+
+    Raises:
+      UserError: Another process is writing the folder.
+      OSError: Something cannot be written; `filename` lies in `path`.
+    """
+    path = pathlib.Path(path).resolve()  # A link to a folder stays a link.
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with locked(path.with_name(f".{path.name}.lock"), doing, advice):
+        _clean(path)
+        try:
+            aside.mkdir()
+            yield aside
+            for inner in (*aside.iterdir(), aside):
+                sync(inner)
+            if path.exists():
+                path.rename(_old(path))
+            aside.rename(path)
+            sync(path.parent)
+        except OSError as error:
+            inner = pathlib.Path(error.filename or "")
+            if aside in inner.parents:
+                error.filename, error.filename2 = str(path / inner.relative_to(aside)), None
+            raise
+        finally:
+            _clean(path)
+
+
+def remove_folder(path: str | pathlib.Path, doing: str, advice: str) -> None:
+    """Removes a folder that `whole_folder` wrote, at once, if it exists. Arguments as there."""
+    path = pathlib.Path(path).resolve()
+    with locked(path.with_name(f".{path.name}.lock"), doing, advice):
+        _clean(path)
+        if path.exists():
+            path.rename(path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"))
+        _clean(path)
+
+
+def _old(path: pathlib.Path) -> pathlib.Path:
+    """Returns the name of a folder while a new one takes its place."""
+    return path.with_name(f".{path.name}.old.tmp")
+
+
+def _clean(path: pathlib.Path) -> None:
+    """Ends or undoes an interrupted switch of a folder, and removes what killed processes left."""
+    if _old(path).exists() and not path.exists():
+        _old(path).rename(path)
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]{{8}}|old)\.tmp")
+    for other in path.parent.iterdir():
+        if pattern.fullmatch(other.name):
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def remove_leftovers(folder: str | pathlib.Path, name: str) -> None:
@@ -127,6 +199,12 @@ def _holder(path: pathlib.Path) -> str:
         return "process {pid} on {host}, since {since},".format(**json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError):  # It has not written its name yet.
         return "another process"
+
+
+def runs_in(folder: str | pathlib.Path) -> str:
+    """Returns the runs directly in a folder, as words of a command; at most 20."""
+    runs = sorted(path.parent for path in pathlib.Path(folder).glob("*/config.yml"))
+    return shlex.join(map(str, runs[:20])) + (" ..." if runs[20:] else "")
 
 
 def cache_folder() -> pathlib.Path:

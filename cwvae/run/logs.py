@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import socket
 import sys
 import time
@@ -140,7 +141,13 @@ def _framed(event) -> bytes:
 
 
 def _event_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(folder.glob("events.out.tfevents.*"))
+    """Returns the event files in a folder. Files with other names are the user's."""
+    found = folder.glob("events.out.tfevents.*")
+    return sorted(
+        path
+        for path in found
+        if re.match(r"events\.out\.tfevents\.\d+\.", path.name) and path.is_file()
+    )
 
 
 def _new_event_file(folder: pathlib.Path) -> pathlib.Path:
@@ -152,7 +159,7 @@ def _new_event_file(folder: pathlib.Path) -> pathlib.Path:
 
 def _drop_lines(path: pathlib.Path, step: int) -> None:
     """Truncates a file of JSON lines before the first later than a step, or partial."""
-    if not path.exists():
+    if not path.is_file():
         return
     keep = 0
     with open(path, "rb") as file:

@@ -87,8 +87,10 @@ class Trainer:
         """
         options = self.config.training
         self._log = RunLog(self.logdir, self.step) if self._chief else None
-        batches = self._batches() if self.step < options.steps else None
-        if batches:
+        batches = None
+        if self.step < options.steps:
+            memory.check_batch(self.config)
+            batches = self._batches()
             self._check_memory(batches)
         if self._chief and options.init_from and self._saved < 0:
             self._save()  # The run can then be resumed without the source of its weights.

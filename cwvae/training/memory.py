@@ -100,6 +100,24 @@ def check(graph: tf.Graph, config: Config, model: VideoModel, strategy, left: in
     )
 
 
+def check_batch(config: Config) -> None:
+    """Checks that a batch fits into memory. Tracing a step with a much larger one would fail.
+
+    Raises:
+      UserError: It does not fit.
+    """
+    options, model = config.training, config.model
+    numbers = options.batch_size * options.seq_len * model.frame_size**2 * model.channels
+    needed = numbers / strategies.workers()[1]  # Frames are uint8.
+    free = options.memory * 2**30 if options.memory else available_memory()
+    if needed > free:
+        raise UserError(
+            f"a batch of training.batch_size = {options.batch_size} clips of training.seq_len ="
+            f" {options.seq_len} frames takes {needed / 2**30:.3g} GiB of memory, but only"
+            f" {free / 2**30:.3g} GiB are available. Lower one of them."
+        )
+
+
 def _process_memory(tensors: float) -> float:
     """Returns the bytes that a process takes for a step with this many bytes of tensors.
 

@@ -98,7 +98,7 @@ class HeldOut:
 
         @tf.function(autograph=False)
         def scalars(video, first):
-            elbo = model.elbo(video, 0, (first, config.training.batch_size))
+            elbo = model.elbo(video, 0, row=first)
             return training_step.loss_and_scalars(config, model.kl_names, elbo)[1]
 
         self._scalars = scalars

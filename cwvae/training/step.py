@@ -70,9 +70,8 @@ def build_gradients(config: Config, model: VideoModel, replicas: int = 1) -> Cal
 
     def piece(video: tf.Tensor, number: tf.Tensor, first) -> tuple[list, list, dict]:
         latents = tf.random.fold_in(tf.constant([options.seed, 0], tf.int64), number)
-        rows = (first, options.batch_size)
         with tf.GradientTape() as tape:
-            elbo = model.elbo(video, latents, rows, number)
+            elbo = model.elbo(video, latents, row=first, step=number)
             loss, scalars = loss_and_scalars(config, model.kl_names, elbo)
         return tape.gradient(loss, model.trainable_weights), list(elbo.statistics), scalars
 

@@ -175,7 +175,7 @@ class _Worker:
         root = pathlib.Path(__file__).parent.parent.parent
         paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "data_loaders.store.worker"],
+            [sys.executable, "-m", "data_loaders.store.worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,7 +1,8 @@
-"""A process that reads videos for a store: `python -m data_loaders.store.worker`.
+"""A process that reads videos for a store: `python -m data_loaders.store.worker PARENT`.
 
 It receives lines of JSON on stdin: first the arguments of `data_loaders.open_source`, then a
-request per video. It answers each with a line on stdout. `processes.py` starts it.
+request per video. It answers each with a line on stdout. `processes.py` starts it and gives its own
+process id as PARENT.
 """
 
 import json
@@ -18,7 +19,7 @@ from data_loaders.store.processes import read_one
 
 def main() -> None:
     """Answers requests until there are no more."""
-    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+    threading.Thread(target=_end_with, args=[int(sys.argv[1])], daemon=True).start()
     source = data_loaders.open_source(**json.loads(sys.stdin.readline()))
     for line in sys.stdin:
         split, item, path = json.loads(line)

@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from cwvae.distributions import DiagGaussian
+from cwvae.distributions import DiagGaussian, Noise
 
 RNG = np.random.default_rng(0)
 MEAN_Q, MEAN_P = RNG.normal(size=(2, 3, 5)).astype(np.float32)
@@ -52,3 +53,31 @@ def test_stop_gradient_keeps_the_values_and_blocks_gradients():
         kl = belief.stop_gradient().kl(other)
     np.testing.assert_array_equal(kl, belief.kl(other))
     assert tape.gradient(kl, mean) is None
+
+
+def noise(seed=3, row=0):
+    return Noise(tf.constant([seed, 0], tf.int64), row)
+
+
+@pytest.mark.parametrize("kind", ["normal", "uniform"])
+def test_noise_of_a_row_and_step_does_not_depend_on_the_others(kind):
+    whole = getattr(noise(), kind)(1, 130, 50, 3).numpy()  # Several blocks of each.
+    for row, steps, batch in ((0, 130, 1), (15, 64, 2), (16, 65, 34), (17, 1, 20), (49, 129, 1)):
+        want = whole[:steps, row : row + batch]
+        np.testing.assert_array_equal(getattr(noise(row=row), kind)(1, steps, batch, 3), want)
+        # The same where only the graph knows the row.
+        drawn = tf.function(lambda row: getattr(noise(row=row), kind)(1, steps, batch, 3))  # noqa: B023
+        np.testing.assert_array_equal(drawn(tf.constant(row)), want)
+
+
+def test_noise_is_standard_and_independent():
+    drawn = noise().normal(0, 200, 100, 5).numpy()
+    np.testing.assert_allclose([drawn.mean(), drawn.std()], [0, 1], atol=0.01)
+    assert len(np.unique(drawn)) > 0.99 * drawn.size  # No block is drawn twice.
+    others = [noise(seed=4).normal(0, 200, 100, 5), noise().normal(1, 200, 100, 5)]
+    others += [noise().fold_in(0).normal(0, 200, 100, 5), noise().fold_in(1).normal(0, 200, 100, 5)]
+    for other in (*others, np.roll(drawn, 1, 0), np.roll(drawn, 64, 0), np.roll(drawn, 16, 1)):
+        assert abs(np.corrcoef(drawn.ravel(), np.ravel(other))[0, 1]) < 0.02
+    between = noise().uniform(0, 200, 100, 5).numpy()
+    assert 0 < between.min() < 1e-4
+    assert 1 - 1e-4 < between.max() < 1

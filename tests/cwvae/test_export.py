@@ -7,7 +7,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from helpers import tiny
+from helpers import plain, tiny
 
 import cwvae
 from cwvae import config, export, factory
@@ -59,6 +59,40 @@ def test_an_export_holds_the_weights_and_the_configuration(trained, exported, mo
     plain.load_weights(exported / "model.weights.h5")  # Keras alone reads it.
     assert same(plain, models[2])
     assert same(cwvae.load(exported), models[2])
+
+
+def test_an_export_holds_its_step(trained, exported, tmp_path, models):
+    fresh = model(9)
+    assert export.restore(exported, None, fresh) == 2
+    assert same(fresh, models[2])
+    export.export(trained, tmp_path, 1)
+    assert export.restore(tmp_path, None, fresh) == 1
+    models[2].save_weights(tmp_path / "model.weights.h5")  # As earlier versions wrote it.
+    assert export.restore(tmp_path, None, fresh) is None
+    assert same(fresh, models[2])
+
+
+def test_an_export_holds_no_paths(models, tmp_path):
+    paths = ["data_dir", "archives_dir", "digits_dir", "videos_dir", "train_list", "test_list"]
+    settings = tiny.settings("training.init_from=/own", *(f"data.{name}=/own" for name in paths))
+    config.save_run(settings, tmp_path / "run")
+    checkpoints.save(tmp_path / "run", 1, models[1])
+    export.export(tmp_path / "run", tmp_path / "out")
+    assert "/own" in (tmp_path / "run" / "config.yml").read_text()
+    assert "/own" not in (tmp_path / "out" / "config.yml").read_text()
+    assert config.load_run(tmp_path / "out") == tiny.settings()
+
+
+def test_an_export_is_evaluated(exported, monkeypatch):
+    import eval as script
+    from cwvae.evaluation import evaluator
+
+    monkeypatch.setattr(
+        evaluator, "evaluate", lambda config, model, step, train, test, folder, *_: (step, folder)
+    )
+    assert script.evaluate(config.load_run(exported), exported) == (2, exported)
+    with pytest.raises(UserError, match="an export holds one step"):
+        script.evaluate(config.load_run(exported), exported, 2)
 
 
 def test_a_step_can_be_chosen(trained, tmp_path, models):
@@ -115,6 +149,29 @@ def test_the_leftovers_of_a_killed_export_are_removed_by_the_next(trained, tmp_p
     (tmp_path / ".export.tmp" / "model.weights.h5").write_bytes(b"half")
     export.export(trained, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yml", "model.weights.h5"]
+
+
+def test_an_export_that_was_killed_between_its_two_files_is_repeated(trained, tmp_path):
+    export.export(trained, tmp_path, 1)
+    (tmp_path / ".export.tmp").mkdir()
+    (tmp_path / "config.yml").rename(tmp_path / ".export.tmp" / "config.yml")
+    assert export.export(trained, tmp_path, 2) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yml", "model.weights.h5"]
+    with pytest.raises(UserError, match="there is an export already"):
+        export.export(trained, tmp_path, 2)
+
+
+def test_a_second_export_into_the_same_folder_is_refused(trained, tmp_path, monkeypatch):
+    write = export._write
+
+    def write_twice(*arguments):
+        with pytest.raises(UserError, match=r"is exporting into .*out\. Wait until it ends"):
+            export.export(trained, tmp_path / "out", 1)
+        write(*arguments)
+
+    monkeypatch.setattr(export, "_write", write_twice)
+    assert export.export(trained, tmp_path / "out") == 2
+    assert export.restore(tmp_path / "out", None, model(9)) == 2
 
 
 def test_a_full_disk_leaves_nothing(trained, small_disk, fill):
@@ -231,6 +288,48 @@ def test_other_files_are_refused_with_the_list_of_sources(tmp_path, name):
     with pytest.raises(UserError, match=r"no weights there\. Give the folder of a run") as caught:
         export.source_kind(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
+
+
+# Weights that fit, but were trained with other settings.
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lines"),
+    [
+        (["model.factor=[2, 8]"], ["model.factor=[2, 8]"], []),
+        (["model.factor=[4, 4]"], ["model.factor=4"], []),
+        (
+            ["model.factor=[4, 8]"],
+            ["model.factor=6", "training.learning_rate=0.5"],
+            [
+                "model.factor: (4, 8) -> 6 (the levels ticked every 1, 4, 32 frames, and now every"
+                " 1, 6, 36: what the slower levels learned belongs to other time scales)"
+            ],
+        ),
+        (
+            [],
+            ["model.beta=2.0", "model.min_stddev=0.3", "model.mean_only=false"],
+            ["model.beta: 1.0 -> 2.0", "model.min_stddev: ", "model.mean_only: "],
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["run", "checkpoint", "export", "file"])
+def test_settings_that_change_the_meaning_of_weights_are_told(tmp_path, old, new, lines, kind):
+    three = ["model.levels=3", "model.mean_only=true"]
+    settings = tiny.settings(*three, *old)
+    if kind in ("run", "checkpoint"):
+        meta = {"config": config.as_plain(settings)}
+        source = checkpoints.save(tmp_path, 1, plain.Model(), meta=meta)
+        source = tmp_path if kind == "run" else source
+    else:
+        config.save_run(settings, tmp_path)
+        source = tmp_path / "model.weights.h5"
+        source.touch()
+        source = tmp_path if kind == "export" else source
+    told = export.check_source(source, tiny.settings(*three, *new))
+    assert len(told) == len(lines)
+    for expected, line in zip(sorted(lines), sorted(told), strict=True):
+        assert line.startswith(expected)
 
 
 # Damaged and hostile HDF5 files.

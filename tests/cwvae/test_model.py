@@ -125,7 +125,7 @@ def test_a_batch_in_parts_draws_the_latents_that_it_draws_in_one_piece():
     video = tf.concat([video, 1 - video], 0)
     whole, parts = model.elbo(video, 3), []
     for first in range(0, video.shape[0], 2):
-        parts.append(model.elbo(video[first : first + 2], 3, (first, video.shape[0])))
+        parts.append(model.elbo(video[first : first + 2], 3, row=first))
     np.testing.assert_allclose(whole.nll, np.concatenate([p.nll for p in parts]), rtol=1e-5)
     for level, kl in enumerate(whole.kl):
         got = np.concatenate([part.kl[level] for part in parts])
@@ -134,7 +134,9 @@ def test_a_batch_in_parts_draws_the_latents_that_it_draws_in_one_piece():
     assert np.abs(other.nll - whole.nll[2:]).max() > 1e-3
 
 
-@pytest.mark.parametrize("context", [1, 5, 8, 9, 13])
+@pytest.mark.parametrize(
+    "context", [1, 9, *(pytest.param(length, marks=pytest.mark.slow) for length in (5, 8, 13))]
+)
 def test_predicting_from_any_context_continues_the_clocks_node_for_node(context):
     # Means instead of samples: then a pass that sees embeddings up to the context, and priors
     # afterwards, is written down in one unroll per part and compared with the prediction.
@@ -148,7 +150,8 @@ def test_predicting_from_any_context_continues_the_clocks_node_for_node(context)
         )
         frames.append(model.decode(ticks[0].state))
     want = tf.concat(frames, 1)
-    np.testing.assert_allclose(model.predict(video[:, :context], horizon, 0), want, atol=1e-5)
+    got = model.predict(video[:, :context], horizon, 0, clip=False)
+    np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_prediction_in_chunks_covers_the_horizon_once():
@@ -157,7 +160,8 @@ def test_prediction_in_chunks_covers_the_horizon_once():
     assert len(chunks) > 1
     frames = [chunk.frames for chunk in chunks]
     assert sum(stretch.shape[1] for stretch in frames) == 150
-    np.testing.assert_array_equal(tf.concat(frames, 1), model.predict(video, 150, 0))
+    whole = model.predict(video, 150, 0, clip=False)
+    np.testing.assert_array_equal(tf.concat(frames, 1), whole)
 
 
 @pytest.mark.parametrize("factors", [(6, 6, 6), (7, 7, 7), (2,), (131,), (36,)])
@@ -166,8 +170,8 @@ def test_long_predictions_trace_few_stretches(factors):
     slowest = clockwork.periods(factors)[-1]
     assert model.predict(clips(5), 700, 0).shape[1] == 700
     # One for each place within the period where a stretch begins, and one for the last stretch.
-    places = {216: 2, 343: 7, 2: 1, 131: 11, 36: 1}[slowest]
-    assert model._roll.experimental_get_tracing_count() <= places + 1
+    places = {216: 2, 343: 7, 2: 1, 131: 2, 36: 1}[slowest]
+    assert model._roll.count()[0] <= places + 1
 
 
 def test_wrong_input_is_refused_in_a_sentence():
@@ -287,6 +291,7 @@ def test_bfloat16_networks_agree_with_float32_and_return_float32():
         np.testing.assert_allclose(got, want, rtol=0.2, atol=0.02)
 
 
+@pytest.mark.slow
 def test_the_step_compiles_under_xla_and_agrees():
     # Means instead of samples: XLA's random bits are not those of TensorFlow's own kernels.
     model, video = build(mean_only=True), tf.constant(clips())

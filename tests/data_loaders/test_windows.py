@@ -19,6 +19,13 @@ def test_clips_that_are_long_enough_are_in_order():
     assert len(EqualClips(7, 13).at_least(14)) == 0
 
 
+def test_some_clips_are_selected():
+    some = Clips(LENGTHS).select([5, 1])
+    assert (len(some), some.length(0), some.length(1)) == (2, 20, 4)
+    many = EqualClips(2**40, 13).select(range(10**9))  # In no time, and in no memory.
+    assert (len(many), many.length(10**9 - 1), many.longest) == (10**9, 13, 13)
+
+
 def test_every_window_of_every_clip_is_drawn_equally():
     clips, starts = Clips(LENGTHS).draw(np.random.default_rng(0), 30000, 4)
     counts = np.zeros((6, 20), int)

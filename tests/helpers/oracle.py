@@ -21,9 +21,9 @@ class Oracle:
         self.data, self.errors, self.chunk = data, errors, chunk
         self.seeds, self.samples, self.observed = [], {}, None
 
-    def predict_chunks(self, context, horizon, seed, observe_levels=None):
+    def predict_chunks(self, context, horizon, seed, row, observe_levels=None):
         self.observed = observe_levels
-        self.seeds.append(tuple(np.asarray(seed)))
+        self.seeds.append((*np.asarray(seed), row))
         key = np.asarray(context).tobytes()
         sample = self.samples[key] = self.samples.get(key, -1) + 1
         error = self.errors[sample % len(self.errors)]
@@ -41,6 +41,6 @@ class Oracle:
                 return i
         raise AssertionError("the context is not the start of any clip")
 
-    def elbo(self, video, seed, observe_levels=None):
+    def elbo(self, video, seed, row, observe_levels=None):
         ones = tf.ones(video.shape[:2])
         return Elbo(2.0 * ones, (3.0 * ones, ones[:, ::3]), {})

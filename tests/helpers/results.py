@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from cwvae import config
-from cwvae.evaluation.results import COPY, FORMAT, MEAN, RANDOM, TRUTH, best_of
+from cwvae.evaluation.results import COPY, FORMAT, MEAN, RANDOM, TRUTH, best_of, digest
 
 PER_FRAME = {
     "psnr": ("PSNR", "dB", "higher", "standard: clipped to [0, 1], range 1, channels pooled"),
@@ -93,13 +93,13 @@ def make(
         for step in path:
             inner = inner[step]
         inner[key] = value
-    return results
+    return results | {"sha256": digest(results)}
 
 
-def write(folder, **changes):
-    """Writes DIR/eval/metrics.json, with changes as for `make`, and returns the folder."""
-    (folder / "eval").mkdir(parents=True, exist_ok=True)
-    (folder / "eval" / "metrics.json").write_text(json.dumps(make(**changes)))
+def write(folder, name="eval", **changes):
+    """Writes DIR/NAME/metrics.json, with changes as for `make`, and returns DIR."""
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / name / "metrics.json").write_text(json.dumps(make(**changes)))
     return folder
 
 

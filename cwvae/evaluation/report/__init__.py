@@ -26,10 +26,11 @@ def write(
     samples: "Samples | None" = None,
     levels: "Levels | None" = None,
     segments: "Segments | None" = None,
+    run: str = "",
 ) -> pathlib.Path:
-    """Writes the page `html` of the run to its folder `eval` and returns the path."""
+    """Writes the page `html` into a folder and returns the path."""
     path = folder / "report.html"
-    files.write(path, html(results, samples, levels, segments, folder.resolve().parent.name))
+    files.write(path, html(results, samples, levels, segments, run))
     return path
 
 

@@ -53,6 +53,7 @@ def test_each_model_logs_its_terms(run):
         assert np.isfinite(lines[-1][f"test/kl/{name}_sum"])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(run, tmp_path):
     settings, whole, logdir = run
     model = settings.model.name
@@ -134,7 +135,7 @@ def test_evaluation_with_batch_statistics():
         lambda *args, **options: asked.append(options) or predict(model, *args, **options),
     )
     list(rollouts.predict(model, context, settings.evaluation, 0, 0))
-    assert asked == [{"batch_statistics": True}]
+    assert asked == [{"row": 0, "batch_statistics": True}]
 
 
 def test_pictures_of_boundaries_with_batch_statistics(tmp_path):

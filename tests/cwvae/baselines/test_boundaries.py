@@ -142,16 +142,46 @@ def limited(reads, max_segments, max_segment_length):
         ("1001010", 9, 3, "..r...."),  # a read restarts the count
         ("1001000", 9, 3, "..r..rr"),
         ("0000", 9, 3, "..rr"),  # the first frame always starts a segment
-        ("1010100", 2, 9, "....ccc"),  # three segments are more than two
-        ("1010100", 3, 9, "......."),
-        ("1111", 1, 9, ".ccc"),
-        ("1010000", 1, 2, ".rccccc"),  # "too many" takes precedence over "too long"
+        ("1010100", 2, 9, "..ccccc"),  # from the start of the second segment on
+        ("1010100", 3, 9, "....ccc"),
+        ("1010100", 4, 9, "......."),
+        ("1111", 1, 9, "cccc"),
+        ("1010000", 1, 2, "crcrrrr"),  # "too long" takes precedence over "too many"
+        ("1000100", 2, 3, "..rrccr"),
         ("111", 9, 1, "rrr"),
+        ("111", 1, 1, "rrr"),
         ("1", 1, 1, "r"),
     ],
 )
 def test_segment_limits_by_hand(reads, max_segments, max_length, want):
     assert limited(reads, max_segments, max_length) == want
+
+
+def released(logits, reads, max_segments, max_segment_length):
+    """Returns the limited logits of one clip [N, 2], frame by frame as in the released code."""
+    segments, length, limited = 0, 0, []
+    for now, read in zip(logits, reads, strict=True):
+        segments, length = (segments + 1, 1) if read else (segments, length + 1)
+        if segments >= max_segments:
+            now = COPY
+        if length >= max_segment_length:
+            now = READ
+        limited.append(now)
+    return np.array(limited)
+
+
+@pytest.mark.parametrize(("max_segments", "max_length"), [(5, 8), (3, 4), (2, 9)])
+def test_segment_limits_are_those_of_the_released_code(max_segments, max_length):
+    rng = np.random.default_rng(0)
+    reads, logits = rng.random((20, 50)) < 0.2, rng.normal(size=(20, 50, 2)).astype(np.float32)
+    reads[0] = True
+    got = boundaries.limited(logits, reads.astype(np.float32), max_segments, max_length).numpy()
+    for clip in range(50):
+        want = released(logits[:, clip], reads[:, clip], max_segments, max_length)
+        np.testing.assert_allclose(got[:, clip], want, rtol=1e-5)
+    # The clips reach both limits, also at once.
+    assert np.any(got[..., 0] > 6)
+    assert np.any(got[..., 1] > 6)
 
 
 def test_limits_count_each_clip_separately_and_stop_gradients():
@@ -162,5 +192,5 @@ def test_limits_count_each_clip_separately_and_stop_gradients():
         total = tf.reduce_sum(boundaries.limited(logits, reads, 2, 3))
     want = np.ones((4, 2, 2))
     want[2:, 0] = 0  # too long
-    want[3, 1] = 0  # too many
+    want[1:, 1] = 0  # too many
     np.testing.assert_array_equal(tape.gradient(total, logits), want)

@@ -268,7 +268,7 @@ def test_the_terms_of_a_frame_do_not_depend_on_later_frames(model):
 def test_a_batch_in_parts_draws_the_same_latents_as_in_one_piece(model):
     video = clips(batch=4)
     whole = model.elbo(video, 3)
-    parts = [model.elbo(video[first : first + 2], 3, (first, 4)) for first in (0, 2)]
+    parts = [model.elbo(video[first : first + 2], 3, row=first) for first in (0, 2)]
     np.testing.assert_allclose(whole.nll, np.concatenate([p.nll for p in parts]), rtol=1e-5)
     kl = np.concatenate([part.kl[0] for part in parts])
     np.testing.assert_allclose(whole.kl[0], kl, rtol=1e-3, atol=1e-6)
@@ -337,11 +337,16 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_another_video(model)
     assert np.abs(one - other).max(axis=(0, 2, 3, 4)).min() > 1e-3
 
 
-def test_a_prediction_does_not_depend_on_chunks_or_horizon(model, monkeypatch):
-    video = clips(4)
+def test_a_prediction_does_not_depend_on_chunks_or_horizon(monkeypatch):
+    def same(noise, number, steps, batch, size):  # Whatever the number of the chunk.
+        return tf.zeros((steps, batch, size))
+
+    monkeypatch.setattr(Noise, "normal", same)
+    model, video = build(), clips(4)
     prediction = model.predict(video, 5, 0)
     assert prediction.shape[1] == 5
     monkeypatch.setattr(svg, "CHUNK", 3)
+    model = build()
     chunks = list(model.predict_chunks(video, 5, 0))
     assert [chunk.frames.shape[1] for chunk in chunks] == [3, 2]
     assert all(chunk.boundaries is None for chunk in chunks)
@@ -426,11 +431,11 @@ def test_learning_overfits_four_clips():
     model = fresh(feature_size=16, hidden_size=32, decoder_stddev=0.3)
     # The loss of a perfect prediction: the normalization constant.
     best = 32 * 32 * (np.log(0.3) + 0.5 * np.log(2 * np.pi))
-    losses = np.array(train(model, [video] * 300)) - best
-    assert losses[0] > 1000  # nats per frame; measured: 1451 at the start, 5.9 at the end
+    losses = np.array(train(model, [video] * 400)) - best
+    assert losses[0] > 1000  # nats per frame; measured: 1410 at the start, 3.4 at the end
     assert np.mean(losses[-10:]) < 20
-    assert float(training_loss(model.elbo(video, 0), (1.0,))) - best < 20  # measured: 6.1
-    # Repeating the last context frame scores 11.1 dB. Predictions scored 24.9.
+    assert float(training_loss(model.elbo(video, 0), (1.0,))) - best < 20  # measured: 5.3
+    # Repeating the last context frame scores 11.1 dB. Predictions scored 25.5.
     assert psnr(model.predict(video[:, :3], 9, 0), video[:, 3:]) > 20
 
 

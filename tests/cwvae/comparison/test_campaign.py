@@ -5,6 +5,7 @@ Most tests replace train.py and eval.py by `Scripts`, which writes the same file
 
 import contextlib
 import csv
+import io
 import json
 import re
 import shutil
@@ -18,6 +19,7 @@ from helpers.scripts import TINY, Training, refused, run, succeed
 
 from cwvae import config as configuration
 from cwvae.comparison import campaign, costs
+from cwvae.comparison.runs import read
 from cwvae.errors import UserError
 from cwvae.run import folder as run_folder
 
@@ -79,14 +81,15 @@ def test_shared_and_own_settings_are_optional(write):
     ("text", "words"),
     [
         ("", ["a comparison holds two sections, `shared` and `runs`"]),
-        ("model: {levels: 2}\n", ["two sections"]),
+        ("steps: 3\n", ["two sections"]),
+        ("model: {levels: 2}\n", ["this file describes one run", "python train.py --config"]),
         ("shared: {}\n", ["the section 'runs' must hold"]),
         ("runs: [a, b]\n", ["the section 'runs' must hold"]),
         ("runs: {../a: {}}\n", ["a run called '../a'", "letters"]),
         ("runs: {'': {}}\n", ["a run called ''"]),
         ("runs: {1: {}}\n", ["a run called 1", "in quotes"]),
         ("runs: {table.md: {}}\n", ["a run called 'table.md'"]),
-        ("runs: {a: {}, a: {}}\n", ["not readable as YAML", "duplicate key"]),
+        ("runs: {a: {}, a: {}}\n", ["line 1: the key 'a' is here for the second time"]),
         ("runs: {a: 3}\n", ["must hold the sections model, data, training, evaluation"]),
         ("runs: {a: {modle: {}}}\n", ["line 1", "did you mean 'model'?"]),
         ("runs:\n  a:\n    model:\n      level: 3\n", ["line 4", "did you mean 'levels'?"]),
@@ -140,6 +143,12 @@ def test_a_protocol_that_is_not_evaluated_is_refused(write, tmp_path):
     message = not_planned(path, tmp_path / "out")
     assert "CW-VAE has evaluation.protocol = 'cwvae2021'" in message
     assert len(campaign.plan(path, tmp_path / "out", "cwvae2021")) == 2
+
+
+def test_a_name_of_another_row_is_refused_before_training(write, tmp_path):
+    path = write(TWO.replace("  VTA:", "  copy last frame:"))
+    message = not_planned(path, tmp_path / "out")
+    assert message.startswith(f"{path}: the name 'copy last frame' is reserved for a row")
 
 
 def test_data_folders_are_relative_to_the_working_directory(write, tmp_path, monkeypatch):
@@ -268,6 +277,19 @@ def test_a_damaged_or_missing_evaluation_is_repeated(go, tmp_path, content):
     assert go() == (None, ALL[1:2])
 
 
+def test_an_evaluation_that_was_killed_is_repeated(go, scripts, tmp_path):
+    folder = tmp_path / "out" / "CW-VAE"
+    aside = folder / ".eval.0123abcd.tmp"
+    half = f"mkdir {aside}; cp {tmp_path}/whole.json {aside}/metrics.json"
+    go()
+    shutil.move(folder / "eval" / "metrics.json", tmp_path / "whole.json")
+    scripts.commands["eval.py", "CW-VAE"] = f"{half}; kill -KILL $$"
+    with pytest.raises(campaign.ScriptFailed, match="was ended by SIGKILL"):
+        go()
+    scripts.take()
+    assert go() == (None, ALL[1:2])
+
+
 def test_an_evaluation_of_a_deleted_training_is_not_reused(go, scripts, tmp_path):
     go()
     shutil.rmtree(tmp_path / "out" / "VTA" / "checkpoints")
@@ -278,6 +300,15 @@ def test_an_evaluation_of_a_deleted_training_is_not_reused(go, scripts, tmp_path
         go()
     scripts.take()
     assert go() == (None, ALL[3:])
+
+
+def test_more_training_removes_the_evaluation_at_once(go, scripts, tmp_path):
+    go()
+    folder = tmp_path / "out" / "VTA"
+    (folder / "eval" / "report.html").write_text("of step 4")
+    scripts.commands["train.py", "VTA"] = f"test ! -e {folder}/eval && exit 7"
+    with pytest.raises(campaign.ScriptFailed, match="exit code 7"):
+        go(TWO.replace("steps: 4", "steps: 9"))
 
 
 def test_an_evaluation_of_an_older_checkpoint_is_reported(go, scripts, tmp_path):
@@ -394,10 +425,14 @@ def test_a_restarted_training_counts_from_zero(go, scripts, tmp_path):
     assert costs.read_seconds(tmp_path / "out" / "VTA") == {"training": 5, "evaluation": 5}
 
 
-def test_damaged_times_are_reported_before_anything_starts(go, scripts, tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    ['{"training": ', '{"training": true}', '{"training": 1e999}', '{"training": "5"}', "[5]"],
+)
+def test_damaged_times_are_reported_before_anything_starts(go, scripts, tmp_path, content):
     folder = tmp_path / "out" / "CW-VAE"
     folder.mkdir(parents=True)
-    (folder / "seconds.json").write_text('{"training": ')
+    (folder / "seconds.json").write_text(content)
     with pytest.raises(UserError, match=r"seconds\.json: damaged\. Delete it"):
         go()
     assert scripts.take() == []
@@ -411,16 +446,15 @@ def test_the_table_of_costs(tmp_path):
         folder = results.write(tmp_path / label, settings=settings, step=1000, weights=1419377)
         for part, value in seconds.items():
             costs.write_seconds(folder, part, value)
-    text, files = costs.write([f"{label}={tmp_path / label}" for label in runs], tmp_path)
-    assert [path.name for path in files] == ["training.md", "training.csv", "training.tex"]
-    with open(tmp_path / "training.csv", newline="") as file:
-        rows = {row["model"]: [*row.values()][1:] for row in csv.DictReader(file)}
+    texts = costs.texts(read([f"{label}={tmp_path / label}" for label in runs]))
+    assert list(texts) == ["training.md", "training.csv", "training.tex"]
+    table = csv.DictReader(io.StringIO(texts["training.csv"]))
+    rows = {row["model"]: [*row.values()][1:] for row in table}
     assert rows == {
         "A": ["1.42", "1000", "480", "0.48", "77.0", "1.0"],
         "B|C": ["1.42", "1000", "960", "0.96", "", ""],
     }
-    assert text == (tmp_path / "training.md").read_text()
-    assert "| A | 1.42 | 1000 | 480 | 0.48 | 77.0 | 1.0 |" in text
+    assert "| A | 1.42 | 1000 | 480 | 0.48 | 77.0 | 1.0 |" in texts["training.md"]
 
 
 @pytest.mark.parametrize(
@@ -441,6 +475,7 @@ def test_durations_in_words(seconds, words):
         (["logs/a", "--train", "a.yml", "--out", "b"], "--train FILE, but not both"),
         (["--out", "b"], "--train FILE to train runs first"),
         (["--train", "--out", "b"], "--train: expected one argument"),
+        (["model.factor=4"], "in the file of --train, or to a script: python train.py --config"),
     ],
 )
 def test_a_wrong_command_line(no_tensorflow, words, expected):
@@ -473,6 +508,7 @@ def tiny(labels, **changes):
     return json.dumps({"shared": shared, "runs": runs})
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_table(write, tmp_path):
     out = tmp_path / "out"
     command = ("compare.py", "--train", write(tiny(["CW-VAE"])), "--out", out)
@@ -489,6 +525,7 @@ def test_from_nothing_to_a_table(write, tmp_path):
     assert float(row["Wall time train.py [min]"]) > 0
     (line,) = re.findall(r"Written to .*", result.stdout)
     for name in ("table.md", "psnr.png", "training.md"):
+        assert (out / name).suffix != ".md" or (out / name).read_text() in result.stdout
         assert name in line
         assert (out / name).exists()
     assert "cwvae2021" in (out / "table.md").read_text()

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import shlex
 import typing
@@ -14,12 +15,13 @@ from helpers import results
 from helpers.scripts import ROOT, refused, run
 from PIL import Image
 
-from cwvae import comparison
+from cwvae import comparison, config
 from cwvae.comparison import figures, formats, ranks
 from cwvae.comparison.tables import Cell, Row, Table
 from cwvae.config import EvaluationConfig
 from cwvae.errors import UserError
 from cwvae.metrics import protocols
+from cwvae.run import folder as run_folder
 
 MODELS = ("CW-VAE", "VTA", "RSSM", "SVG", "NoTmpAbs")
 
@@ -61,7 +63,7 @@ def written_figures():
 
 def compare(out, *arguments, **options):
     text, files = comparison.compare(list(map(str, arguments)), out, **options)
-    assert {path.name for path in files} == {path.name for path in out.iterdir()}
+    assert {path.name for path in files} | {".lock"} == {path.name for path in out.iterdir()}
     return text
 
 
@@ -189,7 +191,7 @@ def test_the_command_prints_the_table_and_names_the_files(paper):
     assert (out / "table.md").read_text() in result.stdout
     (line,) = re.findall(r"Written to (.*): (.*)\.$", result.stdout, re.MULTILINE)
     assert line[0] == str(out)
-    assert set(line[1].split(", ")) == {path.name for path in out.iterdir()}
+    assert {*line[1].split(", "), ".lock"} == {path.name for path in out.iterdir()}
     assert "arXiv:2102.09532" in result.stdout
 
 
@@ -330,7 +332,7 @@ def test_figures_are_written_as_png_and_pdf(tmp_path, runs, written_figures):
     names = [runs(f"run {i}", quality=i / 9, metrics=("psnr", "readout_digits")) for i in range(8)]
     compare(tmp_path / "out", *names)
     stems = {"psnr", "readout_digits", "fvd_prefixes", "fvd_windows", "ranks"}
-    written = {path.name for path in (tmp_path / "out").iterdir()}
+    written = {path.name for path in (tmp_path / "out").iterdir()} - {".lock"}
     tables = {"table.md", "table.csv", "table.tex", "measures.csv", "kl.csv"}
     assert written - tables == {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")}
     for stem in stems:
@@ -388,6 +390,12 @@ def test_ranks_are_bars_from_1(tmp_path, drawn):
     names = [label.get_text() for label in panel.get_yticklabels()]
     assert names[-1] == "CW-VAE (paper)"
     assert panel.get_xlim()[0] == 1
+
+
+def test_names_are_no_formulas(tmp_path, runs, written_figures):
+    for name in (r"a $\bad$", "$_$"):
+        compare(tmp_path / "out", runs(name), runs("b"))
+        assert list(rows_of(tmp_path / "out"))[:2] == [name, "b"]
 
 
 # Errors.
@@ -475,6 +483,7 @@ def test_a_protocol_without_evaluation(tmp_path, runs):
     message = fail(tmp_path, a, protocol="cwvae2021")
     assert f"{a}: not evaluated with --protocol cwvae2021, but with standard" in message
     assert message.endswith(f"--logdir {a} --set evaluation.protocol=both")
+    assert "Give the folder that this command writes" in message
 
 
 def test_names(tmp_path, runs):
@@ -494,6 +503,21 @@ def test_names(tmp_path, runs):
     assert "the paper's own rows" in fail(tmp_path, f"CW-VAE (paper)={a}")
 
 
+@pytest.mark.parametrize("name", [*results.BASELINES, "true frames", "a, best of 5"])
+def test_names_of_other_rows_are_refused(tmp_path, runs, name):
+    a = runs("a", samples=5)
+    message = fail(tmp_path, a, f"{name}={runs('b', samples=5)}")
+    assert message.endswith(
+        f"b: the name {name!r} is reserved for a row that the comparison adds. Use another name."
+    )
+    assert "is reserved for" in fail(tmp_path, runs(name))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\udcff"])
+def test_names_that_cannot_be_printed_are_refused(tmp_path, runs, name):
+    assert f"the name {name!r} cannot be printed. Use" in fail(tmp_path, f"{name}={runs('a')}")
+
+
 def test_a_run_that_was_not_evaluated(tmp_path):
     (tmp_path / "my run").mkdir()
     message = fail(tmp_path, tmp_path / "my run")
@@ -505,13 +529,13 @@ def test_a_run_that_was_not_evaluated(tmp_path):
     ("content", "words"),
     [
         ("", "damaged (Expecting value"),
-        ('{"format": 3, "st', "damaged (Unterminated string"),
+        ('{"format": 4, "st', "damaged (Unterminated string"),
         (b"\xff\xfe", "damaged ("),
         ("[1, 2]", "damaged ("),
-        ('{"format": 3, "step": NaN}', "damaged (NaN among the scores)"),
-        ('{"step": 3}', "(format 1, not 3)"),
-        ('{"format": 4}', "(format 4, not 3)"),
-        ('{"format": 3}', "damaged ('model' is missing)"),
+        ("[" * 100000, "damaged ("),
+        ('{"step": 3}', "(format 1, not 4)"),
+        ('{"format": 3}', "(format 3, not 4)"),
+        ('{"format": 4}', "damaged (the content does not match its checksum)"),
     ],
 )
 def test_a_damaged_or_older_file(tmp_path, runs, content, words):
@@ -524,21 +548,131 @@ def test_a_damaged_or_older_file(tmp_path, runs, content, words):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("old", "new"),
     [
-        {"horizon": 30, "scores__cwvae__psnr__per_frame": [1.0]},
-        {"scores__cwvae__psnr__mean": "high"},
-        {"scores": {}},
-        {"context": None},
-        {"settings": {}},
-        {"fvd__scores__cwvae__windows": [[1]]},
-        {"elbo": None},
-        {"metrics__psnr__better": "brighter"},
-        {"scores__cwvae": 3},
+        ('"mean": 0.', '"mean": 1.'),
+        ('"mean": 0.58', '"mean": true, "was": 0.58'),
+        ('"mean": 0.58', '"mean": 1e999, "was": 0.58'),
+        ('"mean": 0.58', '"mean": NaN, "was": 0.58'),
+        ('"mean": 0.58', '"mean": "0.58", "was": 0.58'),
+        ('"metrics": {', '"metrics": [], "was": {'),
+        ('"context": 36', '"context": 36.0'),
+        ('"elbo": {', '"elbo": null, "was": {'),
+        ('"settings": {', '"settings": {}, "was": {'),
+        ('"higher"', '"lower"'),
     ],
 )
-def test_a_file_with_wrong_content(tmp_path, runs, changes):
-    assert "metrics.json: damaged (" in fail(tmp_path, runs("a", **changes))
+def test_an_edited_file_is_damaged(tmp_path, runs, old, new):
+    file = runs("a") / "eval" / "metrics.json"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    message = fail(tmp_path, tmp_path / "a")
+    assert message.startswith(f"{file}: damaged (the content does not match its checksum).")
+
+
+def test_a_file_in_another_layout_is_not_damaged(tmp_path, runs):
+    file = runs("a") / "eval" / "metrics.json"
+    file.write_text(json.dumps(json.loads(file.read_text()), indent=3, sort_keys=True))
+    compare(tmp_path / "out", tmp_path / "a")
+
+
+# Evaluations with other settings.
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run's folder with its configuration and two evaluations."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    own = config.load(None, ["evaluation.horizon=30"])
+    config.save(own, folder / "config.yml")
+    results.write(folder, horizon=30)
+    results.write(folder, "eval-horizon_20", horizon=20)
+    return folder
+
+
+def test_an_evaluation_with_other_settings_is_compared_by_its_folder(tmp_path, trained, runs):
+    compare(tmp_path / "one", trained / "eval-horizon_20", runs("b", horizon=20))
+    assert list(rows_of(tmp_path / "one"))[:2] == ["run", "b"]
+    elsewhere = runs("c", horizon=20) / "eval"
+    compare(tmp_path / "two", trained / "eval-horizon_20", elsewhere)
+    assert list(rows_of(tmp_path / "two"))[:2] == ["run", "eval"]
+    message = fail(tmp_path, trained, trained / "eval-horizon_20")
+    assert "are both called 'run', on moving_digits" in message
+
+
+def test_the_advice_for_such_an_evaluation_keeps_its_settings(tmp_path, trained, runs):
+    other = trained / "eval-horizon_20"
+    message = fail(tmp_path, runs("b", horizon=20, context=20), other)
+    words = ["--step", "12", "--set", "evaluation.horizon=20", "--set", "evaluation.context=20"]
+    assert message.endswith(shlex.join(["python", "eval.py", "--logdir", str(trained), *words]))
+    assert "give the folder that it writes instead" in message
+    message = fail(tmp_path, runs("b", horizon=20, fvd__module="ffff"), other)
+    words = ["--out", other.name, "--step", "12", "--set", "evaluation.horizon=20"]
+    assert message.endswith(shlex.join(["python", "eval.py", "--logdir", str(trained), *words]))
+    away = runs("c", context=20) / "eval"
+    message = fail(tmp_path, runs("b"), away)
+    assert message.endswith("eval.py --logdir RUN --step 12 --set evaluation.context=36")
+
+
+def test_a_damaged_evaluation_with_other_settings(tmp_path, trained):
+    file = trained / "eval-horizon_20" / "metrics.json"
+    file.write_text("")
+    message = fail(tmp_path, trained / "eval-horizon_20")
+    assert message.startswith(f"{file}: damaged")
+    assert message.endswith(f"python eval.py --logdir {trained} --out eval-horizon_20")
+
+
+def test_a_run_that_has_only_evaluations_with_other_settings(tmp_path, trained):
+    (trained / "eval" / "metrics.json").unlink()
+    message = fail(tmp_path, trained)
+    assert f"{trained}: not evaluated yet (no eval/metrics.json): python eval.py" in message
+    assert message.endswith(f"To compare one: {trained / 'eval-horizon_20'}")
+
+
+# The folder of the results.
+
+
+def test_a_comparison_that_cannot_be_written_leaves_the_earlier_one(tmp_path, runs, monkeypatch):
+    out = tmp_path / "out"
+    compare(out, runs("a"))
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"}
+    monkeypatch.setattr(comparison.formats, "texts", lambda _: {"table.md": "", "b.md": "\ud800"})
+    with pytest.raises(UnicodeEncodeError):
+        comparison.compare([str(runs("b"))], out)
+    assert before == {path.name: path.read_bytes() for path in out.iterdir() if path.name in before}
+    assert {path.name for path in out.iterdir()} == {*before, ".lock"}
+
+
+def test_table_md_appears_last(tmp_path, runs, monkeypatch):
+    out, order = tmp_path / "out", []
+    compare(out, runs("a"))
+    replace = os.replace
+
+    def record(source, target):
+        assert not (out / "table.md").exists()
+        order.append(target.name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", record)
+    compare(out, runs("b"))
+    assert len(order) > 3
+    assert order[-1] == "table.md"
+
+
+def test_one_comparison_at_a_time_writes_a_folder(tmp_path, runs):
+    with (
+        run_folder.locked(tmp_path / "out"),
+        pytest.raises(UserError, match=r"at work in this folder\. Stop it, or give another --out"),
+    ):
+        compare(tmp_path / "out", runs("a"))
+
+
+def test_leftovers_of_a_killed_comparison_are_removed(tmp_path, runs):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".table.md.12.0123abcd.tmp").write_text("half")
+    compare(tmp_path / "out", runs("a"))
 
 
 def test_an_out_that_cannot_be_written(tmp_path, runs):
@@ -599,6 +733,24 @@ def test_a_mistake_is_one_message_and_starts_no_tensorflow(tmp_path, runs, no_te
     assert result.returncode == 2
     assert "give the folder of an evaluated run, --train FILE" in result.stderr
     assert "--out" in run("compare.py", "--paper", env=no_tensorflow).stderr
+
+
+def test_a_folder_of_runs_is_refused_with_the_runs_in_it(tmp_path, runs, no_tensorflow):
+    for name in ("a", "b"):
+        (tmp_path / "logs" / name).mkdir(parents=True)
+        (tmp_path / "logs" / name / "config.yml").touch()
+    command = ("compare.py", tmp_path / "logs", "--out", tmp_path / "out")
+    assert refused(run(*command, env=no_tensorflow)) == (
+        f"{tmp_path}/logs: a folder of runs, not a run. Give the runs in it:"
+        f" {tmp_path}/logs/a {tmp_path}/logs/b"
+    )
+
+
+def test_training_the_file_of_one_run_is_refused_with_the_script_for_it(tmp_path, no_tensorflow):
+    file = "configs/quickstart.yml"
+    result = run("compare.py", "--train", file, "--out", tmp_path / "out", env=no_tensorflow)
+    assert refused(result).endswith(f"Train it with: python train.py --config {file}")
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_of_runs_after_the_first_are_compared_too(tmp_path, runs):

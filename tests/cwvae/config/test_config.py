@@ -1,5 +1,6 @@
 """The configuration: precedence of layers, messages about mistakes, saving and loading."""
 
+import argparse
 import dataclasses
 import pathlib
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from cwvae import config as configuration
+from cwvae.config import constraints
 from cwvae.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -81,6 +83,13 @@ def test_yaml_in_flow_style_is_taken_too(write):
         ("data.data_dir=", "data", "data_dir", None),
         ("evaluation.observe_levels=TTF", "evaluation", "observe_levels", "TTF"),
         (" training.steps = 11", "training", "steps", 11),
+        ("training.steps=1e5", "training", "steps", 100_000),
+        ("training.steps=1E+3", "training", "steps", 1000),
+        ("training.steps=2.0", "training", "steps", 2),
+        ("training.steps=100_000", "training", "steps", 100_000),
+        ("training.keep_every=1e3", "training", "keep_every", 1000),
+        ("model.factor=4.0", "model", "factor", 4),
+        ("model.factor=[4.0, 6e0]", "model", "factor", (4, 6)),
     ],
 )
 @pytest.mark.parametrize("way", ["--set", "file"])
@@ -106,8 +115,18 @@ def test_values_become_the_declared_type(write, way, override, section, key, val
         ("model.levles=2", ["unknown key in section 'model'", "'levles'", "mean 'levels'?"]),
         ("training.learning_rat=1", ["'learning_rat'", "did you mean 'learning_rate'?"]),
         ("modle.levels=2", ["unknown section 'modle'", "did you mean 'model'?", "evaluation"]),
-        ("training.levels=2", ["unknown key in section 'training'", "(model.levels exists.)"]),
-        ("model.horizon=2", ["'horizon'", "(evaluation.horizon exists.)"]),
+        (
+            "training.levels=2",
+            ["unknown key in section 'training'", "; did you mean 'model.levels'? Valid"],
+        ),
+        ("model.horizon=2", ["'horizon'", "; did you mean 'evaluation.horizon'? Valid"]),
+        ("data.frame_size=64", ["; did you mean 'model.frame_size'? Valid: name, seed,"]),
+        ("data.state_size=3", ["; did you mean 'model.state_size'? Valid"]),
+        ("training.lr=1e-3", ["'lr'; did you mean 'learning_rate'? Valid"]),
+        ("training.LEARNING_RATE=1", ["did you mean 'learning_rate'?"]),
+        ("training.rate=1", ["did you mean 'learning_rate'?"]),
+        ("data.sead=1", ["did you mean 'seed'?"]),
+        ("eval.horizon=3", ["unknown section 'eval'", "did you mean 'evaluation'?"]),
         ("model.=2", ["unknown key in section 'model'"]),
         (".=2", ["unknown section ''"]),
     ],
@@ -124,10 +143,30 @@ def test_unknown_names_are_refused_with_a_suggestion(write, override, words):
         assert word in in_file
 
 
-def test_a_name_unlike_any_other_gets_the_list_without_a_suggestion():
-    message = refusal(overrides=["evaluation.xyzzy=1"])
-    assert "did you mean" not in message
-    assert "Valid: protocol, seed, context, horizon," in message
+@pytest.mark.parametrize("key", ["xyzzy", "actions", "iterations", "sequence_length", "a"])
+def test_a_name_unlike_any_other_gets_the_list_without_a_suggestion(key):
+    for section, first in (("evaluation", "protocol, seed, context,"), ("data", "name, seed,")):
+        message = refusal(overrides=[f"{section}.{key}=1"])
+        assert "did you mean" not in message
+        assert f"Valid: {first}" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("steps=5", "--set training.steps=5"),
+        ("lr = 1e-4", "--set training.learning_rate=1e-4"),
+        ("frame_siz=64", "--set model.frame_size=64"),
+        ("factor=[4, 6]", "--set 'model.factor=[4, 6]'"),
+        ("model=svg", "--set model.name=svg"),
+        ("data=kth_actions", "--set data.name=kth_actions"),
+        ("horizon=", "--set evaluation.horizon="),
+        ("seed=1", "--set data.seed=1 or --set training.seed=1 or --set evaluation.seed=1"),
+    ],
+)
+def test_a_setting_without_its_section_is_refused_with_the_whole_name(override, meant):
+    want = f"--set {override}: this is not section.key=value. Did you mean {meant}?"
+    assert refusal(overrides=[override]) == want
 
 
 @pytest.mark.parametrize("override", ["training.steps", "steps=3", "=3", "model", "", "a=b.c"])
@@ -193,8 +232,10 @@ def test_an_override_of_a_number_has_no_comment(text):
     [
         ("training.steps=many", "a whole number, not 'many'"),
         ("training.steps='3'", "a whole number, not '3'"),
-        ("training.steps=2.0", "a whole number, not 2.0"),
-        ("training.steps=1e3", "a whole number, not 1000.0"),
+        ("training.steps=1.5", "a whole number, not 1.5"),
+        ("training.steps=1e-3", "a whole number, not 0.001"),
+        ("training.steps=.inf", "a whole number, not inf"),
+        ("training.steps=.nan", "a whole number, not nan"),
         ("training.steps=true", "a whole number, not true"),
         ("training.steps=null", "a whole number, not null"),
         ("training.steps=", "a whole number, not null"),
@@ -207,7 +248,14 @@ def test_an_override_of_a_number_has_no_comment(text):
         ("model.mean_only=yes", "true or false, not 'yes'"),
         ("model.factor=2.5", "a whole number or a list of whole numbers, not 2.5"),
         ("model.factor=[2, true]", "a whole number or a list of whole numbers, not [2, True]"),
-        ("model.factor=2,3", "a whole number or a list of whole numbers, not '2,3'"),
+        ("model.factor=2,3", "a whole number or a list of whole numbers, not '2,3'. Write [2, 3]"),
+        (
+            "model.factor=(4, 6)",
+            "a whole number or a list of whole numbers, not '(4, 6)'. Write [4, 6]",
+        ),
+        ("data.speed=1,2.5", "a list of 2 numbers, not '1,2.5'. Write [1, 2.5]"),
+        ("data.speed=1,2,3", "a list of 2 numbers, not '1,2,3'"),
+        ("training.steps=1,000", "a whole number, not '1,000'"),
         ("model.beta={a: 1}", "a number or a list of numbers, not {'a': 1}"),
         ("model.kl_balance=half", "a number or null, not 'half'"),
         ("training.precision=float16", "'float32' or 'bfloat16', not 'float16'"),
@@ -368,10 +416,14 @@ def test_published_training_settings_come_with_the_model(write):
     [
         (["model.name=rnn"], ["unknown model 'rnn'", "cwvae, svg, vta"]),
         (["model.name=vtaa"], ["did you mean 'vta'?"]),
+        (["model.name=SVG"], ["unknown model 'SVG'; did you mean 'svg'?"]),
         (["model.name=[vta]"], ["unknown model '[vta]'"]),
         (
             ["model.name=svg", "model.levels=2"],
-            ["model.levels is a setting of model.name = cwvae, but here model.name = svg"],
+            [
+                "model.levels is a setting of model.name = cwvae, but here model.name = svg",
+                "Delete it, or set model.name=cwvae.",
+            ],
         ),
         (
             ["model.state_size=2"],
@@ -427,17 +479,47 @@ def test_a_missing_file_lists_the_existing_ones(tmp_path):
     assert message.startswith(f"{tmp_path / 'quikstart.yml'}: no such configuration file")
     for path in CONFIGS:
         assert (path.name in message) == (path != configuration.BASE)
-    assert "configs/baselines/" in message
-    assert "no such configuration file" in refusal(tmp_path)  # a folder
+    assert f"{ROOT / 'configs'}: " in message
+    assert "baselines/" in message
+
+
+def test_a_folder_is_not_a_configuration(tmp_path):
+    assert refusal(tmp_path) == f"{tmp_path}: this is a folder. Give a YAML file."
+    configuration.save_run(configuration.load(), tmp_path)
+    assert refusal(tmp_path).endswith(f"python train.py --logdir {tmp_path}")
+
+
+def test_a_relative_path_in_another_directory_gets_the_absolute_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("configs/quickstart.yml", "configs/baselines/kth_actions_vta.yml"):
+        message = refusal(name)
+        assert message == (
+            f"{name}: no such configuration file, because the path is relative to the working"
+            f" directory, {tmp_path}. Write {ROOT / name}"
+        )
+    assert f"Did you mean {ROOT / 'configs' / 'quickstart.yml'}?" in refusal("quikstart.yml")
+
+
+def test_the_defaults_as_an_experiment_leave_the_choice_of_the_model():
+    for overrides in ([], ["model.name=svg"], ["model.name=vta", "training.steps=3"]):
+        want = configuration.load(None, overrides)
+        assert configuration.load(ROOT / "configs" / "base.yml", overrides) == want
+    message = refusal(ROOT / "configs" / "models" / "svg.yml")
+    assert message.endswith("Delete it, or set model.name=svg.")
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("model:\n  levels: [2\n  factor: 3\n", ["not readable as YAML", "line 3"]),
-        ("model:\n\tlevels: 2\n", ["not readable as YAML", "line 2"]),
-        ("model:\n  levels: 2\n  factor: 3\n  levels: 3\n", ['duplicate key "levels"', "line 4"]),
-        ("model:\n  levels: 2\nmodel:\n  factor: 3\n", ['duplicate key "model"', "line 3"]),
+        ("model:\n\tlevels: 2\n", [", line 2: there is a tab. Replace it with spaces."]),
+        ("model:\n  levels:\t2\n", [", line 2: there is a tab. Replace it with spaces."]),
+        (
+            "model:\n  levels: 2\n  factor: 3\n  levels: 3\n",
+            [", line 4: the key 'levels' is here for the second time. Delete one of the two."],
+        ),
+        ("model:\n  levels: 2\nmodel:\n  factor: 3\n", [", line 3: the key 'model' is here for"]),
+        ("model:\n  levels: 2\n factor: 3\n", [", line 3: not readable", "`key: value` lines"]),
         ("model:\n  levels: *two\n", ["not readable as YAML", "line 2"]),
         ("model: {}\n---\nmodel: {}\n", ["not readable as YAML", "another document"]),
         ("data:\n  data_dir: 2020-13-45\n", ["not readable as YAML"]),
@@ -448,7 +530,7 @@ def test_a_missing_file_lists_the_existing_ones(tmp_path):
         ("data:\n  seed: 1\nmodel: 3\n", ["line 3", "the section 'model' must hold"]),
         ("levels: 2\n", ["line 1", "unknown section 'levels'"]),
         ("3: 4\n", ["line 1", "unknown section 3"]),
-        ("model: &m\n  levels: 2\ndata:\n  <<: *m\n", ["line 4", "(model.levels exists.)"]),
+        ("model: &m\n  levels: 2\ndata:\n  <<: *m\n", ["line 4", "did you mean 'model.levels'?"]),
     ],
 )
 def test_broken_files(write, text, words):
@@ -480,10 +562,22 @@ def test_the_file_of_a_comparison_names_the_script_for_it():
     assert "python compare.py --train" in message
 
 
-def test_a_binary_file(tmp_path):
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\xff\xfe\x00", b"PK\x03\x04\x00\x00"])
+def test_a_binary_file(tmp_path, content):
     path = tmp_path / "picture.yml"
-    path.write_bytes(b"\x89PNG\r\n\xff\xfe\x00")
-    assert "not readable as YAML" in refusal(path)
+    path.write_bytes(content)
+    want = f"{path}: not a text file in UTF-8. Give a YAML file, such as those in configs/."
+    assert refusal(path) == want
+
+
+def test_the_file_of_one_run_is_not_a_comparison():
+    path = ROOT / "configs" / "quickstart.yml"
+    with pytest.raises(UserError) as caught:
+        configuration.load_comparison(path)
+    assert str(caught.value) == (
+        f"{path}: this file describes one run, not a comparison. Train it with: python train.py"
+        f" --config {path}"
+    )
 
 
 def test_messages_name_the_line(write):
@@ -608,6 +702,17 @@ def test_load_run_without_a_run(tmp_path, folder):
     assert "python train.py --config" in str(caught.value)
 
 
+def test_load_run_lists_the_runs_in_a_folder(tmp_path):
+    for name in ("b", "a c"):
+        configuration.save_run(configuration.load(), tmp_path / name)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError) as caught:
+        configuration.load_run(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: a folder of runs, not a run. Give one of: '{tmp_path}/a c' {tmp_path}/b"
+    )
+
+
 @pytest.fixture
 def run(tmp_path):
     configuration.save(configuration.load(), tmp_path / "config.yml")
@@ -638,6 +743,14 @@ def test_load_run_takes_other_data_and_another_evaluation(run):
         configuration.load_run(run, ["evaluation.horizon=1000"])
 
 
+def test_overrides_turn_one_configuration_into_another():
+    changes = ["model.factor=[2, 3]", "training.jit=true", "data.data_dir=a b", "data.fps=null"]
+    old, new = configuration.load(), configuration.load(overrides=changes)
+    assert configuration.overrides(old, old) == []
+    assert configuration.load(overrides=configuration.overrides(old, new)) == new
+    assert configuration.load(overrides=[*changes, *configuration.overrides(new, old)]) == old
+
+
 def test_differences_are_listed_by_key():
     old = configuration.load()
     new = configuration.load(overrides=["training.steps=7", "model.factor=[2, 3]"])
@@ -645,6 +758,89 @@ def test_differences_are_listed_by_key():
     assert configuration.differences(old, new) == [
         "model.factor: 6 -> (2, 3)",
         "training.steps: 100000 -> 7",
+    ]
+
+
+# Command lines.
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--set training.steps=5 data.seed=1", "each setting: --set data.seed=1\n"),
+        ("training.steps=5 data.seed=1", "setting: --set training.steps=5 --set data.seed=1\n"),
+        ("--training.steps=5", "write --set before each setting: --set training.steps=5\n"),
+        ("--set model.factor=[4, 6]", "write a list in quotes: --set 'model.factor=[4, 6]'\n"),
+        ("configs/a.yml", "write --config before the file: --config configs/a.yml\n"),
+        ("logs/run", "write --logdir before the folder: --logdir logs/run\n"),
+        ("--logdir logs/run logs/other", "unrecognized arguments: logs/other\n"),
+        ("--confg=configs/a.yml", "unrecognized arguments: --confg=configs/a.yml\n"),
+    ],
+)
+def test_a_word_without_its_option_is_refused_with_the_option(capsys, monkeypatch, line, words):
+    parser = argparse.ArgumentParser()
+    for name in ("--config", "--logdir"):
+        parser.add_argument(name)
+    parser.add_argument("--set", action="append", default=[])
+    monkeypatch.setattr(sys, "argv", ["train.py", *line.split()])
+    with pytest.raises(SystemExit, match="2"):
+        configuration.parse_arguments(parser)
+    assert capsys.readouterr().err.endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a model.factor=4 --out x", "train.py --config FILE --logdir NEW --set model.factor=4\n"),
+        ("--out x --set evaluation.horizon=9 a", "--logdir RUN --set evaluation.horizon=9\n"),
+        ("--set=data.seed=1 modle.beta=2", "NEW --set data.seed=1 --set modle.beta=2\n"),
+        ("a --set beta=2", "NEW --set beta=2\n"),
+    ],
+)
+def test_a_script_without_settings_names_the_one_that_takes_them(capsys, monkeypatch, line, words):
+    parser = argparse.ArgumentParser()
+    monkeypatch.setattr(sys, "argv", ["compare.py", *line.split()])
+    with pytest.raises(SystemExit, match="2"):
+        configuration.refuse_settings(parser, "in a file, or ")
+    message = capsys.readouterr().err
+    assert "this takes no settings. Give them in a file, or to a script: python " in message
+    assert message.endswith(words)
+
+
+def test_names_of_runs_are_no_settings(monkeypatch, tmp_path):
+    words = [f"model.beta={tmp_path}", "model.old=logs/none", "CW-VAE=logs/a", "x=4", "--out", "x"]
+    monkeypatch.setattr(sys, "argv", ["compare.py", *words])
+    configuration.refuse_settings(argparse.ArgumentParser())
+
+
+# What is allowed but probably not wanted.
+
+
+def warnings(*overrides, training=1000, test=1000):
+    config = configuration.load(overrides=overrides)
+    return [*constraints.warnings(config, {"training": training, "test": test})]
+
+
+def test_a_level_that_ticks_once_in_a_training_clip_is_warned_of():
+    # Levels tick every 1, 6 and 36 frames.
+    assert warnings("training.seq_len=37") == []
+    (warning,) = warnings("training.seq_len=36")
+    assert warning.startswith("level 2 ticks every 36 frames, so only once in a training clip of")
+    assert "training.seq_len = 36" in warning
+    (warning,) = warnings("training.seq_len=6")
+    assert warning.startswith("level 1 ticks every 6 frames")
+    (warning,) = warnings("model.factor=[2, 50]", "training.seq_len=100")
+    assert warning.startswith("level 2 ticks every 100 frames")
+    assert warnings("model.levels=1", "training.seq_len=5") == []
+    assert warnings("model.name=svg", "training.seq_len=5") == []
+
+
+def test_videos_that_end_before_video_length_are_warned_of():
+    assert warnings("training.video_length=200", training=200, test=200) == []
+    lines = warnings("training.video_length=200", training=199, test=90)
+    assert [line.partition(".video_length = 200, but the ")[2] for line in lines] == [
+        "longest training video has 199 frames. The training videos in TensorBoard end there.",
+        "longest test video has 90 frames. The test videos in TensorBoard end there.",
     ]
 
 

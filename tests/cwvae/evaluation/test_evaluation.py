@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import operator
+import pathlib
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from helpers.oracle import Oracle
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from cwvae import config as configuration
 from cwvae.errors import UserError
-from cwvae.evaluation import evaluator, frame_scores, readout, scoring
+from cwvae.evaluation import evaluator, frame_scores, readout, report, scoring
 from cwvae.evaluation import results as evaluation_results
 from cwvae.evaluation.results import COPY, MEAN, RANDOM
-from cwvae.run import versions
+from cwvae.run import files, versions
 from data_loaders.attributes import CLASSES, Readable
 
 
@@ -118,9 +120,10 @@ def test_metrics_json_states_the_protocol_and_the_counts(run):
     _, _, results, folder = run
     written = json.loads((folder / "eval" / "metrics.json").read_text())
     assert written == results
+    assert written["sha256"] == evaluation_results.digest(written)
     for key, value in {
         "step": 12,
-        "format": 3,
+        "format": 4,
         "protocols": ["standard", "cwvae2021"],
         "frames": "32x32x1, values in [0, 1]",
         "data": "moving_digits",
@@ -315,10 +318,116 @@ def test_frames_read_soon_do_not_count_twice():
 
 def test_files_of_an_earlier_evaluation_are_removed(tmp_path):
     evaluate(tiny.settings(), (0.1,), tmp_path)
-    stale = tmp_path / "eval" / "levels.png"
-    stale.write_text("from a model with levels")
+    stale = tmp_path / "eval" / "boundaries.png"
+    stale.write_text("from a model with segments")
     evaluate(tiny.settings(), (0.1,), tmp_path)
     assert not stale.exists()
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_an_evaluation_that_fails_late_leaves_the_earlier_one(tmp_path, monkeypatch, error):
+    evaluate(tiny.settings(), (0.1,), tmp_path)
+    before = contents(tmp_path / "eval")
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(report, "write", fail)
+    with pytest.raises(type(error)):
+        evaluate(tiny.settings("evaluation.num_videos=2"), (0.3,), tmp_path)
+    assert contents(tmp_path / "eval") == before
+    assert {path.name for path in tmp_path.iterdir()} == {"eval", ".eval.lock"}
+
+
+def test_without_an_earlier_evaluation_one_that_fails_late_leaves_none(tmp_path, monkeypatch):
+    monkeypatch.delattr(report, "write")
+    with pytest.raises(AttributeError):
+        evaluate(tiny.settings(), (0.1,), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".eval.lock"}
+
+
+def test_two_evaluations_cannot_write_one_folder(tmp_path):
+    with (
+        files.whole_folder(tmp_path / "eval", "evaluating into eval", "Wait."),
+        pytest.raises(UserError, match=r"is evaluating into eval\. Wait until it ends, or give"),
+    ):
+        evaluate(tiny.settings(), (0.1,), tmp_path)
+    evaluate(tiny.settings(), (0.1,), tmp_path, out=tmp_path / "other")
+    assert (tmp_path / "other" / "report.html").exists()
+    assert not any((tmp_path / "eval").iterdir())
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "notes.txt", "notes.tmp"])
+def test_a_folder_with_other_files_is_not_replaced(tmp_path, name):
+    folder = tmp_path / "eval"
+    (folder / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=f"holds {name}, which eval.py did not write. Move that"):
+        evaluate(tiny.settings(), (0.1,), tmp_path)
+    assert (folder / name).exists()
+
+
+def test_a_mounted_disk_is_refused_before_the_work(small_disk):
+    with pytest.raises(UserError, match=f"a folder in it: --out {small_disk}/eval"):
+        evaluation_results.check_folder(small_disk)
+    evaluation_results.check_folder(small_disk / "eval")
+
+
+def test_an_evaluation_elsewhere_leaves_the_run_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    out = tmp_path / "scores" / "first"
+    evaluate(tiny.settings(), (0.1,), tmp_path / "run", out=out)
+    assert not any((tmp_path / "run").iterdir())
+    assert ", run<" in (out / "report.html").read_text()
+
+
+def named(*overrides, step=None, model="cwvae"):
+    own, other = (tiny.settings(*words, model=model) for words in ((), overrides))
+    settings = map(configuration.as_plain, (own, other))
+    return evaluation_results.folder_name(evaluation_results.changes(*settings), step)
+
+
+def test_each_choice_of_settings_has_its_own_folder():
+    assert named() == named("data.data_dir=/elsewhere") == "eval"
+    assert named(step=2000) == "eval-step_000002000"
+    both = ["evaluation.horizon=20", "evaluation.context=6"]
+    assert named(*both) == named(*reversed(both)) == "eval-context_6,horizon_20"
+    assert named("evaluation.observe_levels=TF", step=7) == "eval-step_000000007,observe_levels_TF"
+    assert named("data.seed=3") == "eval-data.seed_3"
+    assert named("evaluation.seed=3") == "eval-seed_3"
+    assert named("data.speed=[3, 4.5]") == "eval-data.speed_3.0,4.5"
+    assert named("evaluation.readout=true") == "eval-readout_true"
+    assert named("evaluation.batch_size=3") == "eval"
+    together = ["evaluation.batch_statistics=true", "evaluation.batch_size=3"]
+    assert named(*together, model="svg") == "eval-batch_size_3,batch_statistics_true"
+
+
+def test_long_or_strange_values_have_a_hash_in_the_folders_name():
+    first, second = (named(f"data.digits_dir=/a{part}b") for part in "/ ")
+    for name in (first, second):
+        assert name.startswith("eval-data.digits_dir_-a-b-")
+    assert first != second
+    longest = named(f"data.digits_dir={'x' * 1000}", "evaluation.horizon=20")
+    assert len(longest) < 100
+    assert longest != named(f"data.digits_dir={'x' * 1000}", "evaluation.horizon=21")
+
+
+@pytest.mark.parametrize(
+    ("out", "expected"),
+    [
+        ("long", "run/long"),
+        ("./long", "./long"),
+        ("/a/long", "/a/long"),
+        ("..", ".."),
+        ("~/long", "HOME/long"),
+    ],
+)
+def test_out_is_a_name_in_the_run_or_a_path(out, expected, monkeypatch):
+    monkeypatch.setenv("HOME", "HOME")
+    assert evaluation_results.folder_at("run", out) == pathlib.Path(expected)
 
 
 def test_a_long_readable_evaluation_can_be_compared(tmp_path):

@@ -26,9 +26,9 @@ class Levelled(Oracle):
         super().__init__(data, (0.1, 0.2, 0.3))
         self.asked = []
 
-    def predict_chunks(self, context, horizon, seed, observe_levels=None):
+    def predict_chunks(self, context, horizon, seed, row, observe_levels=None):
         self.asked.append(observe_levels)
-        yield from super().predict_chunks(context, horizon, seed, observe_levels)
+        yield from super().predict_chunks(context, horizon, seed, row, observe_levels)
 
 
 class Cuts(tiny.Squares):
@@ -52,9 +52,9 @@ class Segmented(Oracle):
         begins[:, :2] = begins[:, -2:] = True
         return tf.constant(begins)
 
-    def predict_chunks(self, context, horizon, seed, observe_levels=None):
+    def predict_chunks(self, context, horizon, seed, row, observe_levels=None):
         clips, start = [self._which(clip) for clip in np.asarray(context)], 0
-        for rollout in super().predict_chunks(context, horizon, seed, observe_levels):
+        for rollout in super().predict_chunks(context, horizon, seed, row, observe_levels):
             times = np.arange(start, start + rollout.frames.shape[1])
             begins = np.stack([(times - clip) % 3 == 0 for clip in clips])
             yield Rollout(rollout.frames, tf.constant(begins))

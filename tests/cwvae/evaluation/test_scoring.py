@@ -7,7 +7,8 @@ import pytest
 from helpers import tiny
 from helpers.oracle import Oracle
 
-from cwvae.evaluation import frame_scores, pictures, rollouts, scoring
+from cwvae import factory
+from cwvae.evaluation import evaluator, frame_scores, pictures, rollouts, scoring
 from cwvae.evaluation.results import COPY, MEAN, RANDOM, TRUTH
 from cwvae.video_model import Rollout
 
@@ -67,6 +68,28 @@ def test_guesses_do_not_depend_on_batches_or_stretches():
     for name in (COPY, MEAN, RANDOM):
         for metric in MEASURES:
             np.testing.assert_allclose(one[name][metric], all_[name][metric], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind", ["cwvae", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("svg", "vta"))]
+)
+def test_scores_of_a_clip_do_not_depend_on_the_batch_or_the_number_of_clips(kind):
+    data = tiny.Squares(40)
+
+    def found(*overrides):
+        settings = tiny.settings("evaluation.num_samples=2", *overrides, model=kind)
+        model = factory.build(settings, 0)
+        return score(settings, model, data)["model"]["psnr"], evaluator.elbo_terms(
+            settings, model, data
+        )
+
+    want, terms = found("evaluation.batch_size=3")
+    for size in (1, 2):
+        psnr, others = found(f"evaluation.batch_size={size}")
+        np.testing.assert_allclose(psnr, want, rtol=1e-4)
+        np.testing.assert_allclose(others["kl_sum"], terms["kl_sum"], rtol=1e-3)
+    psnr, _ = found("evaluation.num_videos=2", "evaluation.horizon=5")
+    np.testing.assert_allclose(psnr, want[:2, :5], rtol=1e-4)
 
 
 class Reader:

@@ -203,7 +203,10 @@ def test_elbo_and_gradients(levels, factors, length, batch, precision):
 def test_reconstructions_and_predictions(levels, factors, length, batch):
     plain, fast = both(levels=levels, factors=factors)
     video = tf.sigmoid(array(batch, length, 32, 32, 1))
-    want, got = ([m.reconstruct(video, 3), m.predict(video, 80, 3)] for m in (plain, fast))
+    want, got = (
+        [m.reconstruct(video, 3, clip=False), m.predict(video, 80, 3, clip=False)]
+        for m in (plain, fast)
+    )
     assert_equal(got, want)
 
 
@@ -252,7 +255,9 @@ def test_fifty_steps_of_quickstart():
             for i, video in enumerate(batches.take(50))
         ]
     assert losses["plain"][0] > losses["plain"][-1] + 10
-    np.testing.assert_allclose(losses["fast"], losses["plain"], rtol=1e-4)
+    # Training amplifies rounding errors: measured 8e-5 at the last step, 3e-7 at the first ones.
+    np.testing.assert_allclose(losses["fast"][:5], losses["plain"][:5], rtol=1e-5)
+    np.testing.assert_allclose(losses["fast"], losses["plain"], rtol=1e-3)
 
 
 # What they do not cover.
@@ -317,7 +322,8 @@ def test_a_changed_layer_is_said_and_computed_as_it_is_defined(
     video = tf.sigmoid(array(2, 7, 32, 32, 1))
     randomize(model), randomize(plain)
     assert_equal(terms(model, video), terms(plain, video))
-    assert np.abs(model.predict(video, 5, 0) - plain.predict(video, 5, 0)).max() < 1e-5
+    frames, want = (m.predict(video, 5, 0, clip=False) for m in (model, plain))
+    assert np.abs(frames - want).max() < 1e-5
 
 
 def test_the_check_leaves_the_weights_and_the_random_state_alone():
@@ -339,6 +345,7 @@ def test_noise_does_not_depend_on_the_kernels():
         np.testing.assert_allclose(one.state.stochastic, other.state.stochastic, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

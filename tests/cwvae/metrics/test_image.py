@@ -260,9 +260,9 @@ class TestBothMetrics:
         with pytest.raises(ValueError, match=rf"^{name} holds a NaN.*\[1, 3\]"):
             metric(**videos)
 
-    @pytest.mark.parametrize("value", [-0.5, 255.0])
-    def test_truth_outside_the_range_is_an_error(self, metric, value):
-        with pytest.raises(ValueError, match=r"truth must lie in \[0, 1\]"):
+    @pytest.mark.parametrize("value", [-0.5, -1e-7, 1.000001, 255.0])
+    def test_truth_outside_the_range_is_an_error_that_states_it(self, metric, value):
+        with pytest.raises(ValueError, match=rf"lie in \[0, 1\], got \[{value}, {value}\]\. Clip"):
             metric(np.full((1, 1, 16, 16, 1), value), np.zeros((1, 1, 16, 16, 1)))
 
     def test_bytes_are_an_error(self, metric):

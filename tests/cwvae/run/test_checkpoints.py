@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -279,6 +280,18 @@ def test_an_archive_of_something_else_is_damaged_and_nothing_is_unpickled(tmp_pa
     np.savez(path, **arrays)
     seal(path)
     assert "not a checkpoint's content" in refused(path)
+
+
+def test_a_name_of_another_step_is_damage(tmp_path, capsys):
+    save(tmp_path, 1)
+    path = save(tmp_path, 2, keep=9)
+    path.rename(tmp_path / "checkpoints" / "step_000000003.npz")
+    assert not checkpoints.is_whole(checkpoints.find(tmp_path))
+    with pytest.raises(checkpoints.DamagedCheckpoint, match=r"000003\.npz.*it holds step 2"):
+        checkpoints.read(checkpoints.find(tmp_path))
+    assert checkpoints.read_newest(tmp_path)[2]["step"] == 1
+    assert "step_000000003.npz.damaged" in capsys.readouterr().err
+    checkpoints.read(shutil.copy(checkpoints.find(tmp_path), tmp_path / "any name.npz"))
 
 
 def test_an_unreadable_file_does_not_count_as_damaged(tmp_path, monkeypatch):

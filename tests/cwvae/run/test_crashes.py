@@ -6,16 +6,14 @@ the run that was never interrupted, which is trained once.
 
 import dataclasses
 import pathlib
-import random
 import shutil
 import signal
 import socket
 import subprocess
-import time
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from helpers.runs import arrays_of, assert_same_run
 from helpers.scripts import (
     ENVIRONMENT,
     Training,
@@ -54,47 +52,6 @@ def command(logdir, *arguments, **changes):
         *settings,
         *arguments,
     )
-
-
-def arrays_of(logdir):
-    """Returns the arrays of the newest checkpoint: the model's and the optimizer's."""
-    return checkpoints.read(checkpoints.find(logdir))[0]
-
-
-def lines_of(logdir):
-    return [
-        {name: value for name, value in line.items() if name != "frames_per_second"}
-        for line in metrics_of(logdir)
-    ]
-
-
-def points_of(logdir):
-    """Returns TensorBoard's scalars, (step, value) by name, in the order TensorBoard reads them."""
-    found = {}
-    for path in sorted((logdir / "tensorboard").iterdir()):
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            event = tf.compat.v1.Event.FromString(record)
-            for value in event.summary.value:
-                if value.metadata.plugin_data.plugin_name == "scalars":
-                    point = event.step, float(tf.make_ndarray(value.tensor))
-                    found.setdefault(value.tag, []).append(point)
-    # The speed is measured, and not at the first steps of a process, so equal runs differ in it.
-    speed = [step for step, _ in found.pop("frames_per_second")]
-    assert speed == sorted(set(speed))
-    return found
-
-
-def assert_same_run(whole, other):
-    """Checks that a run equals the one that was never interrupted."""
-    want, got = arrays_of(whole), arrays_of(other)
-    assert want.keys() == got.keys()
-    for name, array in want.items():
-        np.testing.assert_array_equal(got[name], array, err_msg=name)
-    assert list(checkpoints.steps(other)) == list(checkpoints.steps(whole))
-    assert not [*(other / "checkpoints").glob(".*")]
-    assert lines_of(other) == lines_of(whole)
-    assert points_of(other) == points_of(whole)
-    assert (other / "config.yml").read_bytes() == (whole / "config.yml").read_bytes()
 
 
 def training(logdir, *arguments, **changes):
@@ -174,43 +131,6 @@ def test_kills_and_a_stop_leave_no_trace(whole, interrupted):
     assert_same_run(whole, interrupted.logdir)
 
 
-@pytest.mark.slow
-def test_twenty_kills_leave_no_trace(tmp_path):
-    """Kills during saves, between them, and during the start; seeded, and printed on stdout."""
-    steps, kills = 400, 20
-    settings = {"training__steps": steps}
-    (tmp_path / "whole").mkdir()
-    whole = tmp_path / "whole" / "run"
-    assert run(*command(whole, **settings), env=CPU).returncode == 0
-    rng, logdir = random.Random(0), tmp_path / "run"
-    during_saves = 0
-    for kill in range(kills):
-        running = training(logdir, **settings)
-        begun = max(steps_of(logdir), default=0)
-        # Some steps ahead, and far enough from the end to leave steps for the remaining kills.
-        step = begun + rng.randrange(2, max(3, (steps - 20 - begun) // (kills - kill)))
-        moment = rng.choice(["save", "save", "any", "start"]) if kill else "save"
-        if moment == "save":
-            running.wait_for_save(step)
-            time.sleep(rng.uniform(0, 0.006))
-        elif moment == "any":
-            running.wait_for_step(step)
-            time.sleep(rng.uniform(0, 0.02))
-        else:
-            time.sleep(rng.uniform(0, 6))
-        assert running.poll() is None, "it ended before it was killed"
-        assert running.kill() == -signal.SIGKILL
-        during_saves += bool(running.saving())
-        newest = max(steps_of(logdir), default=None)
-        print(f"kill {kill + 1}, {moment}: has step {newest}, was saving {running.saving()}")
-        for path in checkpoints.steps(logdir).values():
-            checkpoints.read(path)  # Whole, or it raises an error.
-    print(f"{during_saves} of {kills} kills came during a save")
-    assert during_saves >= 4
-    assert training(logdir, **settings).wait() == 0
-    assert_same_run(whole, logdir)
-
-
 def test_a_full_disk(whole, small_disk, fill):
     """Training continues and ends with the last good checkpoint; with room it completes."""
     logdir, filler = small_disk / "run", small_disk / "filler"
@@ -256,6 +176,7 @@ def sources(whole, tmp_path_factory):
 ONWARDS = {"training__seed": 1, "training__learning_rate": 1e-9, "training__steps": 3}
 
 
+@pytest.mark.slow
 def test_init_from_starts_at_step_0_with_the_weights(sources, tmp_path):
     runs = [
         training(tmp_path / kind, "--init-from", source, **ONWARDS)
@@ -307,12 +228,12 @@ def test_init_from_a_source_that_does_not_fit_is_refused_before_a_folder_is_made
 
 
 def test_a_bare_checkpoint_that_does_not_fit_is_refused(whole, tmp_path):
-    """Without a configuration next to it, this is detected after the model is built."""
+    """It holds its own settings."""
     source = shutil.copy(checkpoints.find(whole), tmp_path)
     words = command(tmp_path / "run", "--init-from", source, model__hidden_size=9)
-    message = error_of(run(*words, env=CPU).stderr)
-    assert message.startswith(f"{source}: does not fit the model: model/")
-    assert not checkpoints.steps(tmp_path / "run")
+    message = refused(run(*words, env=CPU))
+    assert message.startswith(f"{source}: does not fit the model: model.hidden_size: 8 -> 9.")
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_that_diverges_ends_with_step_term_and_checkpoint(tmp_path):

@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from cwvae.errors import UserError
+from cwvae.run import files
 from cwvae.run.folder import locked
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -122,3 +123,133 @@ def test_no_descriptor_is_left_open(tmp_path):
         for _ in range(3):
             refused(tmp_path)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# A file that is replaced in one step.
+
+
+def test_the_leftovers_of_a_killed_write_are_removed_by_the_next(tmp_path):
+    other = ".data.json5.12.0123abcd.tmp"
+    for name in (other, ".data.json.12.0123abcd.tmp"):
+        (tmp_path / name).write_text("half")
+    files.write(tmp_path / "data.json", "{}")
+    assert {path.name for path in tmp_path.iterdir()} == {other, "data.json"}
+
+
+# A folder that is replaced in one step.
+
+
+def fill(path, word):
+    with files.whole_folder(path, "writing", "Wait.") as folder:
+        for name in ("a", "b"):
+            (folder / name).write_text(word)
+
+
+def content(path):
+    return {inner.name: inner.read_text() for inner in path.iterdir()} if path.exists() else None
+
+
+OLD, NEW = ({"a": word, "b": word} for word in ("old", "new"))
+
+
+def test_a_folder_is_replaced_when_it_is_complete(tmp_path):
+    path = tmp_path / "out"
+    fill(path, "old")
+    (path / "c").write_text("a file that the new one lacks")
+    with files.whole_folder(path, "writing", "Wait.") as folder:
+        (folder / "a").write_text("new")
+        assert (path / "a").read_text() == "old"
+        assert folder.parent == tmp_path
+    assert content(path) == {"a": "new"}
+    assert {inner.name for inner in tmp_path.iterdir()} == {"out", ".out.lock"}
+
+
+def test_a_folder_that_cannot_be_completed_changes_nothing(tmp_path):
+    path = tmp_path / "out"
+    fill(path, "old")
+    with pytest.raises(FileNotFoundError), files.whole_folder(path, "writing", "Wait.") as folder:
+        [(folder / name).write_text("new") for name in ("a", "no/b")]
+    assert content(path) == OLD
+    assert {inner.name for inner in tmp_path.iterdir()} == {"out", ".out.lock"}
+
+
+def test_an_error_names_the_file_that_the_user_knows(tmp_path):
+    path = tmp_path / "out"
+    with pytest.raises(FileNotFoundError) as caught, files.whole_folder(path, "", "") as folder:
+        (folder / "no" / "file").write_text("")
+    assert caught.value.filename == str(path / "no" / "file")
+
+
+def test_one_process_at_a_time_writes_a_folder(tmp_path):
+    with (
+        files.whole_folder(tmp_path / "out", "writing it", "Wait."),
+        pytest.raises(UserError, match=r"process \d+ .* is writing\. Wait\."),
+    ):
+        fill(tmp_path / "out", "new")
+    fill(tmp_path / "other", "new")
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    fill(tmp_path / "disk" / "real", "old")
+    (tmp_path / "out").symlink_to("disk/real")
+    fill(tmp_path / "out", "new")
+    assert (tmp_path / "out").is_symlink()
+    assert content(tmp_path / "disk" / "real") == NEW
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from cwvae.run import files
+path, renames = sys.argv[1], int(sys.argv[2])
+rename = pathlib.Path.rename
+def count(*arguments):
+    global renames
+    if not renames:
+        os.kill(os.getpid(), signal.SIGKILL)
+    renames -= 1
+    return rename(*arguments)
+pathlib.Path.rename = count
+if renames == 2:
+    files.shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+with files.whole_folder(path, "writing", "Wait.") as folder:
+    for name in ("a", "b"):
+        (folder / name).write_text("new")
+"""
+
+
+@pytest.mark.parametrize(("renames", "found"), [(0, OLD), (1, None), (2, NEW)])
+def test_kill_9_at_any_moment_leaves_one_whole_folder_or_none(tmp_path, renames, found):
+    path = tmp_path / "out"
+    fill(path, "old")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path), str(renames)], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    assert content(path) == found
+    # The next one restores what was there, also if it fails itself, and removes the rest.
+    with pytest.raises(KeyError), files.whole_folder(path, "writing", "Wait."):
+        raise KeyError
+    assert content(path) == (found or OLD)
+    assert {inner.name for inner in tmp_path.iterdir()} == {"out", ".out.lock"}
+
+
+def test_leftovers_of_other_names_are_not_touched(tmp_path):
+    names = [".out.x.0123abcd.tmp", ".out.old.old.tmp", ".output.0123abcd.tmp", "out.0123abcd.tmp"]
+    for name in (*names, ".out.0123abcd.tmp"):
+        (tmp_path / name).mkdir()
+    fill(tmp_path / "out", "new")
+    assert {inner.name for inner in tmp_path.iterdir()} == {"out", ".out.lock", *names}
+
+
+def test_a_folder_is_removed_with_its_leftovers(tmp_path):
+    path = tmp_path / "out"
+    files.remove_folder(path, "writing", "Wait.")
+    fill(path, "old")
+    path.rename(tmp_path / ".out.old.tmp")  # As after a crash.
+    files.remove_folder(path, "writing", "Wait.")
+    assert {inner.name for inner in tmp_path.iterdir()} == {".out.lock"}
+    fill(path, "new")
+    with (
+        files.whole_folder(path, "writing", "Wait."),
+        pytest.raises(UserError, match="is writing"),
+    ):
+        files.remove_folder(path, "writing", "Wait.")

@@ -2,16 +2,17 @@
 
 import gzip
 import json
+import shlex
 import struct
 
 import numpy as np
 import pytest
-from helpers import tiny
+from helpers import plain, tiny
 
 import data_loaders
 from cwvae import config as configuration
 from cwvae.errors import UserError
-from cwvae.run import folder
+from cwvae.run import checkpoints, folder, restore_config
 
 
 @pytest.fixture
@@ -46,8 +47,9 @@ def begin(logdir, config):
     logdir.mkdir(exist_ok=True)
     folder.check(config, logdir)
     folder.prepare(config, logdir, data_loaders.load(split="train", **config.data_options()))
+    folder.save_config(config, logdir)
     (logdir / "checkpoints").mkdir(exist_ok=True)
-    (logdir / "checkpoints" / "1.npz").touch()
+    (logdir / "checkpoints" / "step_000000001.npz").touch()
 
 
 def test_a_run_resumes_with_the_same_digits_from_another_folder(digits_dirs, tmp_path):
@@ -100,6 +102,193 @@ def test_changed_frozen_settings_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"data\.num_digits: 2 -> 3"):
         begin(logdir, tiny.settings("data.num_digits=3"))
     begin(logdir, tiny.settings("data.test_length=50"))
+
+
+def test_a_refused_change_of_the_training_prints_a_command_that_works(tmp_path):
+    logdir = tmp_path / "my run"
+    begin(logdir, tiny.settings())
+    changes = "training.learning_rate=0.5", "training.precision=bfloat16", "training.steps=9"
+    with pytest.raises(UserError) as caught:
+        begin(logdir, tiny.settings(*changes))
+    words = shlex.split(str(caught.value).splitlines()[-1].partition(": ")[2])
+    assert words[:4] == ["python", "train.py", "--config", f"{logdir}/config.yml"]
+    assert words[4:8] == ["--init-from", str(logdir), "--logdir", f"{logdir}_2"]
+    assert words[8::2] == ["--set", "--set"]
+    assert sorted(words[9::2]) == sorted(changes[:2])
+    begin(tmp_path / "my run_2", configuration.load(words[3], words[9::2]))
+    for other in ("model.factor=2", "data.num_digits=3", "training.init_from=another_run"):
+        with pytest.raises(UserError) as caught:
+            begin(logdir, tiny.settings(*changes, other))
+        assert "--init-from" not in str(caught.value)
+
+
+def test_settings_that_are_probably_not_wanted_are_warned_of(capsys):
+    for overrides, count in ((), 0), (("training.seq_len=3", "training.video_length=30"), 2):
+        config = tiny.settings(*overrides)
+        data = [data_loaders.load(split=s, **config.data_options()) for s in ("train", "test")]
+        folder.check_lengths(config, *data)
+        assert capsys.readouterr().err.count("warning: ") == count
+
+
+# A config.yml that was edited or lost. The checkpoints know the settings.
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run with two checkpoints, of which only the settings matter."""
+    logdir, config = tmp_path / "run", tiny.settings()
+    begin(logdir, config)
+    for step in (1, 2):
+        save(logdir, step, config)
+    return logdir
+
+
+def save(logdir, step, config):
+    meta = {"config": configuration.as_plain(config)}
+    return checkpoints.save(logdir, step, plain.Model(), keep=9, meta=meta)
+
+
+def edit(logdir, old, new):
+    path = logdir / "config.yml"
+    assert path.read_text().count(old) == 1
+    path.write_text(path.read_text().replace(old, new))
+
+
+EDITS = [
+    ("learning_rate: 0.01\n", "learning_rate: 0.5\n", "training.learning_rate: 0.01 -> 0.5"),
+    ("beta: 1.0\n", "beta: 2.0\n", "model.beta: 1.0 -> 2.0"),
+    ("num_digits: 2\n", "num_digits: 3\n", "data.num_digits: 2 -> 3"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line"), EDITS)
+def test_a_run_whose_config_was_edited_is_neither_resumed_nor_read(trained, old, new, line):
+    assert folder.load_config(trained) == tiny.settings()
+    edit(trained, old, new)
+    edited = configuration.load(trained / "config.yml")
+    for read in (lambda: folder.check(edited, trained), lambda: folder.load_config(trained)):
+        with pytest.raises(UserError, match=r"config\.yml was edited") as caught:
+            read()
+        assert str(caught.value).splitlines()[1].strip() == line
+        assert f"python -m cwvae.run.restore_config {trained}" in str(caught.value)
+        assert f"--init-from {trained}" in str(caught.value)
+
+
+def test_settings_that_may_change_may_be_edited(trained):
+    edit(trained, "steps: 6\n", "steps: 60\n")
+    edit(trained, "horizon: 9\n", "horizon: 8\n")
+    folder.check(configuration.load(trained / "config.yml"), trained)
+    assert folder.load_config(trained).evaluation.horizon == 8
+
+
+def test_paths_of_data_may_be_edited_because_data_json_identifies_the_data(trained):
+    edit(trained, "videos_dir:\n", "videos_dir: /moved\n")
+    folder.check(configuration.load(trained / "config.yml"), trained)
+    assert folder.load_config(trained).data.videos_dir == "/moved"
+
+
+@pytest.mark.parametrize("content", [None, b"", b" \n"])
+def test_a_lost_config_does_not_mean_defaults(trained, content):
+    path = trained / "config.yml"
+    path.unlink() if content is None else path.write_bytes(content)
+    for read in (folder.config_path, folder.load_config):
+        with pytest.raises(UserError, match=r"restore_config") as caught:
+            read(trained)
+        assert str(caught.value).startswith(
+            f"{path} is {'missing' if content is None else 'empty'}"
+        )
+    # The right settings bring it back, other ones do not.
+    with pytest.raises(UserError, match=r"model\.beta: 1\.0 -> 3\.0"):
+        folder.check(tiny.settings("model.beta=3.0"), trained)
+    begin(trained, tiny.settings())
+    assert folder.load_config(trained) == tiny.settings()
+
+
+def test_a_lost_config_without_a_copy_in_a_checkpoint(tmp_path):
+    begin(tmp_path / "run", tiny.settings())  # Its checkpoint is empty.
+    (tmp_path / "run" / "config.yml").unlink()
+    with pytest.raises(UserError, match=r"python train\.py --config FILE --logdir"):
+        folder.config_path(tmp_path / "run")
+
+
+def test_restoring_a_config_keeps_the_edited_one(trained):
+    before = (trained / "config.yml").read_bytes()
+    edit(trained, *EDITS[0][:2])
+    edited = (trained / "config.yml").read_bytes()
+    assert restore_config.restore(trained) == tiny.settings()
+    assert (trained / "config.yml").read_bytes() == before
+    assert (trained / "config.yml.edited").read_bytes() == edited
+    (trained / "config.yml").unlink()
+    restore_config.restore(trained)
+    assert (trained / "config.yml").read_bytes() == before
+
+
+def test_the_newest_checkpoint_that_can_be_read_counts(trained):
+    path = save(trained, 3, tiny.settings("training.steps=7"))
+    assert folder.trained_with(trained).training.steps == 7
+    path.write_bytes(path.read_bytes()[:50])
+    assert folder.trained_with(trained) == tiny.settings()
+
+
+@pytest.mark.parametrize("model", ["cwvae", "svg", "vta"])
+def test_settings_survive_the_way_through_a_checkpoint(tmp_path, model):
+    config = tiny.settings(
+        "training.adam_epsilon=1e-08",
+        "training.keep_every=3",
+        "data.speed=[0.5, 1.25]",
+        "data.name=video_folder",
+        """data.videos_dir=/tmp/it's: a "folder" # \N{CLAPPER BOARD}""",
+        model=model,
+    )
+    save(tmp_path, 1, config)
+    assert folder.trained_with(tmp_path) == config
+
+
+def test_settings_of_other_versions(tmp_path):
+    settings = configuration.as_plain(tiny.settings())
+    settings["data"]["store"] = True  # It no longer exists.
+    del settings["training"]["keep_every"]  # It is new.
+    assert folder.from_plain(settings) == tiny.settings()
+    settings["model"]["levels"] = "many"
+    assert folder.from_plain(settings) is None
+
+
+# A run that lost its checkpoints, and data.json.
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_start_again(trained):
+    for path in checkpoints.steps(trained).values():
+        path.unlink()
+    ways = rf"Copy them back to {trained}/checkpoints; or .* --logdir, or delete {trained}"
+    for look in (lambda: folder.check(tiny.settings(), trained), lambda: checkpoints.find(trained)):
+        with pytest.raises(UserError, match=f"checkpoints of this run are gone.*{ways}"):
+            look()
+
+
+def test_a_run_that_had_no_checkpoint_yet_starts_again(tmp_path):
+    begin(tmp_path, tiny.settings())
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2}\n')
+    checkpoints.steps(tmp_path)[1].unlink()
+    folder.check(tiny.settings(), tmp_path)
+
+
+def test_a_start_rewrites_nothing_that_is_the_same(trained):
+    paths = [trained / "config.yml", trained / "data.json"]
+    before = [path.stat().st_mtime_ns for path in paths]
+    begin(trained, tiny.settings())
+    assert [path.stat().st_mtime_ns for path in paths] == before
+    begin(trained, tiny.settings("training.steps=9"))
+    assert folder.load_config(trained).training.steps == 9
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a', b"\xff"])
+def test_a_damaged_data_json_gives_one_sentence(trained, content):
+    (trained / "data.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"data\.json: empty or damaged.*or delete it"):
+        begin(trained, tiny.settings())
+    assert (trained / "data.json").read_bytes() == content
+    (trained / "data.json").unlink()
+    begin(trained, tiny.settings())
 
 
 def test_an_evaluation_on_other_data_warns(digits_dirs, tmp_path, capsys):

@@ -114,6 +114,16 @@ def test_resuming_drops_later_steps_only(tmp_path):
     assert steps(tmp_path) == [1, 2]
 
 
+def test_files_with_other_names_are_left_alone(tmp_path):
+    log(tmp_path, 0, [1, 2])
+    stray = tmp_path / "tensorboard" / "events.out.tfevents.backup"
+    stray.write_text("mine")
+    log(tmp_path, 1, [2, 3])
+    assert stray.read_text() == "mine"
+    stray.unlink()
+    assert steps(tmp_path) == [1, 2, 3]
+
+
 def test_resuming_at_the_end_changes_no_byte(tmp_path):
     log(tmp_path, 0, [1, 2])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -223,7 +223,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted_and_training_contin
     assert np.isfinite(line["loss"])
 
 
-@pytest.mark.parametrize("per_call", [1, 10])
+@pytest.mark.parametrize("per_call", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_after_too_many_in_a_row_the_last_good_step_is_saved_and_named(tmp_path, per_call):
     settings = tiny.settings(
         "training.steps=20",
@@ -247,6 +247,7 @@ def test_after_too_many_in_a_row_the_last_good_step_is_saved_and_named(tmp_path,
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_training_resumes_from_a_stop_during_a_streak_of_skipped_updates(tmp_path):
     """Skips before the stop are not counted: the message names a step after it."""
     settings = tiny.settings(

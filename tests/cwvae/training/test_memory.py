@@ -95,6 +95,7 @@ def test_pieces_and_recomputation_need_less_memory():
     assert needed("training.gradient_checkpointing=7") < 0.75 * whole
 
 
+@pytest.mark.slow
 def test_a_step_that_does_not_fit_is_refused_with_settings_that_would(tmp_path, capsys):
     def trainer(*overrides):
         settings = tiny.settings("training.batch_size=8", *overrides)
@@ -112,7 +113,7 @@ def test_a_step_that_does_not_fit_is_refused_with_settings_that_would(tmp_path, 
         trainer("training.memory=0.2024", "training.kernels=plain").run()
     assert "gradient_checkpointing" not in str(error.value)
     with pytest.raises(UserError, match="Even one clip"):
-        trainer("training.memory=0.00001").run()
+        trainer("training.memory=0.001").run()
 
 
 def test_cached_files_do_not_count_as_used_memory_of_a_container(tmp_path):
@@ -124,3 +125,11 @@ def test_cached_files_do_not_count_as_used_memory_of_a_container(tmp_path):
     assert memory._free_in_group(tmp_path) == 8000 - 500
     (tmp_path / "memory.max").write_text("max\n")
     assert memory._free_in_group(tmp_path) == float("inf")
+
+
+@pytest.mark.parametrize("size", [10**6, 10**8, 10**11])
+def test_a_batch_that_is_far_too_large_is_refused_before_it_is_traced(size):
+    config = tiny.settings(f"training.batch_size={size}", "training.memory=1")
+    with pytest.raises(UserError, match=rf"training\.batch_size = {size} clips .* only 1 GiB"):
+        memory.check_batch(config)
+    memory.check_batch(tiny.settings("training.memory=1"))

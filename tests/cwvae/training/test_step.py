@@ -70,6 +70,7 @@ def test_two_replicas_with_half_the_batch_each_equal_one(plain):
     assert_same(plain, results(strategy=mirrored()), 1e-4)
 
 
+@pytest.mark.slow
 def test_two_replicas_in_pieces_equal_one(plain):
     assert_same(plain, results("training.accumulate=2", strategy=mirrored()), 1e-4)
 
@@ -85,6 +86,7 @@ def test_recomputing_activations_changes_nothing(plain, frames):
     assert_same(plain, results(f"training.gradient_checkpointing={frames}"), 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [[], ["training.accumulate=2", "training.gradient_checkpointing=5"]],
@@ -128,7 +130,7 @@ def test_moving_statistics_move_by_a_tenth_if_the_update_is_applied(broken):
     before = [weight.numpy() for weight in model.non_trainable_weights]
     number = tf.constant(0, tf.int64)
     seed = tf.random.fold_in(tf.constant([settings.training.seed, 0], tf.int64), number)
-    wanted = model.elbo(video, seed, (0, 2), number).statistics
+    wanted = model.elbo(video, seed, step=number).statistics
     assert len(wanted) == len(before) > 0
     if broken:
         weight = model.trainable_weights[-1]

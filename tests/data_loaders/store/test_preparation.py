@@ -1,5 +1,6 @@
 """Tests of preparing a store: its content, skipped videos, and resuming after a kill."""
 
+import json
 import os
 import signal
 import subprocess
@@ -303,6 +304,17 @@ def test_a_worker_ends_with_the_process_that_started_it(videos, tmp_path):
     worker.read("train", "train/00.npy", tmp_path / "frames")
     worker._process.stdin.close()  # As the system does if the parent is killed.
     assert worker._process.wait(timeout=30) == 0
+
+
+def test_a_worker_whose_parent_was_killed_during_its_start_writes_nothing(videos, tmp_path):
+    frames = tmp_path / "frames"
+    requests = [recipe(videos), ["train", "train/00.npy", str(frames)]]
+    command = [sys.executable, "-m", "data_loaders.store.worker"]
+    text = "".join(json.dumps(request) + "\n" for request in requests)
+    # The number of another process, since the parent is another one after it was killed.
+    done = subprocess.run([*command, str(os.getppid())], cwd=ROOT, input=text, text=True)
+    assert done.returncode == 1
+    assert not frames.exists()
 
 
 def killed_amid(videos, tmp_path, number):

@@ -199,8 +199,7 @@ def test_a_report_without_pictures_and_fvd(tmp_path):
         scores["psnr"]["standard_error"] = None
     found["scores"]["copy last frame"]["psnr"].update(mean=None, mean_soon=None, per_frame=[None])
     found["elbo"].update(kl_names=["z"], kl_per_step=[1e-4], kl_sum=[12345.6])
-    (tmp_path / "run7" / "eval").mkdir(parents=True)
-    path = report.write(tmp_path / "run7" / "eval", found)
+    path = report.write(tmp_path, found, run="run7")
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
     page = Page(path.read_text(encoding="utf-8"))
     assert page.count("img") == 0
