@@ -53,6 +53,7 @@ def test_each_model_logs_its_terms(run):
         assert np.isfinite(lines[-1][f"test/kl/{name}_sum"])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(run, tmp_path):
     settings, whole, logdir = run
     model = settings.model.name

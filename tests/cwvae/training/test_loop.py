@@ -247,6 +247,7 @@ def test_after_too_many_in_a_row_the_last_good_step_is_saved_and_named(tmp_path,
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_training_resumes_from_a_stop_during_a_streak_of_skipped_updates(tmp_path):
     """Skips before the stop are not counted: the message names a step after it."""
     settings = tiny.settings(

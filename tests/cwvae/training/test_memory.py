@@ -95,6 +95,7 @@ def test_pieces_and_recomputation_need_less_memory():
     assert needed("training.gradient_checkpointing=7") < 0.75 * whole
 
 
+@pytest.mark.slow
 def test_a_step_that_does_not_fit_is_refused_with_settings_that_would(tmp_path, capsys):
     def trainer(*overrides):
         settings = tiny.settings("training.batch_size=8", *overrides)

@@ -99,6 +99,7 @@ def alone(tmp_path_factory):
     return logdir
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one_process_and_only_the_first_writes(alone, tmp_path):
     logdir, other = tmp_path / "run", tmp_path / "other"
     workers = pair(logdir, other)
