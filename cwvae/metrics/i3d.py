@@ -144,7 +144,8 @@ def logits(weights: Mapping, videos):
         kernel = weights[f"{layer.name}/kernel"]
         if x.shape[-1] == 1:  # Equal channels: the sum of their kernels does the same.
             kernel = tf.reduce_sum(kernel, 3, keepdims=True)
-        return tf.nn.relu(convolve(x, kernel, layer.stride) + weights[f"{layer.name}/bias"])
+        x = tf.nn.conv3d(x, kernel, (1, *(layer.stride,) * 3, 1), "SAME")
+        return tf.nn.relu(x + weights[f"{layer.name}/bias"])
 
     def run_all(x, layers):
         for layer in layers:
@@ -155,25 +156,3 @@ def logits(weights: Mapping, videos):
     # The logits are linear, so the mean over two steps may come first.
     x = (x[:, 1:] + x[:, :-1]) / 2
     return tf.linalg.matmul(x, weights[f"{LOGITS}/kernel"][0, 0, 0]) + weights[f"{LOGITS}/bias"]
-
-
-def convolve(x, kernel, stride: int):
-    """Returns tf.nn.conv3d(x, kernel, stride, "SAME") for x [N, T, H, W, I], several times as fast.
-
-    One convolution over space of all frames that a kernel spans, side by side as channels.
-    """
-    import tensorflow as tf
-
-    count, length, height, width, inputs = x.shape
-    size, _, _, _, outputs = kernel.shape
-    steps = -(-length // stride)
-    # "SAME" pads so that `steps` windows fit, the odd frame at the end.
-    missing = max(0, (steps - 1) * stride + size - length)
-    x = tf.pad(x, [[0, 0], [missing // 2, missing - missing // 2], [0, 0], [0, 0], [0, 0]])
-    spans = [x[:, i : i + (steps - 1) * stride + 1 : stride] for i in range(size)]
-    x = tf.reshape(tf.concat(spans, -1), (count * steps, height, width, size * inputs))
-    # [time, height, width, in, out] to [height, width, time in, out]
-    kernel = tf.transpose(kernel, (1, 2, 0, 3, 4))
-    kernel = tf.reshape(kernel, (size, size, size * inputs, outputs))
-    y = tf.nn.conv2d(x, kernel, stride, "SAME")
-    return tf.reshape(y, (count, steps, *y.shape[1:]))

@@ -112,18 +112,6 @@ def test_features_equal_the_plain_definition(network, length):
     np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", [1, 3, 7])
-@pytest.mark.parametrize("length", [1, 2, 7, 8])
-def test_a_convolution_over_time_equals_tensorflows(stride, size, length):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, length, 9, 10, 3), np.float32)
-    kernel = rng.standard_normal((size, size, size, 3, 4), np.float32)
-    want = tf.nn.conv3d(x, kernel, (1, stride, stride, stride, 1), "SAME")
-    got = i3d.convolve(tf.constant(x), tf.constant(kernel), stride)
-    np.testing.assert_allclose(got, want, atol=1e-4)
-
-
 def test_it_compiles_under_xla(network):
     weights_ = {name: tf.constant(part) for name, part in i3d.fold(ARRAYS).items()}
     frames = fvd.preprocess(videos(1, 9))
