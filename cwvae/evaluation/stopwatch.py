@@ -39,5 +39,6 @@ class Stopwatch:
             yield value
 
     def __str__(self) -> str:
-        parts = [f"{name} {seconds:.0f} s" for name, seconds in self._seconds.items()]
+        spent = {name: seconds for name, seconds in self._seconds.items() if seconds >= 0.5}
+        parts = [f"{name} {seconds:.0f} s" for name, seconds in spent.items()]
         return f"Time: {', '.join(parts)}; together {sum(self._seconds.values()):.0f} s."
