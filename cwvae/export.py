@@ -87,10 +87,11 @@ def _without_paths(config: Config) -> Config:
 
 
 def _check_out(out: pathlib.Path, overwrite: bool) -> None:
-    exported = (out / WEIGHTS).is_file()
-    if (out / "checkpoints").exists() or ((out / CONFIG).exists() and not exported):
+    exported, complete = (out / WEIGHTS).is_file(), (out / CONFIG).exists()
+    if (out / "checkpoints").exists() or (complete and not exported):
         raise UserError(f"--out {out}: there is a run. Give another folder.")
-    if exported and not overwrite and not (out / _ASIDE).exists():
+    unfinished = (out / _ASIDE).exists() and not complete  # Killed between its two files.
+    if exported and not overwrite and not unfinished:
         raise UserError(
             f"--out {out}: there is an export already. Give another folder, or --overwrite."
         )
