@@ -65,8 +65,8 @@ def export(
     checkpoints.find(logdir, step)
     out = pathlib.Path(out)
     _check_out(out, overwrite)
-    lock = out.resolve().with_name(f".{out.resolve().name}.lock")
-    with files.locked(lock, f"exporting into {out}", "Wait until it ends, or give another --out."):
+    advice = "Wait until it ends, or give another --out."
+    with files.locked_beside(out, f"exporting into {out}", advice):
         _check_out(out, overwrite)  # Once more, now that the folder is locked.
         # TensorFlow is slow to start, so the user's mistakes are reported first.
         with quiet_tensorflow():
