@@ -65,8 +65,8 @@ def export(
     checkpoints.find(logdir, step)
     out = pathlib.Path(out)
     _check_out(out, overwrite)
-    lock = out.resolve().with_name(f".{out.resolve().name}.lock")
-    with files.locked(lock, f"exporting into {out}", "Wait until it ends, or give another --out."):
+    advice = "Wait until it ends, or give another --out."
+    with files.locked_beside(out, f"exporting into {out}", advice):
         _check_out(out, overwrite)  # Once more, now that the folder is locked.
         # TensorFlow is slow to start, so the user's mistakes are reported first.
         with quiet_tensorflow():
@@ -87,10 +87,11 @@ def _without_paths(config: Config) -> Config:
 
 
 def _check_out(out: pathlib.Path, overwrite: bool) -> None:
-    exported = (out / WEIGHTS).is_file()
-    if (out / "checkpoints").exists() or ((out / CONFIG).exists() and not exported):
+    exported, complete = (out / WEIGHTS).is_file(), (out / CONFIG).exists()
+    if (out / "checkpoints").exists() or (complete and not exported):
         raise UserError(f"--out {out}: there is a run. Give another folder.")
-    if exported and not overwrite and not (out / _ASIDE).exists():
+    unfinished = (out / _ASIDE).exists() and not complete  # Killed between its two files.
+    if exported and not overwrite and not unfinished:
         raise UserError(
             f"--out {out}: there is an export already. Give another folder, or --overwrite."
         )

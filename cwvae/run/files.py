@@ -83,9 +83,8 @@ def whole_folder(path: str | pathlib.Path, doing: str, advice: str) -> Iterator[
       UserError: Another process is writing the folder.
       OSError: Something cannot be written; `filename` lies in `path`.
     """
-    path = pathlib.Path(path).resolve()  # A link to a folder stays a link.
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with locked(path.with_name(f".{path.name}.lock"), doing, advice):
+    with locked_beside(path, doing, advice) as path:
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         _clean(path)
         try:
             aside.mkdir()
@@ -107,8 +106,7 @@ def whole_folder(path: str | pathlib.Path, doing: str, advice: str) -> Iterator[
 
 def remove_folder(path: str | pathlib.Path, doing: str, advice: str) -> None:
     """Removes a folder that `whole_folder` wrote, at once, if it exists. Arguments as there."""
-    path = pathlib.Path(path).resolve()
-    with locked(path.with_name(f".{path.name}.lock"), doing, advice):
+    with locked_beside(path, doing, advice) as path:
         _clean(path)
         if path.exists():
             path.rename(path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"))
@@ -191,6 +189,18 @@ def locked(path: str | pathlib.Path, doing: str, advice: str | None = None) -> I
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def locked_beside(path: str | pathlib.Path, doing: str, advice: str) -> Iterator[pathlib.Path]:
+    """Holds the lock file `.NAME.lock` next to a folder NAME; arguments and errors as for `locked`.
+
+    Yields:
+      The folder's own path if `path` is a link to it: a link stays a link.
+    """
+    path = pathlib.Path(path).resolve()
+    with locked(path.with_name(f".{path.name}.lock"), doing, advice):
+        yield path
 
 
 def _holder(path: pathlib.Path) -> str:

@@ -161,6 +161,14 @@ def test_an_export_that_was_killed_between_its_two_files_is_repeated(trained, tm
         export.export(trained, tmp_path, 2)
 
 
+def test_an_export_stays_if_replacing_it_was_interrupted(trained, tmp_path):
+    export.export(trained, tmp_path, 1)
+    (tmp_path / ".export.tmp").mkdir()  # A killed --overwrite had replaced neither file yet.
+    with pytest.raises(UserError, match="there is an export already"):
+        export.export(trained, tmp_path, 2)
+    assert export.restore(tmp_path, None, model(9)) == 1
+
+
 def test_a_second_export_into_the_same_folder_is_refused(trained, tmp_path, monkeypatch):
     write = export._write
 
