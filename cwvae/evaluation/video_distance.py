@@ -121,8 +121,10 @@ class VideoDistances:
     def _announce(self) -> None:
         """Prints how many frames the network will see, and about how long that takes."""
         missing = [w for w, path in self._paths.items() if not path.is_file()]
-        pieces = [self._pieces, *(self._sets[what][1] for what in missing)]
-        frames = self._count * sum(b - a for each in pieces for a, b in each)
+        needed = [set(self._pieces)]
+        for source, pieces in (self._sets[what] for what in missing):
+            needed.append(set(_seen(pieces, source(0)[None])))
+        frames = self._count * sum(b - a for each in needed for a, b in each)
         probe = np.zeros((1, min(WINDOW, self._horizon), *self._frame), np.uint8)
         self._i3d.features(probe)  # The first call starts the network.
         begin = time.perf_counter()
@@ -224,7 +226,10 @@ class VideoDistances:
         return frechet.frechet_distance(*pair)
 
     def _extract(self, videos: np.ndarray, features: Features) -> None:
-        features.append([self._i3d.features(videos[:, a:b]) for a, b in features.pieces])
+        pieces = features.pieces
+        seen = _seen(pieces, videos)
+        found = {piece: self._i3d.features(videos[:, slice(*piece)]) for piece in set(seen)}
+        features.append([found[piece] for piece in seen])
 
     def _checked(self, video: np.ndarray, number: int) -> np.ndarray:
         if video.dtype != np.uint8 or video.shape != (self._horizon, *self._frame):
@@ -261,6 +266,13 @@ class VideoDistances:
         for number in range(self._count):
             digest.update(self._checked(source(number), number).tobytes())
         return files.cache_folder() / "fvd" / f"{digest.hexdigest()}.features"
+
+
+def _seen(pieces: list[Piece], videos: np.ndarray) -> list[Piece]:
+    """Returns for each piece one with the same frames: of still videos, those as long are equal."""
+    if (videos != videos[:, :1]).any():
+        return pieces
+    return [(0, stop - start) for start, stop in pieces]
 
 
 def _protocol(horizon: int, num_videos: int) -> str:

@@ -129,6 +129,20 @@ def test_results_state_their_protocol_counts_and_warnings():
     assert video_distance._warnings(400) == []
 
 
+def test_still_videos_have_the_distances_of_all_their_pieces():
+    still = np.stack([np.repeat(clip(n, 1), 20, 0) for n in range(5)])
+    truth = np.stack([clip(n, 20) for n in range(5)])
+    results = measured(Means(), 20, 5, others={"copy": lambda n: still[n]})
+
+    def distance(start, stop):
+        pair = (Means().features(v[:, start:stop]) for v in (truth, still))
+        return pytest.approx(frechet.frechet_distance(*(frechet.moments([f], 6) for f in pair)))
+
+    scores = results["scores"]["copy"]
+    assert scores["prefixes"] == [[16, distance(0, 16)], [20, distance(0, 20)]]
+    assert scores["windows"] == [[0, distance(0, 16)], [4, distance(4, 20)]]
+
+
 def test_a_perfect_prediction_is_at_distance_0():
     scores = measured(Means(), 20, 6, 0.0)["scores"]["model"]
     for value in (scores["value"], *scores["interval"], *(v for _, v in scores["windows"])):
@@ -151,10 +165,11 @@ def test_features_that_no_model_changes_are_computed_once(cache, capsys):
     first = Means()
     results = measured(first, 20, 18, others=others)
     # The model's batches of 4; the truth, the copy and the floor's whole horizon in 16 and 2.
-    assert len(first.calls) == 5 * pieces + 2 * (2 * pieces + 1)
+    # Of the copy, which stands still, 16 frames are as good as any other 16.
+    assert len(first.calls) == 5 * pieces + 2 * (pieces + (pieces - 1) + 1)
     assert len(list(cache.iterdir())) == 3
-    # 18 videos: three sets of 52 frames, and one of 20.
-    assert "FVD: features of 3,168 frames, about 0.0 minutes. To leave" in capsys.readouterr().out
+    # 18 videos: two sets of 52 frames, the copy's 36, and the floor's 20.
+    assert "FVD: features of 2,880 frames, about 0.0 minutes. To leave" in capsys.readouterr().out
     second = Means()
     assert measured(second, 20, 18, others=others) == results
     assert len(second.calls) == 5 * pieces
