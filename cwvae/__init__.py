@@ -7,6 +7,8 @@ import pathlib
 import sys
 import typing
 
+from cwvae.installation import VERSION as __version__  # noqa: F401
+
 # Keras reads this when it is first imported. The models need TensorFlow.
 os.environ["KERAS_BACKEND"] = "tensorflow"
 

@@ -23,6 +23,7 @@ import numpy as np
 from cwvae import config as configuration
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
+from cwvae.installation import command
 from cwvae.startup import quiet_tensorflow
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def main() -> None:
         config = configuration.load(arguments.config, arguments.set)
         step = bring_in(arguments.checkpoint, config, arguments.logdir)
     folder = shlex.quote(arguments.logdir)
-    print(f"Imported step {step}. To evaluate: python eval.py --logdir {folder}")
+    print(f"Imported step {step}. To evaluate: {command('eval')} --logdir {folder}")
 
 
 if __name__ == "__main__":

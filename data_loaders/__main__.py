@@ -1,8 +1,8 @@
 """Prepares, describes and verifies the stores that training reads.
 
-    python -m data_loaders prepare gqn_mazes          makes the store, as its first use would
-    python -m data_loaders info gqn_mazes             counts, lengths, size, a picture of frames
-    python -m data_loaders check gqn_mazes            reads every byte and compares checksums
+    cwvae data prepare gqn_mazes          makes the store, as its first use would
+    cwvae data info gqn_mazes             counts, lengths, size, a picture of frames
+    cwvae data check gqn_mazes            reads every byte and compares checksums
 
 Settings come from configs/NAME.yml if that file exists, or from --config, and from --set.
 """
@@ -23,13 +23,13 @@ import data_loaders
 from cwvae import config as configuration
 from cwvae import visualize
 from cwvae.errors import UserError, exit_on_user_error
+from cwvae.installation import CONFIGS
 from data_loaders.sources import SPLITS, Source
 from data_loaders.store import preparation, store
 from data_loaders.store.store import Store
 
 _LISTED = 200  # Up to this number of videos, `info` has a line for each.
 _SHOWN = (4, 8)  # The number of clips per split, and of frames per clip, in the picture.
-_CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
 
 def prepare(options: dict, processes: int | None, again: bool) -> None:
@@ -154,8 +154,8 @@ def _picture(folder: pathlib.Path) -> Image.Image:
 def _options(arguments: argparse.Namespace) -> dict:
     """Returns the arguments of `data_loaders.open_source`."""
     name, path = arguments.name, arguments.config
-    if path is None and (_CONFIGS / f"{name}.yml").is_file():
-        path = _CONFIGS / f"{name}.yml"
+    if path is None and (CONFIGS / f"{name}.yml").is_file():
+        path = CONFIGS / f"{name}.yml"
     changes = [*arguments.set, f"data.name={json.dumps(name)}"]
     config = configuration.load(path, changes, purpose="data")
     return config.data_options()

@@ -24,6 +24,11 @@ SECTIONS = {
     "evaluation": [schema.EvaluationConfig],
 }
 MODULES = ("cwvae", "data_loaders")
+# The code of the scripts in the root, which only start it.
+COMMANDS = {
+    f"{script}.py": ROOT / "cwvae" / "commands" / f"{name}.py"
+    for script, name in (("train", "train"), ("eval", "evaluate"), ("compare", "compare"))
+}
 
 each_page = pytest.mark.parametrize("page", PAGES)
 
@@ -62,7 +67,7 @@ def commands(page):
 def source_of(command):
     """Returns the file that a command runs; None if it is not one of ours."""
     if command[0] != "-m":
-        return ROOT / command[0] if command[0].endswith(".py") else None
+        return COMMANDS.get(command[0], ROOT / command[0]) if command[0].endswith(".py") else None
     parts = command[1].split(".") if len(command) > 1 else [""]
     if parts[0] not in MODULES:
         return None

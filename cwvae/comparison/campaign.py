@@ -1,7 +1,7 @@
 """Trains and evaluates the runs of a comparison, one after the other, for `compare.py --train`.
 
-No TensorFlow: train.py and eval.py run as separate processes, one at a time. Finished work is not
-repeated: an interrupted run resumes, and an evaluation of the same step and settings is kept.
+No TensorFlow: training and evaluation run as separate processes, one at a time. Finished work is
+not repeated: an interrupted run resumes, and an evaluation of the same step and settings is kept.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ from cwvae.comparison.agreement import differences, scored_settings
 from cwvae.config import Config
 from cwvae.errors import UserError
 from cwvae.evaluation.results import FOLDER
+from cwvae.installation import command
 from cwvae.run import checkpoints, files
 from cwvae.run import folder as run_folder
 
-_ROOT = pathlib.Path(__file__).parent.parent.parent
 # Seconds between updates of a run's seconds.json; a power cut loses at most this much.
 _TICK = 10
 _OTHER_RUN = "Give another --out, rename the run in the file, or undo the change."
@@ -63,8 +63,8 @@ def plan(path: str | pathlib.Path, out: str | pathlib.Path, protocol: str) -> li
 
 
 def start_script(name: str, folder: pathlib.Path) -> subprocess.Popen:
-    """Starts train.py or eval.py on a run's folder; shows its progress but not its stdout."""
-    words = [sys.executable, str(_ROOT / name), "--logdir", str(folder)]
+    """Starts `train` or `eval` on a run's folder; shows its progress but not its stdout."""
+    words = [sys.executable, "-m", "cwvae", name, "--logdir", str(folder)]
     return subprocess.Popen(words, stdout=subprocess.DEVNULL)
 
 
@@ -149,7 +149,8 @@ def _failure(name: str, folder: pathlib.Path, code: int) -> ScriptFailed:
         if code == 128 + signal.SIGKILL:
             how += ", which happens when memory runs out"
     return ScriptFailed(
-        f"{folder}: {name} {how}. Fix the cause, then run the same command to resume.", code
+        f"{folder}: {command(name)} {how}. Fix the cause, then run the same command to resume.",
+        code,
     )
 
 
@@ -173,13 +174,13 @@ def _train_and_evaluate(member: Member, heading: str, scripts: _Scripts) -> None
         evaluating = f"evaluating into {FOLDER}"
         files.remove_folder(folder / FOLDER, evaluating, "Wait until it ends, or stop it.")
         before = spent.get("training", 0) if done else 0
-        seconds = scripts.run("train.py", folder, "training", before)
+        seconds = scripts.run("train", folder, "training", before)
         if scripts.stopped_by:
             return
         print(f"{heading}: trained in {costs.duration(seconds)}. Evaluating ...", flush=True)
     else:
         print(f"{heading}: trained already; evaluating, in {folder} ...", flush=True)
-    seconds = scripts.run("eval.py", folder, "evaluation")
+    seconds = scripts.run("eval", folder, "evaluation")
     if scripts.stopped_by:
         return
     if not _is_evaluated(member):  # The newest checkpoint was damaged and has been set aside.
@@ -194,7 +195,7 @@ def _is_evaluated(member: Member) -> bool:
     """Returns whether a run's evaluation is of its newest checkpoint and configuration."""
     try:
         (found,) = runs.read([f"{member.label}={member.folder}"])
-    except UserError:  # It is missing, damaged, or of another version of eval.py.
+    except UserError:  # It is missing, damaged, or of another version.
         return False
     wanted, given = configuration.as_plain(member.config), found.results["settings"]
     same = all(wanted[name] == given.get(name) for name in ("model", "data", "evaluation"))

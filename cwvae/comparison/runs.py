@@ -11,6 +11,7 @@ from cwvae import config as configuration
 from cwvae.errors import UserError
 from cwvae.evaluation import results as evaluations
 from cwvae.evaluation.results import FORMAT, is_best_of
+from cwvae.installation import command
 from cwvae.run import files
 
 FVD = "fvd"
@@ -153,7 +154,7 @@ def _logdir(folder: pathlib.Path) -> pathlib.Path | None:
 def _command(folder: pathlib.Path) -> list[str]:
     """Returns the words of the command that writes an evaluation, without its settings."""
     logdir = _logdir(folder)
-    words = ["python", "eval.py", "--logdir", str(logdir or "RUN")]
+    words = [*command("eval").split(), "--logdir", str(logdir or "RUN")]
     if logdir != folder:
         words += ["--out", folder.resolve().name if logdir else str(folder.resolve())]
     return words

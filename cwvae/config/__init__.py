@@ -39,9 +39,10 @@ from cwvae.config.schema import (  # noqa: F401 - other modules import the secti
     properties,
 )
 from cwvae.errors import UserError, closest, unknown_name
+from cwvae.installation import CONFIGS, command
 from cwvae.run import files
 
-BASE = pathlib.Path(__file__).parent.parent.parent / "configs" / "base.yml"
+BASE = CONFIGS / "base.yml"
 
 # Settings of earlier versions: the one value that is still accepted, and advice for all others.
 _REMOVED = {
@@ -77,7 +78,8 @@ def load(
     """Reads, layers and validates a configuration.
 
     Args:
-      path: An experiment's YAML file; None for the defaults alone.
+      path: An experiment's YAML file, or the name of one in `configs/`, such as `quickstart`; None
+        for the defaults alone.
       overrides: `section.key=value`, each value written as in YAML.
       purpose: The use of the configuration, which decides the checks. Those of training include
         those of evaluation.
@@ -86,10 +88,18 @@ def load(
       UserError: A file that is missing or not YAML; a key that does not exist; a value of the
         wrong type or out of range; values that contradict each other.
     """
+    path = path and named(path)
     # The defaults are not an experiment: their settings of CW-VAE must not count as given.
-    is_base = path is None or pathlib.Path(path).resolve() == BASE.resolve()
-    given = [] if is_base else [*_settings_of_file(pathlib.Path(path))]
+    is_base = path is None or path.resolve() == BASE.resolve()
+    given = [] if is_base else [*_settings_of_file(path)]
     return _resolve([*given, *map(_setting_of_override, overrides)], purpose)
+
+
+def named(path: str | pathlib.Path) -> pathlib.Path:
+    """Returns the file that a name such as `quickstart` stands for; a path as it is."""
+    path = pathlib.Path(path)
+    own = CONFIGS / f"{path}.yml"
+    return own if not path.suffix and not path.is_file() and own.is_file() else path
 
 
 def load_comparison(path: str | pathlib.Path) -> dict[str, Config]:
@@ -101,12 +111,12 @@ def load_comparison(path: str | pathlib.Path) -> dict[str, Config]:
     Raises:
       UserError: As for `load`; a label that cannot name a folder; no runs.
     """
-    path = pathlib.Path(path)
+    path = named(path)
     content = _read(path)
     if isinstance(content, dict) and not content.keys().isdisjoint(_SECTIONS):
         raise UserError(
-            f"{path}: this file describes one run, not a comparison. Train it with: python train.py"
-            f" --config {shlex.quote(str(path))}"
+            f"{path}: this file describes one run, not a comparison. Train it with:"
+            f" {command('train')} --config {shlex.quote(str(path))}"
         )
     if not isinstance(content, dict) or set(content) - {"shared", "runs"}:
         raise UserError(
@@ -221,7 +231,7 @@ def run_path(logdir: str | pathlib.Path) -> pathlib.Path:
             raise UserError(f"{logdir}: a folder of runs, not a run. Give one of: {inside}")
         raise UserError(
             f"{logdir}: no run here (there is no config.yml). Give the folder that train.py"
-            " printed, or train a model: python train.py --config configs/quickstart.yml"
+            f" printed, or train a model: {command('train')} --config configs/quickstart.yml"
         )
     return path
 
@@ -329,23 +339,17 @@ def _not_a_file(path: pathlib.Path) -> str:
     if path.is_dir():
         words = "this is a folder. Give a YAML file."
         if (path / "config.yml").is_file():
-            words += f" To resume the run in it: python train.py --logdir {shlex.quote(str(path))}"
+            folder = shlex.quote(str(path))
+            words += f" To resume the run in it: {command('train')} --logdir {folder}"
         return words
-    folder = BASE.parent
-    root, here = folder.parent, pathlib.Path.cwd()
-    if (root / path).is_file():
-        return (
-            "no such configuration file, because the path is relative to the working directory,"
-            f" {here}. Write {root / path}"
-        )
-    paths = sorted(p for p in (*folder.glob("*.yml"), *folder.glob("baselines/*")) if p != BASE)
-    known = {p: str(p.relative_to(root) if here == root.resolve() else p) for p in paths}
-    near = difflib.get_close_matches(path.stem, [p.stem for p in known], n=1)
-    hint = "".join(f" Did you mean {name}?" for p, name in known.items() if [p.stem] == near)
-    names = ", ".join(p.name for p in known if p.parent == folder)
+    paths = sorted(p for p in (*CONFIGS.glob("*.yml"), *CONFIGS.glob("baselines/*")) if p != BASE)
+    known = [str(p.relative_to(CONFIGS).with_suffix("")) for p in paths]
+    stems = {pathlib.PurePath(name).name: name for name in known}
+    near = difflib.get_close_matches(path.stem, stems, n=1)
+    hint = "".join(f" Did you mean {stems[stem]}?" for stem in near)
     return (
-        f"no such configuration file.{hint} There are, in {folder}: {names}, and the files in"
-        " baselines/."
+        f"no such configuration file.{hint} Give a path, relative to {pathlib.Path.cwd()}, or the"
+        f" name of one of the project's: {', '.join(known)}."
     )
 
 
@@ -402,9 +406,12 @@ def refuse_settings(parser: argparse.ArgumentParser, also: str = "") -> None:
     settings = [word for before, word in pairs if before == "--set" or _is_setting(word)]
     if settings:
         scored = all(setting.startswith(("data.", "evaluation.")) for setting in settings)
-        script = "eval.py --logdir RUN" if scored else "train.py --config FILE --logdir NEW"
+        script = ("eval", "--logdir RUN") if scored else ("train", "--config FILE --logdir NEW")
         sets = " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
-        parser.error(f"this takes no settings. Give them {also}to a script: python {script} {sets}")
+        parser.error(
+            f"this takes no settings. Give them {also}to a script: {command(script[0])} {script[1]}"
+            f" {sets}"
+        )
 
 
 def _is_setting(word: str) -> bool:
@@ -419,8 +426,8 @@ def _settings_of_file(path: pathlib.Path) -> Iterator[_Setting]:
     content = _read(path)
     if isinstance(content, dict) and "runs" in content:
         raise UserError(
-            f"{path}: this file describes several runs. Train them with: python compare.py --train"
-            f" {path} --out DIR"
+            f"{path}: this file describes several runs. Train them with: {command('compare')}"
+            f" --train {path} --out DIR"
         )
     yield from _settings_of_sections(f"{path}", content)
 

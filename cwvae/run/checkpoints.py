@@ -27,6 +27,7 @@ from typing import BinaryIO
 import numpy as np
 
 from cwvae.errors import UserError
+from cwvae.installation import command
 from cwvae.run import files, renamed, versions
 
 _SAVED = ".saved"
@@ -131,7 +132,7 @@ def find(logdir: str | pathlib.Path, step: int | None = None) -> pathlib.Path:
     if not found:
         raise UserError(
             f"{logdir}: this run has no checkpoint yet. Resume it:"
-            f" python train.py --logdir {shlex.quote(str(logdir))}"
+            f" {command('train')} --logdir {shlex.quote(str(logdir))}"
         )
     if step is not None and step not in found:
         raise UserError(

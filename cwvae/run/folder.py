@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from cwvae import config as configuration
 from cwvae.config import Config, Properties, constraints
 from cwvae.errors import UserError
+from cwvae.installation import command
 from cwvae.run import checkpoints, files
 
 
@@ -109,7 +110,7 @@ def check(config: Config, logdir: str | pathlib.Path, advice: str | None = None)
 def _advice(old: Config, new: Config, logdir: str) -> str:
     """Returns the commands that work if a run, in a folder in shell quotes, cannot be resumed."""
     advice = (
-        f"Give another --logdir, or resume that run as it is: python train.py --logdir {logdir}"
+        f"Give another --logdir, or resume that run as it is: {command('train')} --logdir {logdir}"
     )
     frozen = configuration.overrides(old, new, lambda its: not its.resumable)
     # Another model may need other weights, and the user has other weights in mind with --init-from.
@@ -117,7 +118,7 @@ def _advice(old: Config, new: Config, logdir: str) -> str:
         return advice
     sets = " ".join(f"--set {shlex.quote(setting)}" for setting in frozen)
     return (
-        f"{advice}\nTo train a new run, from that run's weights: python train.py --config"
+        f"{advice}\nTo train a new run, from that run's weights: {command('train')} --config"
         f" {logdir}/config.yml --init-from {logdir} --logdir {logdir}_2 {sets}"
     )
 
@@ -252,7 +253,7 @@ def _edited(logdir: str | pathlib.Path, changed: list[str]) -> UserError:
     return UserError(
         f"{path} was edited: the run was trained with other settings (-> edited):\n  {lines}\n"
         f"{_to_restore(logdir)} To train with the edited settings, start a new run:"
-        f" python train.py --config {shlex.quote(str(path))} --logdir NEW, with --init-from"
+        f" {command('train')} --config {shlex.quote(str(path))} --logdir NEW, with --init-from"
         f" {shlex.quote(str(logdir))} to start from the weights of this one."
     )
 
@@ -264,7 +265,7 @@ def _without_settings(logdir: str | pathlib.Path) -> UserError:
         return UserError(f"{path} {what}. {_to_restore(logdir)}")
     return UserError(
         f"{path} {what}. Copy it back, or give the settings that the run was trained with:"
-        f" python train.py --config FILE --logdir {shlex.quote(str(logdir))}"
+        f" {command('train')} --config FILE --logdir {shlex.quote(str(logdir))}"
     )
 
 

@@ -12,6 +12,7 @@ import tqdm
 
 from cwvae.config import Config, TrainingConfig, as_plain
 from cwvae.errors import TrainingStopped, UserError
+from cwvae.installation import command
 from cwvae.run import checkpoints
 from cwvae.run.logs import RunLog
 from cwvae.training import memory, monitoring, strategies
@@ -52,7 +53,7 @@ class Trainer:
         self.strategy = strategy or tf.distribute.get_strategy()
         self.stopped_by, self._stop = None, False
         self._chief, self._several_workers = strategies.is_chief(), strategies.workers()[1] > 1
-        self._resume = f"python train.py --logdir {shlex.quote(str(logdir))}"
+        self._resume = f"{command('train')} --logdir {shlex.quote(str(logdir))}"
         options, replicas = config.training, self.strategy.num_replicas_in_sync
         parts = replicas * options.accumulate
         if options.batch_size % parts:
@@ -226,7 +227,7 @@ class Trainer:
             f"{message} {checkpoints.find(self.logdir)} holds the weights of step {self.step}, the"
             " last that was applied. A lower training.learning_rate or training.clip_norm, or"
             " training.precision=float32, may help. Start a new run from those weights, as in"
-            f" python train.py --config {folder}/config.yml --logdir NEW --init-from {folder}"
+            f" {command('train')} --config {folder}/config.yml --logdir NEW --init-from {folder}"
             " --set training.learning_rate=1e-4"
         )
 

@@ -172,7 +172,7 @@ def test_a_folder_that_holds_a_run_of_another_configuration(write, tmp_path):
 
 
 class Scripts:
-    """Replaces train.py and eval.py.
+    """Replaces training and evaluation.
 
     Attributes:
       calls: (script, label) in the order of their start.
@@ -189,7 +189,7 @@ class Scripts:
         command = self.commands.pop((name, folder.name), None)
         if not command:
             config = configuration.load(folder / "config.yml")
-            (train if name == "train.py" else evaluate)(config, folder)
+            (train if name == "train" else evaluate)(config, folder)
         return subprocess.Popen(["sh", "-c", command or "exit 0"])
 
     def take(self):
@@ -232,7 +232,7 @@ def go(write, tmp_path, scripts):
     return go
 
 
-ALL = [("train.py", "CW-VAE"), ("eval.py", "CW-VAE"), ("train.py", "VTA"), ("eval.py", "VTA")]
+ALL = [("train", "CW-VAE"), ("eval", "CW-VAE"), ("train", "VTA"), ("eval", "VTA")]
 
 
 def test_each_run_is_trained_and_evaluated_once(go, tmp_path, capfd):
@@ -256,7 +256,7 @@ def test_each_run_is_trained_and_evaluated_once(go, tmp_path, capfd):
 def test_changed_evaluation_settings_evaluate_again_without_training(go):
     go()
     other = TWO.replace("horizon: 30", "horizon: 25")
-    assert go(other) == (None, [("eval.py", "CW-VAE"), ("eval.py", "VTA")])
+    assert go(other) == (None, [("eval", "CW-VAE"), ("eval", "VTA")])
     assert go(other) == (None, [])
 
 
@@ -283,7 +283,7 @@ def test_an_evaluation_that_was_killed_is_repeated(go, scripts, tmp_path):
     half = f"mkdir {aside}; cp {tmp_path}/whole.json {aside}/metrics.json"
     go()
     shutil.move(folder / "eval" / "metrics.json", tmp_path / "whole.json")
-    scripts.commands["eval.py", "CW-VAE"] = f"{half}; kill -KILL $$"
+    scripts.commands["eval", "CW-VAE"] = f"{half}; kill -KILL $$"
     with pytest.raises(campaign.ScriptFailed, match="was ended by SIGKILL"):
         go()
     scripts.take()
@@ -295,7 +295,7 @@ def test_an_evaluation_of_a_deleted_training_is_not_reused(go, scripts, tmp_path
     shutil.rmtree(tmp_path / "out" / "VTA" / "checkpoints")
     train_and_die = f"mkdir {tmp_path}/out/VTA/checkpoints;"
     train_and_die += f"touch {checkpoint(tmp_path / 'out' / 'VTA', 4)}; kill -KILL $$"
-    scripts.commands["train.py", "VTA"] = train_and_die
+    scripts.commands["train", "VTA"] = train_and_die
     with pytest.raises(campaign.ScriptFailed):
         go()
     scripts.take()
@@ -306,7 +306,7 @@ def test_more_training_removes_the_evaluation_at_once(go, scripts, tmp_path):
     go()
     folder = tmp_path / "out" / "VTA"
     (folder / "eval" / "report.html").write_text("of step 4")
-    scripts.commands["train.py", "VTA"] = f"test ! -e {folder}/eval && exit 7"
+    scripts.commands["train", "VTA"] = f"test ! -e {folder}/eval && exit 7"
     with pytest.raises(campaign.ScriptFailed, match="exit code 7"):
         go(TWO.replace("steps: 4", "steps: 9"))
 
@@ -315,7 +315,7 @@ def test_an_evaluation_of_an_older_checkpoint_is_reported(go, scripts, tmp_path)
     # A damaged checkpoint is set aside, and the one before it is evaluated.
     folder = tmp_path / "out" / "CW-VAE"
     newest, older = checkpoint(folder, 6), checkpoint(folder, 3)
-    scripts.commands["eval.py", "CW-VAE"] = f"mv {newest} {older}"
+    scripts.commands["eval", "CW-VAE"] = f"mv {newest} {older}"
     with pytest.raises(UserError, match="the evaluation is not of step 6 of this configuration"):
         go()
     scripts.take()
@@ -336,7 +336,7 @@ def test_an_evaluation_of_an_older_checkpoint_is_reported(go, scripts, tmp_path)
 def test_a_script_that_fails_ends_the_comparison(
     go, scripts, tmp_path, capfd, command, code, words
 ):
-    scripts.commands["train.py", "VTA"] = command
+    scripts.commands["train", "VTA"] = command
     with pytest.raises(campaign.ScriptFailed) as caught:
         go()
     assert caught.value.exit_code == code
@@ -348,7 +348,7 @@ def test_a_script_that_fails_ends_the_comparison(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("name", ["train.py", "eval.py"])
+@pytest.mark.parametrize("name", ["train", "eval"])
 def test_a_signal_ends_the_script_and_then_the_comparison(go, scripts, tmp_path, name, number):
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     folder = tmp_path / "out" / "CW-VAE"
@@ -368,7 +368,7 @@ def test_no_script_keeps_running_after_an_error(go, scripts, tmp_path, monkeypat
     folder = tmp_path / "out" / "CW-VAE"
     ended = f"trap 'touch {tmp_path}/ended; exit 143' TERM"
     damage = f"{ended}; echo x > {folder}/seconds.json; while :; do sleep .01; done"
-    scripts.commands["train.py", "CW-VAE"] = damage
+    scripts.commands["train", "CW-VAE"] = damage
     monkeypatch.setattr(campaign, "_TICK", 0.2)
     with pytest.raises(UserError, match="damaged"):
         go()
@@ -403,7 +403,7 @@ def test_a_folder_that_cannot_be_written(go, tmp_path):
 def test_times_are_the_sum_over_sessions(go, scripts, tmp_path):
     folder = tmp_path / "out" / "CW-VAE"
     scripts.seconds = 100
-    scripts.commands["train.py", "CW-VAE"] = (
+    scripts.commands["train", "CW-VAE"] = (
         f"mkdir {folder}/checkpoints; touch {checkpoint(folder, 3)}; exit 1"
     )
     with contextlib.suppress(campaign.ScriptFailed):

@@ -1,0 +1,20 @@
+"""Where this installation keeps its configurations, and how its commands are called.
+
+In a clone, `configs/` lies next to the package, and commands are called as `python train.py`. An
+installed package holds its own copy, and has the command `cwvae`.
+"""
+
+import pathlib
+
+VERSION = "0.1.0"
+
+_PACKAGE = pathlib.Path(__file__).parent
+_CLONE = _PACKAGE.parent
+IS_CLONE = all((_CLONE / name).is_file() for name in ("train.py", "configs/base.yml"))
+
+CONFIGS = (_CLONE if IS_CLONE else _PACKAGE) / "configs"
+
+
+def command(name: str) -> str:
+    """Returns how a command is called here: `train` is `python train.py` or `cwvae train`."""
+    return f"python {name}.py" if IS_CLONE else f"cwvae {name}"
