@@ -4,13 +4,13 @@ import pathlib
 
 from setuptools import find_packages, setup
 
-CONFIGS = [path for path in pathlib.Path("configs").rglob("*") if path.is_dir()]
-FOLDERS = {
-    ".".join(["cwvae", *path.parts]): str(path) for path in [pathlib.Path("configs"), *CONFIGS]
-}
+ROOT = pathlib.Path("configs")
+FOLDERS = [ROOT, *(path for path in ROOT.rglob("*") if path.is_dir())]
+CONFIGS = {".".join(["cwvae", *path.parts]): path.as_posix() for path in FOLDERS}
 
 setup(
-    packages=[*find_packages(include=["cwvae*", "data_loaders*"]), *FOLDERS],
-    package_dir=FOLDERS,
-    package_data={name: ["*.yml"] for name in FOLDERS},
+    packages=[*find_packages(include=["cwvae*", "data_loaders*"]), *CONFIGS],
+    package_dir=CONFIGS,
+    # Everything in the folders of the packages: also the report's page, and the small model.
+    package_data={"": ["*.html", "*.css", "*.js", "*.yml", "*.h5", "*.md"]},
 )

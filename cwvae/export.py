@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 from cwvae import config as configuration
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
+from cwvae.installation import program
 from cwvae.run import checkpoints, files, renamed
 from cwvae.run import folder as run_folder
 from cwvae.startup import quiet_tensorflow
@@ -373,7 +374,7 @@ def _misfit(source: str | pathlib.Path, difference: str) -> UserError:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m cwvae.export",
+        prog=program("cwvae.export"),
         description="Writes a trained model's weights in Keras' format, and its configuration.",
     )
     parser.add_argument("--logdir", required=True, help="the run's folder")

@@ -5,6 +5,7 @@ installed package holds its own copy, and has the command `cwvae`.
 """
 
 import pathlib
+import sys
 
 VERSION = "0.1.0"
 
@@ -18,3 +19,9 @@ CONFIGS = (_CLONE if IS_CLONE else _PACKAGE) / "configs"
 def command(name: str) -> str:
     """Returns how a command is called here: `train` is `python train.py` or `cwvae train`."""
     return f"python {name}.py" if IS_CLONE else f"cwvae {name}"
+
+
+def program(module: str) -> str:
+    """Returns how this process was called: as `cwvae NAME`, or as `python -m` and the module."""
+    called = sys.argv[0]
+    return called if called.startswith("cwvae ") else f"python -m {module}"

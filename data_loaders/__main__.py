@@ -23,7 +23,7 @@ import data_loaders
 from cwvae import config as configuration
 from cwvae import visualize
 from cwvae.errors import UserError, exit_on_user_error
-from cwvae.installation import CONFIGS
+from cwvae.installation import CONFIGS, program
 from data_loaders.sources import SPLITS, Source
 from data_loaders.store import preparation, store
 from data_loaders.store.store import Store
@@ -170,7 +170,7 @@ def _count(text: str) -> int:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_loaders",
+        prog=program("data_loaders"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

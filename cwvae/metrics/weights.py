@@ -31,6 +31,7 @@ from typing import BinaryIO
 import numpy as np
 
 from cwvae.errors import MissingWeights, UserError, exit_on_user_error
+from cwvae.installation import program
 from cwvae.metrics import i3d
 from cwvae.run import files
 from cwvae.startup import quiet_tensorflow
@@ -516,7 +517,7 @@ def _module_name(name: str, reader) -> str:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m cwvae.metrics.weights",
+        prog=program("cwvae.metrics.weights"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
