@@ -204,7 +204,7 @@ def test_damaged_features_are_computed_again(cache, capsys):
         path.write_bytes(path.read_bytes()[:-1] + b"x")
     again = Means()
     assert measured(again, 20, 5) == results
-    assert capsys.readouterr().err.count("damaged. It is computed again") == 2
+    assert capsys.readouterr().err.count("damaged. These features are computed again") == 2
     unharmed = Means()
     assert measured(unharmed, 20, 5) == results
     assert len(unharmed.calls) < len(again.calls)
