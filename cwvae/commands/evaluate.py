@@ -16,8 +16,8 @@ import data_loaders
 from cwvae import config as configuration
 from cwvae import export
 from cwvae.config import Config
-from cwvae.errors import exit_on_user_error
-from cwvae.evaluation import results
+from cwvae.errors import UserError, exit_on_user_error
+from cwvae.evaluation import results, video_distance
 from cwvae.metrics import weights
 from cwvae.run import checkpoints
 from cwvae.run import folder as run_folder
@@ -29,19 +29,21 @@ def evaluate(
     logdir: str | pathlib.Path,
     step: int | None = None,
     out: str | pathlib.Path | None = None,
+    fetch_weights: bool = False,
 ) -> dict:
     """Evaluates the checkpoint of a step; by default the newest intact one.
 
-    See `cwvae.evaluation.evaluator.evaluate`.
+    See `cwvae.evaluation.evaluator.evaluate`. `fetch_weights` first downloads the weights of LPIPS
+    and FVD that are missing.
     """
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
     run_folder.warn_of_other_data(logdir, data[0])
     export.find(logdir, step)
     if out is not None:
         results.check_folder(pathlib.Path(out))
-    for name in weights.SOURCES:
-        if getattr(config.evaluation, name) is True:
-            weights.find(name)
+    if fetch_weights:
+        weights.fetch(names=[n for n in weights.SOURCES if getattr(config.evaluation, n)])
+    _check_required(config)
     # TensorFlow starts slowly: first check everything that a user may have got wrong.
     with quiet_tensorflow():
         from cwvae import factory
@@ -50,6 +52,24 @@ def evaluate(
     model = factory.build(config)
     step = export.restore(logdir, step, model)
     return evaluator.evaluate(config, model, step, *data, logdir, out)
+
+
+def _check_required(config: Config) -> None:
+    """Raises a UserError with all that the settings demand and that cannot be computed."""
+    options, problems = config.evaluation, []
+    for name in weights.SOURCES:
+        if getattr(options, name) is not True:
+            continue
+        try:
+            if name == "fvd" and (
+                why := video_distance.impossible(options.horizon, options.num_videos)
+            ):
+                raise UserError(why)
+            weights.find(name)
+        except UserError as error:
+            problems.append(f"evaluation.{name}=true, but: {error}")
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def main() -> None:
@@ -76,9 +96,7 @@ def main() -> None:
     with exit_on_user_error():
         config = run_folder.load_config(arguments.logdir, arguments.set)
         out = _folder(arguments, config)
-        if arguments.fetch_weights:
-            weights.fetch()
-        scores = evaluate(config, arguments.logdir, arguments.step, out)
+        scores = evaluate(config, arguments.logdir, arguments.step, out, arguments.fetch_weights)
         print(results.table(scores))
         print(f"\nWritten to {out}.")
 

@@ -106,16 +106,14 @@ def _scores(
         try:
             return make(*arguments)
         except unless as error:
+            if getattr(options, name) is True and unless is MissingWeights:
+                raise UserError(f"evaluation.{name}=true, but: {error}") from None
             not_computed[name] = str(error)
 
     used = frame_scores.image_scores(protocols.names(options.protocol))
     used |= optional("lpips", frame_scores.lpips_score) or {}
     with watch.on("FVD"):
         distances = optional("fvd", _distances, config, held_out, train_data, test_data)
-    required = [name for name in ("lpips", "fvd") if getattr(options, name) is True]
-    if missing := [name for name in required if name in not_computed]:
-        lines = [f"evaluation.{name}=true, but: {not_computed[name]}" for name in missing]
-        raise UserError("\n".join(lines))
     # The attributes of mazes come from a package, which may be missing although frames are stored.
     reader = None
     if options.readout:

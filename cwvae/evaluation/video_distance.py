@@ -116,11 +116,16 @@ class VideoDistances:
         if other_real:
             self._sets[_OTHER] = (other_real, [self._whole])
         self._paths = {what: self._cached(*given) for what, given in self._sets.items()}
+        read = {
+            what: Features.read(self._paths[what], pieces, num_videos, i3d.size)
+            for what, (_, pieces) in self._sets.items()
+        }
+        self._found = {what: features for what, features in read.items() if features}
         self._announce()
 
     def _announce(self) -> None:
         """Prints how many frames the network will see, and about how long that takes."""
-        missing = [w for w, path in self._paths.items() if not path.is_file()]
+        missing = [what for what in self._sets if what not in self._found]
         needed = [set(self._pieces)]
         for source, pieces in (self._sets[what] for what in missing):
             needed.append(set(_seen(pieces, source(0)[None])))
@@ -241,16 +246,13 @@ class VideoDistances:
 
     def _known(self) -> dict[str, Features]:
         """Returns the features of all sets but the model's, from the cache if they are there."""
-        size, found = self._i3d.size, {}
-        for what, (_, pieces) in self._sets.items():
-            if features := Features.read(self._paths[what], pieces, self._count, size):
-                found[what] = features
+        found = self._found
         missing = {what: given for what, given in self._sets.items() if what not in found}
         total = self._count * len(missing)
         with tqdm.tqdm(total=total, unit="video", desc="FVD", disable=not missing) as progress:
             for what, (source, pieces) in missing.items():
                 progress.set_postfix_str(what)
-                found[what] = features = Features(pieces, self._count, size)
+                found[what] = features = Features(pieces, self._count, self._i3d.size)
                 for first in range(0, self._count, _BATCH):
                     numbers = range(first, min(first + _BATCH, self._count))
                     videos = [self._checked(source(number), number) for number in numbers]

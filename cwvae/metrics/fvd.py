@@ -51,10 +51,11 @@ class I3D:
         Raises:
           MissingWeights: There are none.
           UserError: They are damaged.
+          TypeError: The argument is not what `weights.load("fvd")` returns.
         """
         import tensorflow as tf  # Late: scripts check everything before TensorFlow starts.
 
-        given = given or weights.load("fvd")
+        given = weights.checked("fvd", weights.load("fvd") if given is None else given)
         self.digest = given.digest
         constants = {name: tf.constant(part) for name, part in i3d.fold(given.arrays).items()}
 
@@ -87,12 +88,13 @@ class I3D:
 
 def _as_bytes(videos: np.ndarray) -> np.ndarray:
     """Returns videos as uint8; raises a ValueError if they are something else."""
-    if videos.ndim != 5 or videos.shape[-1] not in (1, 3):
+    if videos.ndim != 5 or videos.shape[-1] not in (1, 3) or not all(videos.shape[2:]):
         raise ValueError(f"videos must be [N, T, H, W, 1 or 3], got {list(videos.shape)}.")
     if videos.dtype == np.uint8:
         return videos
     if not np.issubdtype(videos.dtype, np.floating):
         raise ValueError(f"videos must be floats in [0, 1] or uint8, got {videos.dtype}.")
+    videos = videos.astype(np.result_type(videos, np.float32), copy=False)  # Not half precision.
     if videos.size and not (videos.min() >= 0 and videos.max() <= 1):  # So that NaN fails, too.
         raise ValueError(
             f"videos must lie in [0, 1], got [{videos.min()!s}, {videos.max()!s}]: pass bytes as"

@@ -8,13 +8,13 @@ Perceptual Metric, 2018; https://github.com/richzhang/PerceptualSimilarity.
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cwvae.metrics import image, weights
-from cwvae.metrics.weights import Weights
+from cwvae.metrics.weights import Weights, checked
 
 PROTOCOL = "v0.1, AlexNet; predictions clipped to [0, 1], gray repeated to RGB, no resize"
 
@@ -43,12 +43,12 @@ class LPIPS:
     """
 
     def __init__(self, weights: Weights):
-        """Takes weights from `load`, and starts TensorFlow."""
+        """Takes weights from `load`, and starts TensorFlow; raises a TypeError for others."""
         import tensorflow as tf
 
         from cwvae.metrics import alexnet
 
-        self.digest = weights.digest
+        self.digest = checked("lpips", weights).digest
         arrays = {name: tf.constant(array) for name, array in weights.arrays.items()}
         heads = [arrays[f"head{i}"] for i in range(TAPS)]
         # One trace serves any number of frames of any size.
@@ -86,6 +86,7 @@ class LPIPS:
 
         It computes AlexNet's features of the truth once, and keeps them: .12 MB for a frame of
         64x64 pixels. Those of a frame that a prediction repeats by a stride of 0 it computes once.
+        Of predictions it keeps the features of a few frames at a time.
         """
         truth, _ = image.checked(truth, truth)
         if truth.shape[-1] not in (1, 3):
@@ -100,7 +101,7 @@ class LPIPS:
             different = given[still]
             rows = np.arange(different.shape[0] * different.shape[1]).reshape(different.shape[:2])
             rows = np.broadcast_to(rows, given.shape[:2]).ravel()
-            found = self._compare(known, self._features(_signed(different)), rows)
+            found = self._compare(known, _signed(different), rows)
             return found.sum(-1).reshape(given.shape[:2])
 
         return distances
@@ -127,28 +128,32 @@ class LPIPS:
                     f"{name} must lie in [-1, 1], got [{images.min()!s}, {images.max()!s}]:"
                     " scale bytes by 2 x / 255 - 1, and [0, 1] by 2 x - 1."
                 )
-        return self._compare(
-            self._features(truth), self._features(prediction), np.arange(len(truth))
-        )
+        return self._compare(self._features(truth), prediction, np.arange(len(truth)))
 
     def _features(self, images: np.ndarray) -> list:
         """Returns the taps of images [F, H, W, 3] in [-1, 1], each [F, h, w, D] of unit length."""
         import tensorflow as tf
 
-        size = max(1, _PIXELS // (images.shape[1] * images.shape[2]))
-        parts = [self._unit_taps(images[i : i + size]) for i in range(0, len(images), size)]
+        parts = [self._unit_taps(images[part]) for part in _parts(images)]
         return [tf.concat(tap, 0) for tap in zip(*parts, strict=True)]
 
-    def _compare(self, truth: list, prediction: list, rows: np.ndarray) -> np.ndarray:
-        """Returns the distances [F, 5] of the true frames to the rows [F] of a prediction."""
-        parts = range(0, len(rows), _FRAMES)
-        every = np.arange(len(rows))
-        return np.concatenate(
-            [
-                self._distances(truth, prediction, every[i : i + _FRAMES], rows[i : i + _FRAMES])
-                for i in parts
-            ]
-        )
+    def _compare(self, truth: list, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Returns the distances [F, 5] of true frames, by their taps, to the rows [F] of images."""
+        found = np.empty((len(rows), TAPS), np.float32)
+        for part in _parts(images):
+            taps = self._unit_taps(images[part])
+            (inside,) = np.nonzero((part.start <= rows) & (rows < part.stop))
+            for i in range(0, len(inside), _FRAMES):
+                which = inside[i : i + _FRAMES]
+                found[which] = self._distances(truth, taps, which, rows[which] - part.start)
+        return found
+
+
+def _parts(images: np.ndarray) -> Iterator[slice]:
+    """Yields slices of images [F, H, W, 3] that fit into the memory."""
+    size = max(1, _PIXELS // (images.shape[1] * images.shape[2]))
+    for start in range(0, len(images), size):
+        yield slice(start, min(start + size, len(images)))
 
 
 def _signed(videos: np.ndarray) -> np.ndarray:

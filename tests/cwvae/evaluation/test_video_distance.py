@@ -204,10 +204,28 @@ def test_damaged_features_are_computed_again(cache, capsys):
         path.write_bytes(path.read_bytes()[:-1] + b"x")
     again = Means()
     assert measured(again, 20, 5) == results
-    assert capsys.readouterr().err.count("damaged. It is computed again") == 2
+    assert capsys.readouterr().err.count("damaged. These features are computed again") == 2
     unharmed = Means()
     assert measured(unharmed, 20, 5) == results
     assert len(unharmed.calls) < len(again.calls)
+
+
+@pytest.mark.parametrize("kind", ["entries are folders", "folder is a file"])
+def test_features_that_cannot_be_read_or_kept_are_computed_again(cache, capsys, kind):
+    results = measured(Means(), 20, 5)
+    for path in cache.iterdir():
+        path.unlink()
+        if kind == "entries are folders":
+            path.mkdir()
+    if kind == "folder is a file":
+        cache.rmdir()
+        cache.write_text("")
+    assert measured(Means(), 20, 5) == results
+    printed = capsys.readouterr()
+    # The estimate counts them, too: the model's, the truth's, and the floor's 20 frames.
+    assert printed.out.splitlines()[1].startswith("FVD: features of 620 frames")
+    assert printed.err.count("cannot be read (") == 2
+    assert printed.err.count("cannot be written (") == 2
 
 
 def test_predictions_of_wrong_shape_or_order_are_refused():

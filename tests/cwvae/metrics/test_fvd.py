@@ -166,11 +166,23 @@ def test_features_do_not_depend_on_the_other_videos(network, monkeypatch, count,
         (np.full((2, 9, 5, 5, 3), np.nan), "must lie in"),
         (np.zeros((9, 5, 5, 3), np.uint8), r"must be \[N, T, H, W, 1 or 3\]"),
         (np.zeros((2, 9, 5, 5, 2), np.uint8), r"must be \[N, T, H, W, 1 or 3\]"),
+        (np.zeros((2, 9, 0, 5, 3), np.uint8), r"must be \[N, T, H, W, 1 or 3\]"),
     ],
 )
 def test_invalid_videos_are_refused(network, wrong, match):
     with pytest.raises(ValueError, match=match):
         network.features(wrong)
+
+
+def test_half_precision_is_rounded_to_the_nearest_byte():
+    video = (np.arange(256, dtype=np.uint8) / 255).astype(np.float16).reshape(1, 1, 16, 16, 1)
+    np.testing.assert_array_equal(fvd._as_bytes(video).ravel(), np.arange(256))
+
+
+@pytest.mark.parametrize("given", ["weights.npz", {}, weights.Weights({}, "")])
+def test_other_things_than_weights_are_refused(given):
+    with pytest.raises(TypeError, match=r"cwvae\.metrics\.weights\.load\('fvd'\)"):
+        fvd.I3D(given)
 
 
 def test_the_digest_is_that_of_the_weights(network):

@@ -116,7 +116,19 @@ def test_the_truth_is_computed_once_and_a_repeated_frame_too(distance, monkeypat
         assert calls == [frames]
 
 
+def test_videos_without_frames_have_no_distances(distance):
+    for shape in ((0, 4, 32, 35, 3), (4, 0, 32, 35, 3)):
+        assert distance(video(*shape), video(*shape)).shape == shape[:2]
+    assert distance.taps(video(0, 32, 35, 3), video(0, 32, 35, 3)).shape == (0, 5)
+
+
 # Errors.
+
+
+@pytest.mark.parametrize("given", ["weights.npz", None, weights.Weights({}, "")])
+def test_other_things_than_weights_are_refused(given):
+    with pytest.raises(TypeError, match=r"cwvae\.metrics\.weights\.load\('lpips'\)"):
+        lpips.LPIPS(given)
 
 
 def changed(value, shape=(2, 3, 32, 33, 3)):
