@@ -36,7 +36,7 @@ def write(
 
     The run's name and its training curves come from `logdir`, the run's folder.
     """
-    path, run, curves = folder / "report.html", "", []
+    path, run, curves = folder / "report.html", "", ()
     if logdir is not None:
         logdir = pathlib.Path(logdir).resolve()
         run, curves = logdir.name, training.panels(logdir, results["step"])
@@ -57,22 +57,20 @@ def html(
     """Returns the report of a run as a page.
 
     It shows the content of metrics.json, the pictures that `cwvae.evaluation.pictures` returned,
-    the training curves that `training.panels` returned, and the date of the evaluation.
+    the training curves that `training.panels` returned, and the date of the evaluation. Results
+    without a model of this project have neither step nor ELBO, which are None.
     """
     name = f"{results['model']} on {results['data']}"
     terms = {about["label"]: about["protocol"] for about in results["metrics"].values()}
     fvd = results["fvd"]
     if fvd:
         terms["FVD"] = f"{fvd['protocol']}. I3D module: {fvd['module']}"
+    context = results["context"]
     sections = [
         ("scores", "Scores", scores.section(results)),
         ("curves", "Curves", charts.section(results)),
-        ("videos", "Videos", samples and videos.of_samples(samples, results["context"])),
-        (
-            "levels",
-            "Content of each level",
-            levels and videos.of_levels(levels, results["context"]),
-        ),
+        ("videos", "Videos", samples and videos.of_samples(samples, context)),
+        ("levels", "Content of each level", levels and videos.of_levels(levels, context)),
         ("segments", "Segment boundaries", segments and videos.of_segments(segments)),
         ("training", "Training", training.section(curves)),
         ("kl", "KL and ELBO", results["elbo"] and _kl(results["elbo"])),
@@ -80,7 +78,7 @@ def html(
         ("configuration", "Configuration", _configuration(results)),
     ]
     sections = [section for section in sections if section[2]]
-    step = f"step {results['step']:,}"
+    step = "" if results["step"] is None else f"step {results['step']:,}"
     subtitle = [text.escape(part) for part in (run and f"run {run}", step) if part]
     if date:
         stamp = date.isoformat(timespec="seconds")
@@ -89,7 +87,7 @@ def html(
     versions = (f"{name} {version}" for name, version in results["versions"].items())
     page = string.Template((_FOLDER / "page.html").read_text(encoding="utf-8"))
     return page.substitute(
-        title=text.escape(f"{name}, {run or step}"),
+        title=text.escape(", ".join(part for part in (name, run or step) if part)),
         heading=text.escape(name),
         subtitle=" · ".join(subtitle),
         navigation=" ".join(f'<a href="#{key}">{title}</a>' for key, title, _ in sections),
@@ -129,7 +127,7 @@ def _kl(elbo: dict) -> str:
     )
     return (
         "<p>KL(posterior, prior) in nats, averaged over clips: how much information the latents"
-        " take from the frames (Table 2 of the paper; level0 is the fastest).</p>\n"
+        " take from the frames (Table 2 of the paper; the fastest level first).</p>\n"
         + text.scrollable(f"<table>{table}</table>", "KL terms")
         + "\n"
         f"<p>ELBO: {text.significant(bound)} nats over {frames} frames, with"

@@ -259,8 +259,9 @@ def test_training_curves_end_at_the_evaluated_step(tmp_path):
     assert [list(term.curves) for term in terms] == [["training batches"]] * 2
 
 
-def test_a_report_without_an_elbo():
-    page = Page(report.html(results.make(metrics=("psnr",), fvd=False, elbo=None)))
+def test_a_report_of_predictions_without_a_model():
+    page = Page(report.html(results.make(metrics=("psnr",), fvd=False, elbo=None, step=None)))
+    assert page.text.startswith("cwvae on moving_digits cwvae on moving_digits Scores")
     assert "KL and ELBO" not in page.text
 
 
