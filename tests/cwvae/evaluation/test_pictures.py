@@ -1,5 +1,6 @@
 """Tests of pictures of predictions: their content, and the memory that they need."""
 
+import functools
 import io
 import tracemalloc
 
@@ -63,6 +64,7 @@ class Segmented(Oracle):
             start += len(times)
 
 
+@functools.cache
 def decoded(animation: bytes) -> np.ndarray:
     """Returns the frames of a GIF or an MP4."""
     plugin = "pillow" if animation.startswith(b"GIF") else "pyav"
