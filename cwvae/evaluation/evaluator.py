@@ -78,9 +78,8 @@ def evaluate(
             samples = pictures.write_samples(folder, options, model, held_out)
             levels = pictures.write_levels(folder, options, model, held_out)
             segments = pictures.write_boundaries(folder, options, model, held_out)
-        run = pathlib.Path(logdir).resolve().name
         with watch.on("pictures"):
-            report.write(folder, results, samples, levels, segments, run)
+            report.write(folder, results, samples, levels, segments, logdir)
     print(watch)
     return results
 

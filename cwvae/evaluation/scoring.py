@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import tqdm
+from scipy.special import stdtrit
 
 from cwvae.baselines import trivial
 from cwvae.evaluation import rollouts
@@ -201,6 +202,8 @@ def summary(scores: Mapping[str, np.ndarray]) -> dict[str, dict]:
             "mean_soon": _mean(values[:, :SOON]),
             "soon": min(SOON, values.shape[1]),
             "standard_error": _standard_error(spread),
+            "interval": _interval(spread),
+            "interval_soon": _interval(values[:, :SOON]),
             "per_frame": [_mean(frame, 5) for frame in values.T],
         }
     return found
@@ -219,3 +222,15 @@ def _standard_error(values: np.ndarray) -> float | None:
     """Returns the standard error of the mean over videos [N, T]; None for a single video."""
     means = [mean for mean in map(_mean, values) if mean is not None]
     return float(np.std(means, ddof=1) / np.sqrt(len(means))) if len(means) > 1 else None
+
+
+def _interval(values: np.ndarray) -> list[float] | None:
+    """Returns the 95% interval of the mean over videos [N, T] by Student's t; None for one video.
+
+    It describes how the mean varies with the choice of videos, not with the seed of a training.
+    """
+    count = int((~np.isnan(values)).any(1).sum())
+    if count < 2:
+        return None
+    mean, half = _mean(values), float(stdtrit(count - 1, 0.975)) * _standard_error(values)
+    return [mean - half, mean + half]

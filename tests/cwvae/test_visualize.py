@@ -11,6 +11,7 @@ from PIL import Image, ImageSequence
 from cwvae import visualize
 
 BLUE, VERMILION = visualize.CONTEXT_COLOR, visualize.PREDICTION_COLOR
+BROWN = visualize.PREDICTION_TEXT
 
 
 def flat(value, num_frames=4, height=5, width=7, channels=1):
@@ -163,7 +164,7 @@ def test_filmstrip_shows_the_chosen_frames_and_divides_them():
 
     # Times have the colour of context or prediction, each above its column.
     header = strip[: shown[0][0][0]]
-    for color, columns in ((BLUE, lefts[:2]), (VERMILION, lefts[2:])):
+    for color, columns in ((BLUE, lefts[:2]), (BROWN, lefts[2:])):
         written = np.nonzero((header == color).all(-1))[1]
         assert columns[0] - 10 < written.min() < columns[0] + 30
         assert columns[1] < written.max() < columns[1] + 40

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+import scipy.stats
 from helpers import random_weights, tiny
 from helpers.oracle import Oracle
 from PIL import Image
@@ -74,6 +75,10 @@ def test_scores_are_scikit_images_averaged_over_samples_and_videos(run):
         np.testing.assert_allclose(got["mean_soon"], values[:, :10].mean(), atol=1e-4)
         error = values.mean(1).std(ddof=1) / np.sqrt(3)
         np.testing.assert_allclose(got["standard_error"], error, atol=1e-4)
+        for key, some in (("interval", values), ("interval_soon", values[:, :10])):
+            half = scipy.stats.t.ppf(0.975, 2) * some.mean(1).std(ddof=1) / np.sqrt(3)
+            want = some.mean() - half, some.mean() + half
+            np.testing.assert_allclose(got[key], want, atol=1e-3)
 
 
 def test_baselines_are_scored_against_the_same_truth(run):
@@ -187,9 +192,10 @@ def test_metrics_json_holds_the_settings(tmp_path):
     assert results["settings"]["evaluation"]["num_videos"] == 3
 
 
-def test_one_video_has_no_standard_error(tmp_path):
+def test_one_video_has_no_standard_error_and_no_interval(tmp_path):
     _, results = evaluate(tiny.settings("evaluation.num_videos=1"), (0.1,), tmp_path)
-    assert results["scores"]["cwvae"]["psnr"]["standard_error"] is None
+    psnr = results["scores"]["cwvae"]["psnr"]
+    assert psnr["standard_error"] is psnr["interval"] is psnr["interval_soon"] is None
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path):
@@ -301,6 +307,10 @@ def test_averages_ignore_nan():
     assert summary["mean"] == 3
     assert summary["per_frame"] == [1, None, 4]
     assert math.isclose(summary["standard_error"], np.std([2, 5], ddof=1) / np.sqrt(2))
+    half = 12.706 * summary["standard_error"]  # Student's t with one degree of freedom.
+    np.testing.assert_allclose(summary["interval"], [3 - half, 3 + half], rtol=1e-4)
+    values[1] = np.nan  # One video without values leaves one, which has no interval.
+    assert scoring.summary({"readout": values})["readout"]["interval"] is None
 
 
 def test_the_version_names_the_commit_in_a_clone():
