@@ -56,12 +56,13 @@ def html(
         ("videos", "Videos", samples and _videos(samples)),
         ("levels", "Content of each level", levels and _levels(levels)),
         ("segments", "Segment boundaries", segments and _segments(segments)),
-        ("kl", "KL and ELBO", _kl(results["elbo"])),
+        ("kl", "KL and ELBO", results["elbo"] and _kl(results["elbo"])),
         ("definitions", "How scores are measured", text.terms(terms, ' class="terms"')),
         ("configuration", "Configuration", _configuration(results)),
     ]
     sections = [section for section in sections if section[2]]
-    step = f"step {results['step']:,}"
+    trained = results["step"]
+    step = "predictions from a file" if trained is None else f"step {trained:,}"
     versions = (f"{name} {version}" for name, version in results["versions"].items())
     page = string.Template(_TEMPLATE.read_text(encoding="utf-8"))
     return page.substitute(
