@@ -50,7 +50,7 @@ def evaluate(
     if save_predictions:
         needed = predictions.size(config.evaluation, data[1].frame_shape)
         predictions.check_room(folder.parent, needed)
-        print(f"Saving the predictions: {needed / 1e9:.2f} GB.", flush=True)
+        print(f"Saving the predictions: {predictions.size_text(needed)}.", flush=True)
     _check_weights(config)
     # TensorFlow starts slowly: first check everything that a user may have got wrong.
     with quiet_tensorflow():
@@ -92,7 +92,7 @@ def evaluate_predictions(
         _check_weights(config)
         size, channels = config.model.frame_size, config.model.channels
         saved.check_fit(config.evaluation, (size, size, channels))
-        print(f"Reading {path} ({path.stat().st_size / 1e9:.2f} GB).", flush=True)
+        print(f"Reading {path} ({predictions.size_text(path.stat().st_size)}).", flush=True)
         saved.check_values()
         splits = ("train", "test")
         data = [data_loaders.load(split=split, **config.data_options()) for split in splits]

@@ -59,9 +59,7 @@ class _Array:
             raise ValueError(f"{name} has an unknown format {version}")
         self.shape, fortran, self.dtype = _HEADERS[version](self._stream)
         if self.dtype.kind not in "fb" and self.dtype != np.uint8:
-            raise UserError(
-                f"{path}: {name} holds {self.dtype}. Save uint8, or floats in [0, 1]."
-            )
+            raise UserError(f"{path}: {name} holds {self.dtype}. Save uint8, or floats in [0, 1].")
         if fortran and len(self.shape) > 1:
             raise UserError(
                 f"{path}: {name} is in Fortran order. Save np.ascontiguousarray({name})."
@@ -99,9 +97,7 @@ class Predictions:
             )
         self._frames = _Array(path, archive, FRAMES)
         self._context = _Array(path, archive, CONTEXT) if CONTEXT in names else None
-        self._unclipped = (
-            UNCLIPPED in names and _Array(path, archive, UNCLIPPED).rows(0, 1).any()
-        )
+        self._unclipped = UNCLIPPED in names and _Array(path, archive, UNCLIPPED).rows(0, 1).any()
         shape = self._frames.shape
         if len(shape) not in (5, 6) or 0 in shape:
             hint = " Gray frames need an axis of channels: frames[..., None]." * (len(shape) == 4)
@@ -178,7 +174,7 @@ class Predictions:
                     " values from 0 to 255, or floats in [0, 1]."
                 )
             return
-        if (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
+        if low >= -_TOLERANCE and high <= 1 + _TOLERANCE:
             return
         # A few units away from [0, 1], values are in other units, whatever the file says.
         if self._unclipped and max(-low, high - 1) < 2:
@@ -246,6 +242,11 @@ def opened(path: str | pathlib.Path) -> Iterator[Predictions]:
         yield content
 
 
+def size_text(count: int) -> str:
+    """Returns a number of bytes in words."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
 def size(options, frame_shape: tuple[int, int, int]) -> int:
     """Returns about how many bytes `written` will write."""
     pixels = options.num_videos * math.prod(frame_shape)
@@ -257,7 +258,7 @@ def check_room(folder: pathlib.Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{folder}: the predictions need {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB are"
+            f"{folder}: the predictions need {size_text(needed)}, but {size_text(free)} are"
             " free. Make room, write elsewhere with --out, or lower evaluation.num_videos,"
             " evaluation.num_samples or evaluation.horizon."
         )

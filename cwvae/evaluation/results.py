@@ -140,9 +140,9 @@ def heading(about: dict) -> str:
 def table(results: dict) -> str:
     """Returns the scores in a metrics.json as text."""
     metrics, scores = results["metrics"], results["scores"]
-    step = results["step"]
+    what = results["model"] if results["step"] is None else f"step {results['step']}"
     lines = [
-        f"{results['model'] if step is None else f'step {step}'}: {results['num_videos']} held-out clips, {results['context']}"
+        f"{what}: {results['num_videos']} held-out clips, {results['context']}"
         f" context frames, {results['horizon']} predicted, samples per clip:"
         f" {results['num_samples']}"
     ]
