@@ -1,6 +1,8 @@
 """Predictions files: they are scored as the model that made them, and wrong ones are refused."""
 
 import json
+import pathlib
+import re
 import zipfile
 
 import numpy as np
@@ -8,11 +10,13 @@ import pytest
 from helpers import random_weights, tiny
 from helpers.oracle import Oracle
 
-from cwvae import comparison
+from cwvae import comparison, config
+from cwvae.commands.evaluate import evaluate_predictions
 from cwvae.errors import UserError
 from cwvae.evaluation import evaluator, predictions, results, rollouts
 
 SETTINGS = ("evaluation.num_samples=2", "evaluation.horizon=70", "data.test_length=100")
+PLAIN = ("evaluation.fvd=false", "evaluation.lpips=false")
 DATA = tiny.Squares(100)
 SCORED = ("metrics", "scores", "fvd", "not_computed", "frames", "context", "horizon", "data")
 
@@ -71,13 +75,12 @@ def test_a_saved_prediction_has_the_models_scores_to_the_last_digit(saved, tmp_p
     assert not {"levels.png", "predictions.npz"} & names
 
 
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-@pytest.mark.parametrize("kind", [np.float64, ">f4"])
+@pytest.mark.parametrize(("save", "kind"), [(np.savez, np.float64), (np.savez_compressed, ">f4")])
 def test_a_foreign_file_has_the_scores_of_a_model_that_predicts_the_same(
     saved, tmp_path, save, kind
 ):
     _, path, _ = saved
-    settings = tiny.settings(*SETTINGS[1:], "evaluation.fvd=false", "evaluation.lpips=false")
+    settings = tiny.settings(*SETTINGS[1:], *PLAIN)
     model = Oracle(DATA, (0.1,), chunk=9)
     own = evaluator.evaluate(settings, model, 12, tiny.Squares(20), DATA, tmp_path / "run")
     with np.load(path, allow_pickle=False) as arrays:
@@ -88,7 +91,7 @@ def test_a_foreign_file_has_the_scores_of_a_model_that_predicts_the_same(
 
 
 def test_bytes_are_scored_as_the_floats_that_they_stand_for(tmp_path):
-    settings = tiny.settings("evaluation.protocol=standard")
+    settings = tiny.settings("evaluation.protocol=standard", *PLAIN)
     truth = rollouts.clips(DATA, range(3), 5, 9)
     np.savez(tmp_path / "a.npz", frames=truth)
     found = rescored(settings, tmp_path / "a.npz", tmp_path / "a", "perfect")
@@ -99,11 +102,15 @@ def test_compare_accepts_a_predictions_file_next_to_a_run(saved, tmp_path):
     settings, path, _ = saved
     rescored(settings, path, tmp_path / "theirs", "theirs")
     run = path.parents[1]
-    text, _ = comparison.compare([f"ours={run}", str(tmp_path / "theirs")], tmp_path / "tables")
-    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")]
-    ours, theirs = ([row[1:] for row in rows if name in row[0]] for name in ("ours", "theirs"))
-    assert ours
-    assert "theirs" in (tmp_path / "tables" / "table.md").read_text()
+    comparison.compare([f"ours={run}", str(tmp_path / "theirs")], tmp_path / "tables")
+    table = (tmp_path / "tables" / "table.md").read_text()
+    ours, theirs = (
+        [cell.strip(" *") for cell in line.split("|")[2:-1]]
+        for name in ("ours", "theirs")
+        for line in table.splitlines()
+        if line.startswith(f"| {name}")
+    )
+    assert ours == theirs
     (found,) = comparison.runs.read([str(tmp_path / "theirs")])
     again = comparison.runs.eval_command(found, {"evaluation.horizon": 9})
     assert f"--predictions predictions.npz --config CONFIG --name theirs --out {tmp_path}" in again
@@ -113,14 +120,19 @@ def test_compare_accepts_a_predictions_file_next_to_a_run(saved, tmp_path):
 FRAMES = np.full((3, 9, 32, 32, 1), 0.5, np.float32)
 
 
-def refused(tmp_path, settings=None, **arrays):
+def refused(tmp_path, **arrays):
     path = tmp_path / "theirs.npz"
     np.savez(path, **arrays)
-    with pytest.raises(UserError) as caught, predictions.opened(path) as content:
-        content.check_fit((settings or tiny.settings()).evaluation, (32, 32, 1))
+    with pytest.raises(UserError) as caught:
+        check(path)
+    return str(caught.value)
+
+
+def check(path):
+    with predictions.opened(path) as content:
+        content.check_fit(tiny.settings().evaluation, (32, 32, 1))
         content.check_values()
         content.check_context(DATA, 5)
-    return str(caught.value)
 
 
 def test_arrays_of_another_shape_or_type_are_refused(tmp_path):
@@ -203,9 +215,23 @@ def test_a_full_disk_is_reported_before_the_work(tmp_path):
 
 def test_a_prediction_that_fails_leaves_no_file(tmp_path):
     model = Oracle(DATA, (0.1, np.nan))
-    settings = tiny.settings(*SETTINGS)
+    settings = tiny.settings(*SETTINGS, *PLAIN)
     with pytest.raises(UserError, match="cannot be scored"):
         evaluator.evaluate(
             settings, model, 1, tiny.Squares(20), DATA, tmp_path, save_predictions=True
         )
     assert {path.name for path in tmp_path.iterdir()} == {".eval.lock"}
+
+
+def test_the_example_of_the_docs_writes_a_file_that_scores_as_what_it_holds(
+    tmp_path, monkeypatch, capsys
+):
+    page = (pathlib.Path(__file__).parents[3] / "docs" / "evaluation.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
+    settings = tiny.settings(*PLAIN)
+    config.save(settings, tmp_path / "config.yml")
+    monkeypatch.chdir(tmp_path)
+    exec(example.replace('"quickstart"', '"config.yml"'), {})
+    found = evaluate_predictions(settings, "theirs.npz", "theirs", "scores")
+    assert found["scores"]["theirs"] == found["scores"][results.COPY]
+    assert capsys.readouterr().out.startswith("Reading theirs.npz (0.0 MB).")
