@@ -163,7 +163,8 @@ def _read(
 
 def _rate(path: pathlib.Path, config: Config) -> float:
     """Returns the frames per second of a video as it is read."""
-    found = video_files.frames_and_rate(path) if path.suffix in video_files.SUFFIXES else None
+    is_video = path.suffix.lower() in video_files.SUFFIXES
+    found = video_files.frames_and_rate(path) if is_video else None
     return config.data.fps or (found and found[1]) or _FPS
 
 

@@ -58,7 +58,8 @@ class _Array:
         if version not in _HEADERS:
             raise ValueError(f"{name} has an unknown format {version}")
         self.shape, fortran, self.dtype = _HEADERS[version](self._stream)
-        if self.dtype.kind not in "fb" and self.dtype != np.uint8:
+        known = "b" if name == UNCLIPPED else "f"
+        if self.dtype.kind != known and self.dtype != np.uint8:
             raise UserError(f"{path}: {name} holds {self.dtype}. Save uint8, or floats in [0, 1].")
         if fortran and len(self.shape) > 1:
             raise UserError(
@@ -73,13 +74,16 @@ class _Array:
         begin = self._begin + first * math.prod(self.shape[1:]) * self.dtype.itemsize
         done = 0
         with _reading(self._path):
-            self._stream.seek(begin)
+            if self._stream.tell() != begin:  # A seek may end the check of the checksum.
+                self._stream.seek(begin)
             while done < len(content):
                 piece = self._stream.read(min(_PIECE, len(content) - done))
                 if not piece:
                     raise EOFError(f"it ends after {begin + done} bytes")
                 content[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
                 done += len(piece)
+            if first + count == math.prod(self.shape[:1]) and self._stream.read(1):
+                raise ValueError("it has more bytes than its shape says")
         return rows
 
 
@@ -92,8 +96,9 @@ class Predictions:
         names = {name.removesuffix(".npy") for name in archive.namelist()}
         if FRAMES not in names:
             raise UserError(
-                f"{path}: there is no array {FRAMES!r}, only {', '.join(sorted(names))}. Save the"
-                f" predictions with np.savez(path, {FRAMES}=...)."
+                f"{path}: the array {FRAMES!r} is missing; there is only"
+                f" {', '.join(sorted(names))}. Save the predictions with"
+                f" np.savez(path, {FRAMES}=...)."
             )
         self._frames = _Array(path, archive, FRAMES)
         self._context = _Array(path, archive, CONTEXT) if CONTEXT in names else None

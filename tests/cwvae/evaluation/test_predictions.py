@@ -136,7 +136,7 @@ def check(path):
 
 
 def test_arrays_of_another_shape_or_type_are_refused(tmp_path):
-    assert "no array 'frames', only theirs" in refused(tmp_path, theirs=FRAMES)
+    assert "the array 'frames' is missing; there is only theirs" in refused(tmp_path, theirs=FRAMES)
     assert "needs" not in refused(tmp_path, frames=FRAMES[0, 0])
     assert "axis of channels: frames[..., None]" in refused(tmp_path, frames=FRAMES[..., 0])
     assert "holds int64. Save uint8" in refused(tmp_path, frames=FRAMES.astype(int))
