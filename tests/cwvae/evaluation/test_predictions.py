@@ -59,23 +59,33 @@ def test_saved_predictions_are_the_models_unclipped_floats(saved):
     assert room - 8192 < path.stat().st_size < room
 
 
-def test_a_saved_prediction_has_the_models_scores_to_the_last_digit(saved, tmp_path):
-    settings, path, own = saved
-    again = rescored(settings, path, tmp_path / "again")
+@pytest.fixture(scope="module")
+def theirs(saved, tmp_path_factory):
+    """The folder of scores of that predictions file, and its results."""
+    settings, path, _ = saved
+    folder = tmp_path_factory.mktemp("again") / "theirs"
+    return folder, rescored(settings, path, folder)
+
+
+def test_a_saved_prediction_has_the_models_scores_to_the_last_digit(saved, theirs):
+    (_, _, own), (folder, again) = saved, theirs
     assert "lpips" in own["metrics"]
     for key in SCORED:
         assert again[key] == own[key], key
     assert (again["step"], again["weights"], again["elbo"]) == (None, None, None)
     assert again["predictions"] == "predictions.npz"
-    written = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    written = json.loads((folder / "metrics.json").read_text())
     assert written == again
     assert written["sha256"] == results.digest(written)
-    names = {path.name for path in (tmp_path / "again").iterdir()}
+    names = {path.name for path in folder.iterdir()}
     assert {"report.html", "samples.gif", "samples.png", "curves.csv"} <= names
     assert not {"levels.png", "predictions.npz"} & names
 
 
-@pytest.mark.parametrize(("save", "kind"), [(np.savez, np.float64), (np.savez_compressed, ">f4")])
+@pytest.mark.parametrize(
+    ("save", "kind"),
+    [(np.savez_compressed, ">f4"), pytest.param(np.savez, np.float64, marks=pytest.mark.slow)],
+)
 def test_a_foreign_file_has_the_scores_of_a_model_that_predicts_the_same(
     saved, tmp_path, save, kind
 ):
@@ -98,13 +108,11 @@ def test_bytes_are_scored_as_the_floats_that_they_stand_for(tmp_path):
     np.testing.assert_allclose(found["scores"]["perfect"]["psnr"]["mean"], 100, atol=1e-3)
 
 
-def test_compare_accepts_a_predictions_file_next_to_a_run(saved, tmp_path):
-    settings, path, _ = saved
-    rescored(settings, path, tmp_path / "theirs", "theirs")
-    run = path.parents[1]
-    comparison.compare([f"ours={run}", str(tmp_path / "theirs")], tmp_path / "tables")
+def test_compare_accepts_a_predictions_file_next_to_a_run(saved, theirs, tmp_path):
+    run, folder = saved[1].parents[1], theirs[0]
+    comparison.compare([f"ours={run}", str(folder)], tmp_path / "tables")
     table = (tmp_path / "tables" / "table.md").read_text()
-    ours, theirs = (
+    ours, others = (
         [
             [cell.strip(" *") for cell in line.split("|")[2:-1]]
             for line in table.splitlines()
@@ -112,11 +120,11 @@ def test_compare_accepts_a_predictions_file_next_to_a_run(saved, tmp_path):
         ]
         for name in ("ours", "theirs")
     )
-    assert theirs
-    assert theirs == ours[: len(theirs)]
-    (found,) = comparison.runs.read([str(tmp_path / "theirs")])
+    assert others
+    assert others == ours[: len(others)]
+    (found,) = comparison.runs.read([str(folder)])
     again = comparison.runs.eval_command(found, {"evaluation.horizon": 9})
-    assert f"--predictions predictions.npz --config CONFIG --name theirs --out {tmp_path}" in again
+    assert f"--predictions predictions.npz --config CONFIG --name cwvae --out {folder}" in again
     assert again.endswith("--set evaluation.horizon=9")
 
 
