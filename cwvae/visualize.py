@@ -6,6 +6,7 @@ that draw frames return uint8 RGB. Functions named `save_` write a file and crea
 T: frames, H, W: height and width, C: channels.
 """
 
+import fractions
 import functools
 import io
 import os
@@ -272,7 +273,7 @@ def gif_bytes(video: ArrayLike, fps: float = 10) -> bytes:
     return iio.imwrite("<bytes>", _at_least_one(video), duration=duration, **options)
 
 
-def mp4_bytes(video: ArrayLike, fps: int = 10) -> bytes:
+def mp4_bytes(video: ArrayLike, fps: float = 10) -> bytes:
     """Encodes a clip as H.264 in MP4, which every browser plays: lossy, a tenth of a GIF's size.
 
     Colour has half the resolution of brightness, so frames should be enlarged by an even factor.
@@ -283,9 +284,10 @@ def mp4_bytes(video: ArrayLike, fps: int = 10) -> bytes:
     video = _at_least_one(video)
     _, height, width, _ = video.shape
     video = np.pad(video, [(0, 0), (0, height % 2), (0, width % 2), (0, 0)], mode="edge")
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as file:
-        stream = file.add_stream("libx264", rate=fps, options=_H264)
+    buffer, rate = io.BytesIO(), fractions.Fraction(fps).limit_denominator(1001)
+    # The index comes first, so that browsers play the file while they load it.
+    with av.open(buffer, "w", format="mp4", options={"movflags": "faststart"}) as file:
+        stream = file.add_stream("libx264", rate=rate, options=_H264)
         stream.height, stream.width = video.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.colorspace = av.video.reformatter.Colorspace.ITU601
@@ -294,6 +296,11 @@ def mp4_bytes(video: ArrayLike, fps: int = 10) -> bytes:
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
     return buffer.getvalue()
+
+
+def save_mp4(path: str | os.PathLike, video: ArrayLike, fps: float = 10) -> None:
+    """Writes a clip as `mp4_bytes` encodes it."""
+    files.write(path, mp4_bytes(video, fps))
 
 
 def save_gif(path: str | os.PathLike, video: ArrayLike, fps: float = 10) -> None:

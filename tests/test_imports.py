@@ -24,7 +24,7 @@ LAYERS = [
     {"cwvae.factory"},
     {"cwvae.run"},
     {"cwvae.export", "cwvae.training"},
-    {"cwvae.original", "cwvae.evaluation", "cwvae.comparison"},
+    {"cwvae.original", "cwvae.evaluation", "cwvae.comparison", "cwvae.prediction"},
     {"cwvae.__init__"},
     {"cwvae.commands", "cwvae.__main__"},
 ]

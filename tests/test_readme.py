@@ -27,7 +27,12 @@ MODULES = ("cwvae", "data_loaders")
 # The code of the scripts in the root, which only start it.
 COMMANDS = {
     f"{script}.py": ROOT / "cwvae" / "commands" / f"{name}.py"
-    for script, name in (("train", "train"), ("eval", "evaluate"), ("compare", "compare"))
+    for script, name in (
+        ("train", "train"),
+        ("eval", "evaluate"),
+        ("predict", "predict"),
+        ("compare", "compare"),
+    )
 }
 
 each_page = pytest.mark.parametrize("page", PAGES)

@@ -2,6 +2,7 @@
 
     cwvae train --config quickstart     trains a model
     cwvae eval --logdir RUN             evaluates it on held-out clips
+    cwvae predict RUN VIDEO             predicts how a video continues
     cwvae compare RUN RUN --out DIR     makes tables and figures of evaluated runs
     cwvae data info DATA                prepares, describes and verifies data sets
     cwvae export --logdir RUN --out DIR     writes a model's weights and configuration, to share
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "cwvae.commands.train",
     "eval": "cwvae.commands.evaluate",
+    "predict": "cwvae.commands.predict",
     "compare": "cwvae.commands.compare",
     "data": "data_loaders.__main__",
     "export": "cwvae.export",

@@ -129,7 +129,10 @@ def eval_command(run: Run, settings: Mapping[str, object] | None = None) -> str:
     """Returns the command that repeats an evaluation, with other values of some settings."""
     logdir = _logdir(run.folder)
     words = _command(run.folder)
-    if logdir != run.folder:
+    if file := run.results.get("predictions"):
+        words = [*command("eval").split(), "--predictions", file, "--config", "CONFIG"]
+        words += ["--name", run.model, "--out", str(run.folder)]
+    elif logdir != run.folder:
         # What this evaluation has changed must be given again, unlike the run's own settings.
         changed = {}
         if logdir:

@@ -120,6 +120,8 @@ def kl_table(groups: Groups, columns_of_paper: Mapping[str, str]) -> Table | Non
     for data, runs in groups.items():
         for run in runs:
             elbo = run.results["elbo"]
+            if elbo is None:  # Predictions from a file.
+                continue
             terms = dict(zip(elbo["kl_names"], elbo["kl_sum"], strict=True))
             if all(re.fullmatch(r"level\d+", name) for name in terms):
                 sums[run.label][data] = (elbo["kl_sum"], elbo["frames"])

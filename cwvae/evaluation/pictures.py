@@ -75,11 +75,12 @@ def write_samples(folder: pathlib.Path, options, model: VideoModel, data) -> Sam
     rows = [_truth(model, data, videos, shown, options)]
     stills = [_truth(model, data, range(1), range(time, time + 1), options) for time in times]
     strips = [_joined(stills)]
-    for sample in range(_SAMPLES):
+    count = min(_SAMPLES, getattr(model, "num_samples", _SAMPLES))  # Of a predictions file.
+    for sample in range(count):
         row, strip = _predict(model, context, options, sample, [np.array(shown), times])
         rows.append(row)
         strips.append(strip)
-    labels = ["truth", *(f"sample {i + 1}" for i in range(_SAMPLES))]
+    labels = ["truth", *(f"sample {i + 1}" for i in range(count))]
     scale = max(1, _SIZE // context.frames.shape[2])
     seen = options.context - shown.start
     cells = visualize.mark_segments([row.frames for row in rows], [row.boundaries for row in rows])
@@ -89,7 +90,7 @@ def write_samples(folder: pathlib.Path, options, model: VideoModel, data) -> Sam
     visualize.save_png(folder / "samples.png", picture)
     clips = tuple(_with_errors(rows, clip, seen) for clip in videos)
     strip = (folder / "samples.png").read_bytes()
-    return Samples(clips, _SAMPLES, shown, strip, segments=context.boundaries is not None)
+    return Samples(clips, count, shown, strip, segments=context.boundaries is not None)
 
 
 def write_levels(folder: pathlib.Path, options, model: VideoModel, data) -> Levels | None:

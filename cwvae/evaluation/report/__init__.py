@@ -78,7 +78,8 @@ def html(
         ("configuration", "Configuration", _configuration(results)),
     ]
     sections = [section for section in sections if section[2]]
-    step = "" if results["step"] is None else f"step {results['step']:,}"
+    trained = results["step"]
+    step = "predictions from a file" if trained is None else f"step {trained:,}"
     subtitle = [text.escape(part) for part in (run and f"run {run}", step) if part]
     if date:
         stamp = date.isoformat(timespec="seconds")
