@@ -36,8 +36,13 @@ def texts(groups: Groups) -> dict[str, str]:
     for entry in entries(groups):
         label = entry.label if len(groups) == 1 else f"{entry.label} on {paper.label(entry.data)}"
         rows.append(Row(label, _cells(entry)))
-    title = with_seeds("Training cost of each model.", groups)
-    return formats.texts([Table("training", title, _COLUMNS, rows, [], _NOTES)])
+    shown = [i for i in range(len(_COLUMNS)) if any(row.cells[i] for row in rows)]
+    rows = [Row(row.label, [row.cells[i] for i in shown]) for row in rows]
+    title, columns = (
+        with_seeds("Training cost of each model.", groups),
+        [_COLUMNS[i] for i in shown],
+    )
+    return formats.texts([Table("training", title, columns, rows, [], _NOTES)])
 
 
 def read_seconds(folder: pathlib.Path) -> dict[str, float]:

@@ -23,14 +23,12 @@ class _Curve(NamedTuple):
     x: np.ndarray
     y: np.ndarray
     band: tuple[np.ndarray, np.ndarray] | None = None  # its lower and upper edge
-    seeds: int = 1
 
 
 def curves(groups: Groups, protocol: str) -> dict[str, bytes]:
     """Draws a figure per measure, with a panel per data set; returns {file name: content}.
 
-    With several training seeds, a line is their mean and a band the 95% interval of this mean. The
-    interval of two seeds is too wide to draw; their band reaches from one to the other.
+    With several training seeds, a line is their mean, and a band the interval that the tables have.
     """
     every = entries(groups)
     styles = _styles(labels(groups), [name for entry in every for name in entry.baselines])
@@ -132,31 +130,28 @@ def _over_seeds(points):
     common = [x for x in by_x[0] if all(x in values for values in by_x)]
     values = np.array([[run[x] for x in common] for run in by_x])  # [seeds, points]
     mean, band = values.mean(0), None
-    if len(values) == 2:
-        band = (values.min(0), values.max(0))
-    elif len(values) > 2:
+    if len(values) > 1:
         half = seeds.half_width(values)
         band = (mean - half, mean + half)
-    return _Curve(np.array(common), mean, band, len(values))
+    return _Curve(np.array(common), mean, band)
 
 
 def _draw_bands(figure, shown, styles):
     """Draws the bands of curves, {name: curve} for each panel, and explains them in the legend."""
-    kinds = set()
+    has_bands = False
     for axes, curves in zip(figure.axes, shown, strict=True):
         for name, curve in curves.items():
             if curve.band is None:
                 continue
-            kinds.add("range of two seeds" if curve.seeds == 2 else "95% interval of the mean")
-            look = {"color": styles[name]["color"], "alpha": 0.2}
+            has_bands, look = True, {"color": styles[name]["color"], "alpha": 0.2}
             if len(curve.x) > 1:
                 axes.fill_between(curve.x, *curve.band, linewidth=0, **look)
             else:
                 axes.vlines(curve.x, *curve.band, linewidth=3, **look)
-    if kinds:
-        title = f"Mean over training seeds. Band: {' or '.join(sorted(kinds))}."
+    if has_bands:
+        title = f"mean over training seeds, with its {seeds.CONFIDENCE:.0%} interval"
         figure.legends[0].set_title(title)
-        figure.set_figheight(figure.get_figheight() + 0.25)  # for the title
+        figure.set_figheight(figure.get_figheight() + 0.22)  # for the title
 
 
 def _saved(name, figure):

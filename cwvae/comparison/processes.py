@@ -184,18 +184,20 @@ def _failure(name, folder, code, log, length) -> ScriptFailed:
         code = 128 - code
         if code == 128 + signal.SIGKILL:
             how += ", which happens when memory runs out"
-    output = "" if log is None else f" Its output is in {log}.{_last_message(log, length)}"
-    return ScriptFailed(
-        f"{folder}: {command(name)} {how}.{output or ' '}Fix the cause, then run the same command to"
-        " resume.",
-        code,
-    )
+    lines = [f"{folder}: {command(name)} {how}."]
+    if log is not None:
+        lines[0] += f" Its output is in {log}."
+        if message := _last_message(log, length):
+            lines[0] += " It ends with:"
+            lines.append(message)
+    after = " " if len(lines) == 1 else "\n"
+    advice = "Fix the cause, then run the same command to resume."
+    return ScriptFailed("\n".join(lines) + after + advice, code)
 
 
 def _last_message(log: pathlib.Path, length: int) -> str:
-    """Returns a sentence with the error in a log after a number of bytes; " " without output."""
+    """Returns the last error in a log after a number of bytes, or its last line; "" if empty."""
     text = log.read_bytes()[length:].decode(errors="replace").replace("\r", "\n")
     lines = [line for line in text.splitlines() if line.strip()]
     starts = [i for i, line in enumerate(lines) if line.startswith("error: ")]
-    message = "\n".join(lines[starts[-1] :] if starts else lines[-1:])
-    return f" It ends with:\n{message[:_MESSAGE]}\n" if message else " "
+    return "\n".join(lines[starts[-1] :] if starts else lines[-1:])[:_MESSAGE]

@@ -162,9 +162,7 @@ def test_a_seed_next_to_seeds_is_refused(write):
         f"{path}, line 11: training.seed is given by seeds in {path}. Remove one of the two."
     )
     message = refusal(write(SEEDS), ["training.seed=1"])
-    assert message.startswith(f"{path}, run CW-VAE: --set training.seed=1: ") or (
-        message.startswith("--set training.seed=1: training.seed is given by seeds")
-    )
+    assert message.startswith("--set training.seed=1: training.seed is given by seeds in")
 
 
 def test_settings_of_the_command_line_change_all_runs(write):
@@ -296,8 +294,11 @@ class Scripts:
         if not command:
             config = configuration.load(folder / "config.yml")
             (train if name == "train" else evaluate)(config, folder)
-        output = open(processes.log_path(name, folder), "ab") if share else None
-        return subprocess.Popen(["sh", "-c", command or "exit 0"], stdout=output, stderr=output)
+        words = ["sh", "-c", command or "exit 0"]
+        if not share:
+            return subprocess.Popen(words)
+        with open(processes.log_path(name, folder), "ab") as log:
+            return subprocess.Popen(words, stdout=log, stderr=log)
 
     def take(self):
         calls, self.calls = self.calls, []
@@ -379,7 +380,7 @@ def test_settings_of_the_command_line_are_kept_in_the_runs(go, tmp_path):
     for name in ("CW-VAE", "VTA"):
         config = configuration.load(tmp_path / "out" / name / "config.yml")
         assert (config.training.learning_rate, config.training.steps) == (0.01, 3)
-    with pytest.raises(UserError, match="training.learning_rate: 0.01 -> 0.0003"):
+    with pytest.raises(UserError, match=r"training\.learning_rate: 0\.01 -> 0\.0003"):
         go()
 
 
@@ -639,7 +640,7 @@ def test_a_signal_ends_all_scripts(go, scripts, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
 def test_a_script_ends_with_a_killed_parent(tmp_path):
-    """The parent starts the command with which `weights` explains itself, replaced by a sleep."""
+    # The launcher starts a process that sleeps instead of train.py.
     program = f"""
 import sys, time, pathlib
 from cwvae.comparison import processes
@@ -742,6 +743,29 @@ def test_the_table_of_costs(tmp_path):
         "B|C": ["1.42", "1000", "960", "0.96", "", ""],
     }
     assert "| A | 1.42 | 1000 | 480 | 0.48 | 77.0 | 1.0 |" in texts["training.md"]
+    (tmp_path / "A" / "seconds.json").unlink()
+    table = csv.DictReader(
+        io.StringIO(costs.texts(by_data(read([str(tmp_path / "A")])))["training.csv"])
+    )
+    assert not [name for name in table.fieldnames if "Wall time" in name]
+
+
+def test_the_costs_of_seeds(tmp_path):
+    words = []
+    for seed, minutes in ((0, 2), (1, 4)):
+        folder = results.write(tmp_path / f"{seed}", settings__training__seed=seed)
+        costs.write_seconds(folder, "training", 60 * minutes)
+        costs.write_seconds(folder, "evaluation", 60) if seed else None
+        words.append(f"A={folder}")
+    texts = costs.texts(by_data(read(words)))
+    rows = list(csv.DictReader(io.StringIO(texts["training.csv"])))
+    # Half of the 95% interval of two values 2 apart is 12.706.
+    assert [(row["seed"], row["Wall time Training [min]"]) for row in rows] == [
+        *(("mean", "3.0"), ("95% half-width", "12.7"), ("0", "2.0"), ("1", "4.0"))
+    ]
+    assert [row["Training Steps"] for row in rows] == ["12", "", "12", "12"]
+    assert "Wall time Evaluation [min]" not in rows[0]  # One run lacks it.
+    assert "3.0 ± 12.7" in texts["training.md"]
 
 
 @pytest.mark.parametrize(
@@ -782,7 +806,7 @@ def test_a_wrong_configuration_starts_nothing(no_tensorflow, write, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def tiny(labels, **changes):
+def tiny(labels, seeds=None, **changes):
     """Returns the file of a comparison of tiny runs, with changes as in `scripts.sets`."""
     values = TINY | {"evaluation.num_samples": 1, "data.num_digits": 1}
     values |= {name.replace("__", "."): value for name, value in changes.items()}
@@ -792,7 +816,8 @@ def tiny(labels, **changes):
         shared.setdefault(section, {})[key] = value
     factors = {"CW-VAE": 3, "NoTmpAbs": 1}
     runs = {label: {"model": {"factor": factors[label]}} for label in labels}
-    return json.dumps({"shared": shared, "runs": runs})
+    content = {"shared": shared, "runs": runs} | ({"seeds": seeds} if seeds else {})
+    return json.dumps(content)
 
 
 @pytest.mark.slow
@@ -821,6 +846,43 @@ def test_from_nothing_to_a_table(write, tmp_path):
     assert "[1/1] CW-VAE: trained and evaluated already" in again.stdout
     assert again.stderr == ""
     assert "standard: " in again.stdout
+
+
+@pytest.mark.slow
+def test_two_models_with_two_seeds_side_by_side(write, tmp_path):
+    out, labels = tmp_path / "out", ["CW-VAE", "NoTmpAbs"]
+    path = write(tiny(labels, seeds=[0, 7]))
+    words = ["--train", path, "--out", out, "--jobs", 2, "--set", "training.steps=3"]
+    # From another folder, in which Python would not find the package.
+    command = [sys.executable, ROOT / "compare.py", *map(str, words)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    for number, name in enumerate(["CW-VAE, seed 0", "CW-VAE, seed 7"], 1):
+        assert f"[{number}/4] {name}: evaluated in " in result.stdout
+    rows = {}
+    with open(out / "table.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            rows[row["model"], row["seed"]] = float(row["moving_digits PSNR"])
+    for label in labels:
+        folders = [out / f"{label}-seed_{seed}" for seed in (0, 7)]
+        means = []
+        for folder in folders:
+            assert "3/3" in (folder / "train.log").read_text()
+            assert (folder / "eval.log").read_text()
+            scores = json.loads((folder / "eval" / "metrics.json").read_text())["scores"]
+            means.append(scores["cwvae"]["psnr"]["mean"])
+        assert means[0] != means[1]
+        for row, value in (("mean", sum(means) / 2), ("0", means[0]), ("7", means[1])):
+            assert abs(rows[label, row] - value) <= 0.005 + 1e-9
+    assert "means over 2 training seeds ±" in result.stdout
+    again = succeed("compare.py", *words)
+    assert again.stdout.count("trained and evaluated already") == 4
+    # The same runs, given by hand, make the same table.
+    by_hand = [f"{label}={out / f'{label}-seed_{seed}'}" for seed in (0, 7) for label in labels]
+    succeed("compare.py", *by_hand, "--out", tmp_path / "by_hand")
+    for name in ("table.md", "table.csv", "psnr.png", "kl.csv"):
+        assert (tmp_path / "by_hand" / name).read_bytes() == (out / name).read_bytes()
 
 
 @pytest.mark.slow
