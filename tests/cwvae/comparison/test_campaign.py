@@ -855,7 +855,7 @@ def test_two_models_with_two_seeds_side_by_side(write, tmp_path):
     words = ["--train", path, "--out", out, "--jobs", 2, "--set", "training.steps=3"]
     # From another folder, in which Python would not find the package.
     command = [sys.executable, ROOT / "compare.py", *map(str, words)]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1800)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     for number, name in enumerate(["CW-VAE, seed 0", "CW-VAE, seed 7"], 1):

@@ -427,7 +427,7 @@ def test_one_seed_each_is_shown_as_before(tmp_path, runs):
 
 
 def test_curves_of_seeds_have_bands(tmp_path, seeded, runs, drawn):
-    compare(tmp_path / "out", *seeded, runs("C"), protocol="standard")
+    compare(tmp_path / "out", *seeded[:3], runs("C", samples=2))
     (panel,) = drawn["psnr"].axes
     curves = np.array(
         [
@@ -438,7 +438,7 @@ def test_curves_of_seeds_have_bands(tmp_path, seeded, runs, drawn):
         ]
     )
     np.testing.assert_allclose(panel.lines[0].get_ydata(), curves.mean(0))
-    assert len(panel.collections) == 2  # C has one seed, baselines have none.
+    assert len(panel.collections) == 1  # C has one seed, baselines have none.
     edges = panel.collections[0].get_paths()[0].vertices
     low, high = curves.mean(0) - seeds.half_width(curves), curves.mean(0) + seeds.half_width(curves)
     for frame in (1, 15, 30):
@@ -449,7 +449,7 @@ def test_curves_of_seeds_have_bands(tmp_path, seeded, runs, drawn):
     legend = drawn["psnr"].legends[0]
     assert legend.get_title().get_text() == "mean over training seeds, with its 95% interval"
     names = [text.get_text() for text in legend.get_texts()]
-    assert names == ["A", "B", "C", *results.BASELINES]
+    assert names == ["A", "C", *results.BASELINES]
 
 
 def test_a_single_point_of_seeds_has_its_interval(tmp_path, runs, drawn):
