@@ -90,7 +90,7 @@ def run(
     """Trains and evaluates all runs that are not finished, and reports progress on stdout.
 
     Ctrl-C (SIGINT) and SIGTERM end the running scripts; training saves first. Returns that signal,
-    or None if all is done. If a run fails, the others go on.
+    or None if all is done. If a run fails, the others continue.
 
     Args:
       members: The runs.

@@ -78,9 +78,13 @@ def latex(table: Table) -> str:
         rules.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
         start += count
     sizes = [count for _, count in _groups(table)]
-    body = [_latex_row(row) for row in table.rows]
+    margins = [
+        max((row.cells[i].margin for row in table.rows if row.cells[i]), key=len, default="")
+        for i in range(len(table.columns))
+    ]
+    body = [_latex_row(row, margins) for row in table.rows]
     if table.baselines:
-        body += [r"\midrule", *map(_latex_row, table.baselines)]
+        body += [r"\midrule", *(_latex_row(row, margins) for row in table.baselines)]
     lines = [
         r"\begin{table*}[t]",
         r"\centering",
@@ -146,7 +150,12 @@ def _cells(row: Row, missing: str, bold: str = "{}", margin: str = "") -> list[s
     ]
 
 
-def _latex_row(row: Row) -> str:
+def _latex_row(row: Row, margins: Sequence[str]) -> str:
+    """Returns a line of a table, with the longest margin of each column."""
     # LaTeX reads [ and * as options when they follow the end of a line.
     label = "{}" * row.label.startswith(("[", "*")) + escaped(row.label)
-    return " & ".join([label, *_cells(row, "--", r"\textbf{{{}}}", r" $\pm$ {}")]) + r" \\"
+    cells = _cells(row, "--", r"\textbf{{{}}}", r" $\pm$ {}")
+    for i, margin in enumerate(margins):
+        if margin and not (row.cells[i] and row.cells[i].margin):
+            cells[i] += rf"\phantom{{ $\pm$ {margin}}}"  # The means of a column are aligned.
+    return " & ".join([label, *cells]) + r" \\"

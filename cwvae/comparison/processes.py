@@ -79,7 +79,7 @@ def _gpus() -> list[str]:
         return [gpu.strip() for gpu in chosen.split(",") if gpu.strip() not in ("", "-1")]
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):  # There is no driver, or it hangs.
+    except (OSError, subprocess.TimeoutExpired):  # The driver is missing, or hangs.
         return []
     lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
     return [str(number) for number in range(len(lines))]

@@ -57,6 +57,6 @@ def caption(counts: Collection[int]) -> str:
         return ""
     number = f"{most}" if least == most else f"{least} to {most}"
     return (
-        f"Scores are means over {number} training seeds ± half the width of the mean's"
+        f"Numbers are means over {number} training seeds ± half the width of the mean's"
         f" {CONFIDENCE:.0%} confidence interval (Student's t)."
     )

@@ -403,7 +403,7 @@ def test_a_row_of_seeds_has_their_mean_and_interval(tmp_path, seeded):
     assert "| **450** ± 635 | 1.00 |" in text
     tex = (tmp_path / "out" / "table.tex").read_text()
     assert r"& \textbf{450} $\pm$ 635 & 1.00 \\" in tex
-    assert r"Scores are means over 2 to 3 training seeds $\pm$ half the width of the" in tex
+    assert r"Numbers are means over 2 to 3 training seeds $\pm$ half the width of the" in tex
     assert "Training seeds: 0, 1, 2 (A); 0, 1 (B). All were" in tex
     psnr = [
         results.make(seed=seed, quality=0.5 + 0.1 * seed)["scores"]["cwvae"]["psnr"]["mean"]
