@@ -113,7 +113,7 @@ def run(
             else:
                 waiting.append((member, heading))
         jobs = min(jobs, len(waiting))
-        parts = iter([None] if jobs == 1 else shares(jobs))
+        parts = iter(shares(jobs) if jobs > 1 else [None])
 
         def attempt(member: Member, heading: str) -> UserError | None:
             try:
