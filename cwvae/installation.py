@@ -10,11 +10,11 @@ import sys
 VERSION = "0.1.0"
 
 _PACKAGE = pathlib.Path(__file__).parent
-_CLONE = _PACKAGE.parent
-IS_CLONE = all((_CLONE / name).is_file() for name in ("train.py", "configs/base.yml"))
+CLONE = _PACKAGE.parent
+IS_CLONE = all((CLONE / name).is_file() for name in ("train.py", "configs/base.yml"))
 
 PRETRAINED = _PACKAGE / "pretrained"  # An export: the small model that comes with the package.
-CONFIGS = (_CLONE if IS_CLONE else _PACKAGE) / "configs"
+CONFIGS = (CLONE if IS_CLONE else _PACKAGE) / "configs"
 
 
 def command(name: str) -> str:

@@ -102,14 +102,23 @@ def named(path: str | pathlib.Path) -> pathlib.Path:
     return own if not path.suffix and not path.is_file() and own.is_file() else path
 
 
-def load_comparison(path: str | pathlib.Path) -> dict[str, Config]:
-    """Reads the configurations of the runs of a comparison, by label.
+def load_comparison(
+    path: str | pathlib.Path, overrides: Iterable[str] = ()
+) -> dict[str, dict[int | None, Config]]:
+    """Reads the configurations of the runs of a comparison.
 
-    For each label, the file's section `runs` holds the content of an experiment's file. The
-    section `shared` comes before it in every run.
+    For each name, the file's section `runs` holds the content of an experiment's file. The section
+    `shared` comes before it in every run. `seeds` lists the training seeds of each run.
+
+    Args:
+      path: The file, or its name in `configs/`.
+      overrides: As in `load`, for all runs.
+
+    Returns:
+      {name: {training seed: configuration}}; without `seeds`, the only key of a name is None.
 
     Raises:
-      UserError: As for `load`; a label that cannot name a folder; no runs.
+      UserError: As for `load`; a name that cannot be that of a folder; no runs; invalid seeds.
     """
     path = named(path)
     content = _read(path)
@@ -118,26 +127,67 @@ def load_comparison(path: str | pathlib.Path) -> dict[str, Config]:
             f"{path}: this file describes one run, not a comparison. Train it with:"
             f" {command('train')} --config {shlex.quote(str(path))}"
         )
-    if not isinstance(content, dict) or set(content) - {"shared", "runs"}:
+    if not isinstance(content, dict) or set(content) - {"shared", "runs", "seeds"}:
         raise UserError(
-            f"{path}: a comparison holds two sections, `shared` and `runs`. Example:"
-            " configs/comparison_quick.yml"
+            f"{path}: a comparison holds two sections, `shared` and `runs`, and maybe a list"
+            " `seeds`. Example: configs/comparison_quick.yml"
         )
     runs = content.get("runs")
     if not isinstance(runs, dict) or not runs:
         raise UserError(f"{path}: the section 'runs' must hold, for each run, a name and settings.")
     shared = [*_settings_of_sections(f"{path}", content.get("shared"))]
+    changed = [*map(_setting_of_override, overrides)]
+    seeds = [*_seeds_of_comparison(path, content["seeds"])] if "seeds" in content else [None]
     configs = {}
-    for label, sections in runs.items():
+    for name, sections in runs.items():
         # No dot: a folder of results must not have the name of one of the files next to it.
-        if not isinstance(label, str) or not re.fullmatch(r"\w[\w +-]*", label):
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w +-]*(@\w[\w +-]*)?", name):
             raise UserError(
-                f"{path}: a run called {label!r} cannot have a folder of that name. Use only"
-                " letters, digits, spaces and - + _ (in quotes if YAML would read a number)."
+                f"{path}: a run called {name!r} cannot have a folder of that name. Use only"
+                " letters, digits, spaces and - + _ (in quotes if YAML would read a number). To"
+                " name the data set, too, write NAME@DATA."
             )
         own = [*_settings_of_sections(f"{path}", sections)]
-        configs[label] = _resolve([*shared, *own], "training", f"{path}, run {label}: ")
+        configs[name] = {}
+        for seed in seeds:
+            given = [*shared, *own, *changed]
+            if seed is not None:
+                given.append(_seed_of_run(path, seed, given))
+            try:
+                configs[name][seed] = _resolve(given, "training", f"{path}, run {name}: ")
+            except UserError as error:
+                # A setting of --set may fit some runs and not others.
+                whose = f"{path}, run {name}: " if str(error).startswith("--set ") else ""
+                raise UserError(f"{whose}{error}") from None
     return configs
+
+
+def _seeds_of_comparison(path: pathlib.Path, seeds: Any) -> Iterator[int]:
+    """Yields the training seeds that a comparison's file lists."""
+    limits = properties(TrainingConfig)["seed"]
+    if not isinstance(seeds, list) or not seeds:
+        raise UserError(f"{path}: seeds must be a list of training seeds, such as [0, 1, 2].")
+    seen = set()
+    for seed in seeds:
+        value = _convert(seed, int)
+        if value is _MISFIT:
+            raise UserError(f"{path}: seeds must be a list of whole numbers, not {seed!r}.")
+        _check_range(value, limits, f"{path}: seeds")
+        if value in seen:
+            raise UserError(f"{path}: the seed {value} is in seeds twice. Delete one of the two.")
+        seen.add(value)
+        yield value
+
+
+def _seed_of_run(path: pathlib.Path, seed: int, given: Iterable[_Setting]) -> _Setting:
+    """Returns the setting of a run's seed; raises a UserError if its settings have one."""
+    for setting in given:
+        if setting[:2] == ("training", "seed"):
+            raise UserError(
+                f"{setting.origin}: training.seed is given by seeds in {path}. Remove one of the"
+                " two."
+            )
+    return _Setting("training", "seed", seed, f"{path}: seeds")
 
 
 def _resolve(given: list[_Setting], purpose: str, whose: str = "") -> Config:

@@ -560,8 +560,8 @@ def test_a_section_may_be_merged_from_another_place(write):
     assert configuration.load(write(text + "evaluation:\n  seed: 5\n")).evaluation.seed == 5
     path = write("shared:\n  <<: {model: {levels: 2}}\nruns:\n  A: &a {data: {seed: 3}}\n  B: *a\n")
     configs = configuration.load_comparison(path)
-    assert [config.model.levels for config in configs.values()] == [2, 2]
-    assert configs["B"].data.seed == 3
+    assert [by_seed[None].model.levels for by_seed in configs.values()] == [2, 2]
+    assert configs["B"][None].data.seed == 3
 
 
 def test_the_file_of_a_comparison_names_the_script_for_it():
