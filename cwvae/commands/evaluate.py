@@ -16,12 +16,12 @@ import data_loaders
 from cwvae import config as configuration
 from cwvae import export
 from cwvae.config import Config
-from cwvae.errors import exit_on_user_error
+from cwvae.errors import UserError, exit_on_user_error
 from cwvae.evaluation import results
 from cwvae.metrics import weights
 from cwvae.run import checkpoints
 from cwvae.run import folder as run_folder
-from cwvae.startup import quiet_tensorflow
+from cwvae.startup import starting_tensorflow
 
 
 def evaluate(
@@ -37,18 +37,23 @@ def evaluate(
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
     run_folder.warn_of_other_data(logdir, data[0])
     export.find(logdir, step)
+    if export.is_export(logdir) and config.training.ema and not config.evaluation.ema:
+        raise UserError(
+            f"evaluation.ema = false: {logdir} is an export, which holds only the averaged weights."
+            " Evaluate the run that it was made from, or set it to true."
+        )
     if out is not None:
         results.check_folder(pathlib.Path(out))
     for name in weights.SOURCES:
         if getattr(config.evaluation, name) is True:
             weights.find(name)
     # TensorFlow starts slowly: first check everything that a user may have got wrong.
-    with quiet_tensorflow():
+    with starting_tensorflow():
         from cwvae import factory
         from cwvae.evaluation import evaluator
 
     model = factory.build(config)
-    step = export.restore(logdir, step, model)
+    step = export.restore(logdir, step, model, config.evaluation.ema)
     return evaluator.evaluate(config, model, step, *data, logdir, out)
 
 

@@ -121,7 +121,7 @@ def kl_table(groups: Groups, columns_of_paper: Mapping[str, str]) -> Table | Non
         for run in runs:
             elbo = run.results["elbo"]
             terms = dict(zip(elbo["kl_names"], elbo["kl_sum"], strict=True))
-            if all(re.fullmatch(r"level\d+", name) for name in terms):
+            if all(re.fullmatch(r"level_?\d+", name) for name in terms):
                 sums[run.label][data] = (elbo["kl_sum"], elbo["frames"])
             else:
                 values = ", ".join(f"{name} {_nats(value)}" for name, value in terms.items())
@@ -147,7 +147,7 @@ def kl_table(groups: Groups, columns_of_paper: Mapping[str, str]) -> Table | Non
             rows[model] += [*cells, Cell(str(frames)) if frames else None]
     if not columns:
         return None
-    notes = ["Level 1 is the fastest, called level0 in logs and in metrics.json.", *others]
+    notes = ["Level 1 is the fastest.", *others]
     windows = {frames for by_data in sums.values() for _, frames in by_data.values()}
     if len(windows) > 1:
         notes.append("Sums over windows of different lengths (Frames) cannot be compared.")

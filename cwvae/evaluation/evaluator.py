@@ -29,6 +29,7 @@ from cwvae.evaluation.results import COPY, FOLDER, FORMAT, check_folder, digest,
 from cwvae.evaluation.stopwatch import Stopwatch
 from cwvae.metrics import fvd, protocols
 from cwvae.run import files, versions
+from cwvae.run.logs import write_scores
 from cwvae.startup import many_traces
 from cwvae.video_model import VideoModel
 
@@ -81,6 +82,7 @@ def evaluate(
         run = pathlib.Path(logdir).resolve().name
         with watch.on("pictures"):
             report.write(folder, results, samples, levels, segments, run)
+    write_scores(logdir, out.name, results)
     print(watch)
     return results
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cwvae import visualize
 from cwvae.evaluation.report import charts, scores, text
+from cwvae.levels import label
 from cwvae.run import files
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _uri(data: bytes) -> str:
 def _kl(elbo: dict) -> str:
     steps, sums, frames = elbo["kl_per_step"], elbo["kl_sum"], elbo["frames"]
     rows = "".join(
-        f'<tr><th scope="row">{text.escape(name)}</th>'
+        f'<tr><th scope="row">{text.escape(label(name, len(sums)))}</th>'
         f"<td>{text.significant(step)}</td><td>{text.significant(total)}</td></tr>"
         for name, step, total in zip(elbo["kl_names"], steps, sums, strict=True)
     )
@@ -167,7 +168,7 @@ def _kl(elbo: dict) -> str:
     )
     return (
         "<p>KL(posterior, prior) in nats, averaged over clips: how much information the latents"
-        " take from the frames (Table 2 of the paper; level0 is the fastest).</p>\n"
+        " take from the frames (Table 2 of the paper).</p>\n"
         f'<div class="scroll"><table>{table}</table></div>\n'
         f"<p>ELBO: {text.significant(bound)} nats over {frames} frames, with"
         f" -ln p(x | s) = {text.significant(nll)} nats per frame.</p>"
