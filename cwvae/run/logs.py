@@ -101,12 +101,11 @@ class RunLog:
             or str by name.
           changes: A sentence for each change of settings on resume.
         """
-        # Markdown: indented text is code.
-        shown = [*(f"* {line}" for line in changes), "", *(f"    {s}" for s in text.splitlines())]
+        shown = "".join([f"```yaml\n{text}```\n", *(f"\n* {line}" for line in changes)])
         try:
             self._folder.mkdir(exist_ok=True)
             content = _event(0, hparams_pb(values)) + _event(
-                0, text_pb("configuration", "\n".join(shown), "All settings, as in config.yml.")
+                0, text_pb("configuration", shown, "All settings, as in config.yml.")
             )
             files.write(self._folder / "events.out.tfevents.settings", content)
         except OSError as error:

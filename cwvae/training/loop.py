@@ -363,13 +363,13 @@ def _logged(scalars: dict[str, float]) -> dict[str, float]:
 
 
 def hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
-    """Returns the settings of model, data and training for TensorBoard, without paths and nulls."""
+    """Returns the settings that decide what a model becomes, without paths and nulls."""
     found = {}
     for name in ("model", "data", "training"):
         section = getattr(config, name)
         for key, its in properties(section).items():
             value = getattr(section, key)
-            if value is not None and not its.is_path:
+            if value is not None and not its.is_path and (its.steers_training or not its.resumable):
                 found[f"{name}.{key}"] = str(list(value)) if isinstance(value, tuple) else value
     return found
 

@@ -28,7 +28,7 @@ def factor(options: TrainingConfig, number: tf.Tensor) -> tf.Tensor:
       number: The number n of the step, int64: how many there were before it.
     """
     n = tf.cast(number, tf.float64)  # float32 has no whole numbers above 17 million.
-    warmup = tf.minimum(1.0, (n + 1) / max(options.warmup, 1))
+    warmup = tf.minimum((n + 1) / max(options.warmup, 1), 1)
     if options.schedule == "constant":
         return warmup
     part = (n - options.warmup) / (options.steps - options.warmup)

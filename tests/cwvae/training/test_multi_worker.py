@@ -177,7 +177,7 @@ def test_training_that_diverges_ends_on_both_workers_with_the_reason(tmp_path):
     workers = pair(logdir, training__learning_rate=1e30)
     for worker in workers:
         assert worker.wait() == 1
-        assert error_of(worker.err()).startswith("step 2: kl/level1_sum is ")
+        assert error_of(worker.err()).startswith("step 2: kl/level_2_sum is ")
     assert checkpoints.read(checkpoints.find(logdir))[1]["step"] == 1
 
 
