@@ -124,7 +124,8 @@ def _update(config, _, optimizer, __):
             for variable in (*_update.model.weights, optimizer.state["iterations"]):
                 variable.assign(variable + (n + 1))
         column = tf.ones(int(count))
-        return {"loss": column, "finite": column, "stop": 0 * column}
+        kl = {f"kl/{name}_sum": column for name in _update.model.kl_names}
+        return {"loss": column, "finite": column, "stop": 0 * column} | kl
 
     return steps
 

@@ -343,6 +343,7 @@ def test_a_stop_between_log_lines_leaves_no_trace(run, tmp_path, stop_after):
         assert [step for step, _ in summaries(tmp_path)[name]] == [step for step, _ in points]
 
 
+@pytest.mark.slow
 def test_a_stop_within_a_warm_up_leaves_no_trace_in_the_schedule_and_the_average(tmp_path):
     overrides = ["training.warmup=4", "training.schedule=cosine", "training.ema=0.9"]
     settings = tiny.settings(*overrides, "training.steps_per_call=1", "training.log_every=1")
