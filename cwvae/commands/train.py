@@ -92,7 +92,7 @@ def _keep_settings(config: Config, logdir: str | pathlib.Path, step: int) -> Non
         say(f"Resuming from step {step:,} ...")
     if changed:
         path = pathlib.Path(logdir) / history.FILE
-        say(f"Settings that change here: {history.as_text(changed)} (recorded in {path}).")
+        say(f"Changed settings: {history.as_text(changed)} (recorded in {path}).")
 
 
 def _check_no_export(logdir: str | pathlib.Path) -> None:

@@ -32,6 +32,7 @@ from cwvae.training import strategies
 STEPS = 40
 CPU = ENVIRONMENT | {"CUDA_VISIBLE_DEVICES": "-1"}
 SETTINGS = {"training__steps": STEPS, "training__save_every": 4, "training__log_every": 5}
+SETTINGS |= {"training__ema": 0.9}
 EXAMPLE = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
 
 
