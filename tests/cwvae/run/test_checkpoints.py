@@ -395,7 +395,7 @@ def test_loading_a_run_takes_the_newest_whole_checkpoint_or_the_given_step(tmp_p
 
 
 def test_evaluation_takes_the_newest_whole_checkpoint_or_the_given_step(tmp_path, monkeypatch):
-    import eval as script
+    from cwvae.commands import evaluate as script
     from cwvae.evaluation import evaluator
 
     settings = tiny.settings()

@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import re
-import runpy
 import shutil
 import sys
 
@@ -16,11 +15,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import results, tiny
-from helpers.scripts import ROOT
 
 import cwvae
+from cwvae import commands, export, factory
 from cwvae import config as configuration
-from cwvae import export, factory
 from cwvae.errors import UserError
 from cwvae.evaluation import evaluator
 from cwvae.evaluation.results import digest
@@ -179,7 +177,7 @@ def go(words, capsys):
         patch.setattr(sys, "argv", [str(word) for word in words])
         try:
             if words[0].endswith(".py"):
-                code = runpy.run_path(str(ROOT / words[0]))["main"]() or 0
+                code = commands.run(words[0].removesuffix(".py")) or 0
             else:
                 code = export.main() or 0
         except SystemExit as error:
@@ -237,7 +235,7 @@ def folders(tmp_path_factory, little_work):
         ):
             patch.setattr(sys, "argv", [str(word) for word in words])
             if words[0].endswith(".py"):
-                runpy.run_path(str(ROOT / words[0]))["main"]()
+                commands.run(words[0].removesuffix(".py"))
             else:
                 export.main()
     return folder
