@@ -170,13 +170,17 @@ def find(folder: str | pathlib.Path, step: int | None = None) -> None:
         raise UserError(f"{folder}: an export holds one step. Do not give a step.")
 
 
-def restore(folder: str | pathlib.Path, step: int | None, model: VideoModel) -> int | None:
+def restore(
+    folder: str | pathlib.Path, step: int | None, model: VideoModel, averaged: bool = True
+) -> int | None:
     """Sets a model's weights to those of an export, or of a run's checkpoint.
 
     Args:
       folder: The folder of the export or the run.
       step: The step of the run's checkpoint; None for the newest whole one.
       model: The model.
+      averaged: Whether to take the averages of a run's weights, if it has them (`training.ema`). An
+        export of such a run holds nothing else.
 
     Returns:
       The step; None for an export of an earlier version, which did not store it.
@@ -185,7 +189,7 @@ def restore(folder: str | pathlib.Path, step: int | None, model: VideoModel) -> 
       UserError: The weights are damaged or do not fit the model. No weight changes.
     """
     if not is_export(folder):
-        return checkpoints.restore_step(folder, step, model)["step"]
+        return checkpoints.restore_step(folder, step, model, averaged)["step"]
     load_weights(model, folder)
     import h5py  # Slow to import.
 
@@ -292,7 +296,8 @@ def load_weights(model: VideoModel, source: str | pathlib.Path) -> None:
         source, arrays, _ = checkpoints.read_newest(source)
     else:
         arrays, _ = checkpoints.read(source)
-    have = {name: array.shape for name, array in arrays.items() if name.startswith("model/")}
+    arrays = checkpoints.model_weights(arrays)
+    have = {name: array.shape for name, array in arrays.items()}
     weights = {f"model/{weight.path}": weight for weight in model.weights}
     _check_fit(source, have, {name: tuple(w.shape) for name, w in weights.items()})
     for name, weight in weights.items():

@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # From the ground up. A module, or a package with everything in it; the longest name counts.
 LAYERS = [
-    {"cwvae.errors", "cwvae.frame_sizes", "cwvae.installation"},
+    {"cwvae.errors", "cwvae.frame_sizes", "cwvae.installation", "cwvae.levels"},
     {"cwvae.startup", "cwvae.run.files", "cwvae.run.__init__"},
     {"cwvae.distributions", "cwvae.config", "cwvae.metrics", "cwvae.visualize"},
     {"cwvae.arguments", "cwvae.compiled"},
@@ -29,6 +29,7 @@ LAYERS = [
     {"cwvae.commands", "cwvae.__main__"},
 ]
 KNOW_CONFIG = {"cwvae.factory", "cwvae.training.loop", "cwvae.training.step", "cwvae.run.folder"}
+KNOW_CONFIG |= {"cwvae.run.history", "cwvae.training.schedule"}
 KNOW_CONFIG |= {"cwvae.run.restore_config"}
 KNOW_CONFIG |= {"cwvae.export", "cwvae.original", "cwvae.__init__", "cwvae.comparison.campaign"}
 KNOW_CONFIG |= {"cwvae.evaluation.evaluator", "cwvae.evaluation.rollouts"}

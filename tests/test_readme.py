@@ -210,7 +210,8 @@ def test_settings_in_commands_are_valid(page):
         if not (ROOT / path).is_file():  # A run's own configuration.
             path = "configs/moving_mnist.yml"
         for setting in given.get("--set", []):
-            config.load(ROOT / path, [setting])
+            if "=$" not in setting:  # Not a variable of a loop in the shell.
+                config.load(ROOT / path, [setting])
 
 
 @each_page

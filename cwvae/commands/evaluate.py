@@ -28,7 +28,7 @@ from cwvae.installation import command
 from cwvae.metrics import weights
 from cwvae.run import checkpoints
 from cwvae.run import folder as run_folder
-from cwvae.startup import quiet_tensorflow
+from cwvae.startup import starting_tensorflow
 
 
 def evaluate(
@@ -47,6 +47,11 @@ def evaluate(
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
     run_folder.warn_of_other_data(logdir, data[0])
     export.find(logdir, step)
+    if export.is_export(logdir) and config.training.ema and not config.evaluation.ema:
+        raise UserError(
+            f"evaluation.ema = false: {logdir} is an export, which holds only the averaged weights."
+            " Evaluate the run that it was made from, or set it to true."
+        )
     folder = pathlib.Path(logdir) / results.FOLDER if out is None else pathlib.Path(out)
     results.check_folder(folder)
     if save_predictions:
@@ -57,12 +62,12 @@ def evaluate(
         _fetch_weights(config)
     _check_required(config)
     # TensorFlow starts slowly: first check everything that a user may have got wrong.
-    with quiet_tensorflow():
+    with starting_tensorflow():
         from cwvae import factory
         from cwvae.evaluation import evaluator
 
     model = factory.build(config)
-    step = export.restore(logdir, step, model)
+    step = export.restore(logdir, step, model, config.evaluation.ema)
     return evaluator.evaluate(config, model, step, *data, logdir, out, save_predictions)
 
 
@@ -107,7 +112,7 @@ def evaluate_predictions(
         saved.check_values()
         splits = ("train", "test")
         data = [data_loaders.load(split=split, **config.data_options()) for split in splits]
-        with quiet_tensorflow():
+        with starting_tensorflow():
             from cwvae.evaluation import evaluator
 
         return evaluator.evaluate_predictions(config, saved, name, path.name, *data, out)

@@ -21,9 +21,9 @@ from cwvae import export
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
 from cwvae.installation import command
-from cwvae.run import checkpoints
+from cwvae.run import checkpoints, history
 from cwvae.run import folder as run_folder
-from cwvae.startup import quiet_tensorflow
+from cwvae.startup import say, starting_tensorflow
 from cwvae.training import strategies
 
 
@@ -64,7 +64,7 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
             message = f"Worker {number} of the {count} in TF_CONFIG: waiting for the others."
             print(message, file=sys.stderr)
         # TensorFlow is slow to start, so the user's mistakes are reported first.
-        with quiet_tensorflow():
+        with starting_tensorflow():
             from cwvae import factory
             from cwvae.training import loop
 
@@ -78,8 +78,21 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
                     export.load_weights(model, source)
             trainer = loop.Trainer(config, model, *data, logdir, strategy)
             if chief:
-                run_folder.save_config(config, logdir)
+                _keep_settings(config, logdir, trainer.step)
             return None if trainer.run() else trainer.stopped_by
+
+
+def _keep_settings(config: Config, logdir: str | pathlib.Path, step: int) -> None:
+    """Writes config.yml, and records the settings that change at the step of a resume."""
+    resumes = bool(checkpoints.steps(logdir))
+    changed = history.changes(config, logdir) if resumes else {}
+    run_folder.save_config(config, logdir)
+    if resumes:
+        history.record(logdir, step, changed)
+        say(f"Resuming from step {step:,} ...")
+    if changed:
+        path = pathlib.Path(logdir) / history.FILE
+        say(f"Changed settings: {history.as_text(changed)} (recorded in {path}).")
 
 
 def _check_no_export(logdir: str | pathlib.Path) -> None:
@@ -101,12 +114,20 @@ def _report_trained(config: Config, logdir: str | pathlib.Path, done: int) -> No
             " config.yml stays as it is."
         )
         return
+    more = f"{command('train')} --logdir {folder} --set training.steps={2 * done}"
+    late = history.changes(config, logdir, lambda its: its.steers_training)
+    late.pop("training.steps", None)  # A run that was stopped at this step, and is to end there.
+    if late:
+        sets = "".join(f" --set {name}={json.dumps(new)}" for name, (_, new) in late.items())
+        print(
+            f"{logdir} was trained already: {done} steps. Its config.yml stays as it is, because no"
+            f" step is left to train with {history.as_text(late)}. To train longer with that:"
+            f" {more}{sets}"
+        )
+        return
     with run_folder.locked(logdir):
         run_folder.save_config(config, logdir)
-    print(
-        f"{logdir} was trained already: {done} steps. To train longer: {command('train')} --logdir"
-        f" {folder} --set training.steps={2 * done}"
-    )
+    print(f"{logdir} was trained already: {done} steps. To train longer: {more}")
 
 
 def _arguments() -> argparse.Namespace:

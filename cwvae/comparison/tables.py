@@ -158,7 +158,7 @@ def kl_table(groups: Groups, columns_of_paper: Mapping[str, str]) -> Table | Non
                 for values in by_term
             ]
             terms = dict(zip(elbo["kl_names"], cells, strict=True))
-            if all(re.fullmatch(r"level\d+", name) for name in terms):
+            if all(re.fullmatch(r"level_?\d+", name) for name in terms):
                 frames = str(elbo["frames"])
                 frames = Cell(frames, by_seed=dict.fromkeys(entry.seeds, frames))
                 sums[entry.label][data] = (cells, frames)
@@ -189,13 +189,12 @@ def kl_table(groups: Groups, columns_of_paper: Mapping[str, str]) -> Table | Non
     if not columns:
         return None
     notes = ["Level 1 is the fastest.", *others]
-    hints = ["Level 1 is called level0 in logs and in metrics.json."] if groups else []
     windows = {frames.text for by_data in sums.values() for _, frames in by_data.values()}
     if len(windows) > 1:
         notes.append("Sums over windows of different lengths (Frames) cannot be compared.")
     title = "KL divergence of each level in nats, summed over the time steps of a window of frames."
     title, rows = with_seeds(title, groups), [Row(m, cells) for m, cells in rows.items()]
-    return Table("kl", title, columns, rows, [], notes, hints)
+    return Table("kl", title, columns, rows, [], notes)
 
 
 def _headings(columns):

@@ -9,6 +9,7 @@ The YAML files explain each key next to its default. `schema.py` holds the types
 import argparse
 import dataclasses
 import difflib
+import io
 import json
 import operator
 import os
@@ -239,9 +240,14 @@ def _resolve(given: list[_Setting], purpose: str, whose: str = "") -> Config:
 def save(config: Config, path: str | pathlib.Path) -> None:
     """Writes a resolved configuration to a file, which `load` reads back."""
     with files.whole(path) as aside, open(aside, "w", encoding="utf-8") as file:
-        file.write(_FIRST_LINE)
-        YAML().dump(as_plain(config), file)
-        file.write(_LAST_LINE)
+        file.write(f"{_FIRST_LINE}{as_yaml(config)}{_LAST_LINE}")
+
+
+def as_yaml(config: Config) -> str:
+    """Returns a configuration as YAML."""
+    text = io.StringIO()
+    YAML().dump(as_plain(config), text)
+    return text.getvalue()
 
 
 def as_plain(config: Config) -> dict[str, dict]:
@@ -326,7 +332,7 @@ def differences(
       new: Another one.
       counts: Whether to look at a setting, given its properties.
     """
-    return [f"{name}: {a} -> {b}" for name, a, b in _changes(old, new, counts)]
+    return [f"{name}: {a} -> {b}" for name, a, b in changes(old, new, counts)]
 
 
 def overrides(
@@ -338,14 +344,14 @@ def overrides(
     """
     return [
         f"{name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, _, value in _changes(old, new, counts)
+        for name, _, value in changes(old, new, counts)
     ]
 
 
-def _changes(
-    old: Config, new: Config, counts: Callable[[Properties], bool]
+def changes(
+    old: Config, new: Config, counts: Callable[[Properties], bool] = lambda _: True
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Yields `section.key` and both values of every setting that differs."""
+    """Yields `section.key` and both values of every setting that differs; see `differences`."""
     for section in _SECTIONS:
         before, after = (getattr(config, section) for config in (old, new))
         known = properties(before) | properties(after)
@@ -605,6 +611,7 @@ def _check_range(number: float, limits: Properties, origin: str) -> None:
         (limits.minimum, operator.ge, "at least"),
         (limits.above, operator.gt, "above"),
         (limits.maximum, operator.le, "at most"),
+        (limits.below, operator.lt, "below"),
     ):
         if limit is not None and not fits(number, limit):
             raise UserError(f"{origin} must be {words} {limit}, not {number}.")

@@ -84,6 +84,11 @@ def check_training(config: Config) -> None:
             f"training.accumulate = {training.accumulate} must divide training.batch_size ="
             f" {training.batch_size}: the batch is computed in that many pieces of equal size."
         )
+    if training.warmup >= training.steps:
+        raise UserError(
+            f"training.warmup = {training.warmup} must be less than training.steps ="
+            f" {training.steps}. Otherwise no step has the full learning rate."
+        )
     if training.seq_len < config.model.shortest:
         raise UserError(
             f"training.seq_len = {training.seq_len}, but the model {config.model.name} has no loss"
@@ -128,7 +133,7 @@ def warnings(config: Config, longest: dict[str, int]) -> Iterator[str]:
     if isinstance(model, CWVAEConfig):
         factors = model.factor
         factors = factors if isinstance(factors, tuple) else (factors,) * (model.levels - 1)
-        for level, period in enumerate(itertools.accumulate(factors, operator.mul), 1):
+        for level, period in enumerate(itertools.accumulate(factors, operator.mul), 2):
             if period >= training.seq_len:
                 yield (
                     f"level {level} ticks every {period} frames, so only once in a training clip of"

@@ -39,6 +39,7 @@ from cwvae.evaluation.results import (
 from cwvae.evaluation.stopwatch import Stopwatch
 from cwvae.metrics import fvd, protocols
 from cwvae.run import files, versions
+from cwvae.run.logs import write_scores
 from cwvae.startup import many_traces
 from cwvae.video_model import VideoModel
 
@@ -158,6 +159,8 @@ def _evaluate(
             segments = pictures.write_boundaries(folder, options, model, held_out)
         with watch.on("pictures"):
             report.write(folder, results, samples, levels, segments, logdir)
+    if logdir is not None:
+        write_scores(logdir, out.name, results)
     print(watch)
     return results
 

@@ -17,6 +17,8 @@ import numpy as np
 
 from cwvae import visualize
 from cwvae.evaluation import rollouts
+from cwvae.levels import label
+from cwvae.levels import names as level_names
 from cwvae.video_model import Rollout, VideoModel
 
 _CLIPS, _SAMPLES = 4, 3  # clips, and predictions of each
@@ -118,9 +120,8 @@ def write_levels(folder: pathlib.Path, options, model: VideoModel, data) -> Leve
     rows = {f"truth, then predictions{chosen}": [truth, *predicted.frames[:-1]]}
     strips.append(strip.frames[0])
     labels = ["truth", f"prediction{chosen}"]
-    for level in reversed(range(count)):
-        speed = {0: " (fastest)", count - 1: " (slowest)"}.get(level, "")
-        name = f"level {level}{speed} from its prior"
+    for level, term in reversed([*enumerate(level_names(count))]):
+        name = f"{label(term, count)} from its prior"
         observed = tuple(other != level for other in range(count))
         predicted, strip = _predict(model, context, options, 0, wanted, observed)
         rows[name] = list(predicted.frames)

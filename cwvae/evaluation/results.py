@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping
 
 from cwvae.errors import UserError
+from cwvae.levels import label
 
 ARROWS = {"higher": "↑", "lower": "↓"}  # by the direction of better values
 
@@ -172,7 +173,10 @@ def table(results: dict) -> str:
         over = f"sum over {elbo['frames']} frames"
         lines += ["", f"{'KL [nats]':26}{'per step':>18}{over:>24}"]
         rows = zip(elbo["kl_names"], elbo["kl_per_step"], elbo["kl_sum"], strict=True)
-        lines += [f"{name:26}{each:>18.4g}{total:>24.4g}" for name, each, total in rows]
+        lines += [
+            f"{label(name, len(elbo['kl_names'])):26}{each:>18.4g}{total:>24.4g}"
+            for name, each, total in rows
+        ]
     for name, why in results["not_computed"].items():
         lines += ["", f"{name} was not computed: {why}"]
     return "\n".join(lines)

@@ -179,6 +179,9 @@ def save_config(config: Config, logdir: str | pathlib.Path) -> None:
 def load_config(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Config:
     """Reads the configuration of a run or an export, to use its weights.
 
+    If config.yml already has other settings for the rest of the training, such as the learning
+    rate, those of the newest checkpoint count.
+
     Args:
       logdir: The folder.
       overrides: As in `cwvae.config.load_run`.
@@ -192,7 +195,12 @@ def load_config(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Co
         there = configuration.load(path, purpose="data")
         if changed := configuration.differences(old, there, _is_fixed):
             raise _edited(logdir, changed)
-    return configuration.load_run(logdir, overrides)
+    config = configuration.load_run(logdir, overrides)
+    if old is None:
+        return config
+    known = configuration.properties(old.training).items()
+    values = {key: getattr(old.training, key) for key, its in known if its.steers_training}
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, **values))
 
 
 def config_path(logdir: str | pathlib.Path) -> pathlib.Path:

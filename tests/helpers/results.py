@@ -82,7 +82,7 @@ def make(
         "elbo": {
             "frames": 100,
             "nll_per_frame": 2.0,
-            "kl_names": ["level0", "level1"],
+            "kl_names": ["level_1", "level_2"],
             "kl_per_step": [3.0, 1.0],
             "kl_sum": [300.0, 17.0],
         },

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cwvae import visualize
 from cwvae.evaluation.report import charts, scores, text, training, videos
+from cwvae.levels import label
 from cwvae.run import files
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _style(values: dict[str, str]) -> str:
 def _kl(elbo: dict) -> str:
     steps, sums, frames = elbo["kl_per_step"], elbo["kl_sum"], elbo["frames"]
     rows = "".join(
-        f'<tr><th scope="row">{text.escape(name)}</th>'
+        f'<tr><th scope="row">{text.escape(label(name, len(sums)))}</th>'
         f"<td>{text.significant(step)}</td><td>{text.significant(total)}</td></tr>"
         for name, step, total in zip(elbo["kl_names"], steps, sums, strict=True)
     )
@@ -128,7 +129,7 @@ def _kl(elbo: dict) -> str:
     )
     return (
         "<p>KL(posterior, prior) in nats, averaged over clips: how much information the latents"
-        " take from the frames (Table 2 of the paper; the fastest level first).</p>\n"
+        " take from the frames (Table 2 of the paper).</p>\n"
         + text.scrollable(f"<table>{table}</table>", "KL terms")
         + "\n"
         f"<p>ELBO: {text.significant(bound)} nats over {frames} frames, with"

@@ -10,6 +10,7 @@ import numpy as np
 
 from cwvae import visualize
 from cwvae.evaluation.report import charts, text
+from cwvae.levels import label, renamed
 
 # Curves by the prefix of their names in the logs.
 _CURVES = {"": "training batches", "test/": "held-out clips"}
@@ -22,13 +23,17 @@ def panels(logdir: pathlib.Path, step: int) -> list[visualize.Panel]:
     """
     rows = _rows(logdir / "metrics.jsonl", step)
     titles = {"loss": "Loss <span>[nats per frame]</span>"}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        if term := re.fullmatch(r"kl/(.+)_sum", name):
-            titles[name] = f"KL of {text.escape(term[1])} <span>[nats per window]</span>"
+    matches = [
+        re.fullmatch(r"kl/(.+)_sum", name) for name in dict.fromkeys(n for r in rows for n in r)
+    ]
+    terms = {match[0]: match[1] for match in matches if match}
+    for name, term in terms.items():
+        words = text.escape(label(term, len(terms)))
+        titles[name] = f"KL of {words} <span>[nats per window]</span>"
     found = []
     for name, title in titles.items():
-        curves = {label: _points(rows, prefix + name) for prefix, label in _CURVES.items()}
-        curves = {label: points for label, points in curves.items() if len(points[0])}
+        curves = {words: _points(rows, prefix + name) for prefix, words in _CURVES.items()}
+        curves = {words: points for words, points in curves.items() if len(points[0])}
         if curves:
             found.append(visualize.Panel(curves, "training step", title=title))
     return found
@@ -54,7 +59,7 @@ def _rows(path: pathlib.Path, step: int) -> list[Mapping]:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             row = json.loads(line)
             if row["step"] <= step:
-                rows.append(row)
+                rows.append({renamed(name): value for name, value in row.items()})
     return rows
 
 

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -478,7 +479,7 @@ def test_a_missing_file_lists_the_existing_ones(tmp_path):
     message = refusal(tmp_path / "quikstart.yml")
     assert message.startswith(f"{tmp_path / 'quikstart.yml'}: no such configuration file")
     for path in CONFIGS:
-        assert (f" {path.stem}" in message) == (path != configuration.BASE)
+        assert bool(re.search(rf" {path.stem}[,.]", message)) == (path != configuration.BASE)
     assert f"relative to {pathlib.Path.cwd()}" in message
     assert " baselines/kth_actions_vta" in message
 
@@ -634,8 +635,9 @@ def test_the_settings_that_may_change_when_a_run_is_resumed():
     data = prefixed("data", "data_dir archives_dir digits_dir test_length")
     training = "steps log_every video_every video_length save_every keep keep_every strategy"
     training += " accumulate gradient_checkpointing jit steps_per_call memory skip_limit kernels"
+    training += " learning_rate schedule warmup ema clip_norm"
     evaluation = "protocol seed context horizon num_videos num_samples batch_size observe_levels"
-    evaluation += " batch_statistics readout lpips fvd"
+    evaluation += " ema batch_statistics readout lpips fvd"
     wanted = data | prefixed("training", training) | prefixed("evaluation", evaluation)
     assert having(*SECTIONS, resumable=True) == wanted
 
@@ -828,16 +830,28 @@ def warnings(*overrides, training=1000, test=1000):
     return [*constraints.warnings(config, {"training": training, "test": test})]
 
 
+def test_a_warm_up_must_end_before_the_last_step():
+    assert configuration.load(None, ["training.steps=9", "training.warmup=8"]).training.warmup == 8
+    assert "training.warmup = 9 must be less than training.steps = 9" in refusal(
+        overrides=["training.steps=9", "training.warmup=9"]
+    )
+
+
+def test_the_decay_of_an_average_is_between_0_and_1():
+    for value in (0, 1, 1.5):
+        assert "training.ema must be " in refusal(overrides=[f"training.ema={value}"])
+
+
 def test_a_level_that_ticks_once_in_a_training_clip_is_warned_of():
     # Levels tick every 1, 6 and 36 frames.
     assert warnings("training.seq_len=37") == []
     (warning,) = warnings("training.seq_len=36")
-    assert warning.startswith("level 2 ticks every 36 frames, so only once in a training clip of")
+    assert warning.startswith("level 3 ticks every 36 frames, so only once in a training clip of")
     assert "training.seq_len = 36" in warning
     (warning,) = warnings("training.seq_len=6")
-    assert warning.startswith("level 1 ticks every 6 frames")
+    assert warning.startswith("level 2 ticks every 6 frames")
     (warning,) = warnings("model.factor=[2, 50]", "training.seq_len=100")
-    assert warning.startswith("level 2 ticks every 100 frames")
+    assert warning.startswith("level 3 ticks every 100 frames")
     assert warnings("model.levels=1", "training.seq_len=5") == []
     assert warnings("model.name=svg", "training.seq_len=5") == []
 

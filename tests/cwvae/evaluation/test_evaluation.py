@@ -139,7 +139,7 @@ def test_metrics_json_states_the_protocol_and_the_counts(run):
     assert written["elbo"] == {
         "frames": 7,
         "nll_per_frame": 2.0,
-        "kl_names": ["level0", "level1"],
+        "kl_names": ["level_1", "level_2"],
         "kl_per_step": [3.0, 1.0],
         "kl_sum": [21.0, 3.0],
     }
@@ -166,7 +166,13 @@ def test_pictures_can_be_opened(run):
 def test_the_table_names_every_predictor_and_level(run):
     _, _, results, _ = run
     text = evaluation_results.table(results)
-    for word in (*results["scores"], "level0", "level1", "PSNR [dB]", "SSIM (cwvae2021)"):
+    for word in (
+        *results["scores"],
+        "level 1 (fastest)",
+        "level 2 (slowest)",
+        "PSNR [dB]",
+        "SSIM (cwvae2021)",
+    ):
         assert word in text
     assert "lpips was not computed" in text
     assert f"{results['scores']['cwvae']['psnr']['mean']:.3f}" in text

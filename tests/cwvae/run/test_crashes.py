@@ -244,7 +244,7 @@ def test_training_that_diverges_ends_with_step_term_and_checkpoint(tmp_path):
     assert result.stdout == ""
     message = error_of(result.stderr)
     # Only the first update is applied; it makes the weights huge.
-    assert message.startswith("step 2: kl/level1_sum is ")
+    assert message.startswith("step 2: kl/level_2_sum is ")
     (newest,) = checkpoints.steps(logdir).values()
     assert f"{newest} holds the weights of step 1" in message
     assert checkpoints.read(newest)[1]["step"] == 1

@@ -32,6 +32,7 @@ from cwvae.training import strategies
 STEPS = 40
 CPU = ENVIRONMENT | {"CUDA_VISIBLE_DEVICES": "-1"}
 SETTINGS = {"training__steps": STEPS, "training__save_every": 4, "training__log_every": 5}
+SETTINGS |= {"training__ema": 0.9}
 EXAMPLE = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
 
 
@@ -177,7 +178,7 @@ def test_training_that_diverges_ends_on_both_workers_with_the_reason(tmp_path):
     workers = pair(logdir, training__learning_rate=1e30)
     for worker in workers:
         assert worker.wait() == 1
-        assert error_of(worker.err()).startswith("step 2: kl/level1_sum is ")
+        assert error_of(worker.err()).startswith("step 2: kl/level_2_sum is ")
     assert checkpoints.read(checkpoints.find(logdir))[1]["step"] == 1
 
 

@@ -125,8 +125,8 @@ def test_every_score_is_in_the_table(full):
             score = found["fvd"]["scores"][name]
             low, high = score["interval"]
             assert distance == f"{score['value']:,.0f}[{low:,.0f}, {high:,.0f}]"
-    assert page.row("level0") == ["level0", "3", "300"]
-    assert page.row("level1") == ["level1", "1", "17"]
+    assert page.row("level 1 (fastest)") == ["level 1 (fastest)", "3", "300"]
+    assert page.row("level 2 (slowest)") == ["level 2 (slowest)", "1", "17"]
     assert "ELBO: -517 nats over 100 frames" in page.text  # -(100 x 2 + 300 + 17)
 
 
