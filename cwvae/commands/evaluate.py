@@ -29,12 +29,16 @@ def evaluate(
     logdir: str | pathlib.Path,
     step: int | None = None,
     out: str | pathlib.Path | None = None,
+    data=None,
 ) -> dict:
     """Evaluates the checkpoint of a step; by default the newest intact one.
 
-    See `cwvae.evaluation.evaluator.evaluate`.
+    `data` holds the training and the test data set; by default they are those of the
+    configuration. See `cwvae.evaluation.evaluator.evaluate`.
     """
-    data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
+    data = data or [
+        data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")
+    ]
     run_folder.warn_of_other_data(logdir, data[0])
     export.find(logdir, step)
     if out is not None:
@@ -75,7 +79,7 @@ def main() -> None:
         parser.error("the following arguments are required: --logdir")
     with exit_on_user_error():
         config = run_folder.load_config(arguments.logdir, arguments.set)
-        out = _folder(arguments, config)
+        out = folder(config, arguments.logdir, arguments.step, arguments.out)
         if arguments.fetch_weights:
             weights.fetch()
         scores = evaluate(config, arguments.logdir, arguments.step, out)
@@ -83,12 +87,14 @@ def main() -> None:
         print(f"\nWritten to {out}.")
 
 
-def _folder(arguments: argparse.Namespace, config: Config) -> pathlib.Path:
+def folder(
+    config: Config, logdir: str | pathlib.Path, step: int | None = None, out: str | None = None
+) -> pathlib.Path:
     """Returns the folder to write: the one that was given, or the one of the settings."""
-    if arguments.out is not None:
-        return results.folder_at(arguments.logdir, arguments.out)
-    own = configuration.load(configuration.run_path(arguments.logdir), purpose="data")
-    newest = arguments.step == max(checkpoints.steps(arguments.logdir), default=None)
+    if out is not None:
+        return results.folder_at(logdir, out)
+    own = configuration.load(configuration.run_path(logdir), purpose="data")
+    newest = step == max(checkpoints.steps(logdir), default=None)
     changed = results.changes(*map(configuration.as_plain, (own, config)))
-    name = results.folder_name(changed, None if newest else arguments.step)
-    return pathlib.Path(arguments.logdir) / name
+    name = results.folder_name(changed, None if newest else step)
+    return pathlib.Path(logdir) / name
