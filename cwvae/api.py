@@ -7,7 +7,6 @@ TensorFlow starts, quietly, when a model is built.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import pathlib
 import signal
@@ -39,8 +38,9 @@ def train(
 ) -> VideoModel:
     """Trains a model, or resumes a run, and returns the trained model.
 
-    The same call resumes a run that was interrupted. With `data`, the configuration's section
-    `data` is not used, and `model.frame_size` and `model.channels` follow the frames.
+    The same call resumes a run that was interrupted, and returns the model of a complete one. With
+    `data`, the section `data` of the configuration is not used, and `model.frame_size` and
+    `model.channels` follow the frames.
 
     Args:
       config: The name of a configuration, such as "quickstart", or the path of a YAML file. None:
@@ -76,7 +76,10 @@ def train(
         given["training.init_from"] = pathlib.Path(source).resolve()
     loaded = configuration.with_absolute_paths(configuration.load(path, _overrides(given)))
     _check_frames(loaded, data)
-    stopped_by = command.train(loaded, logdir, data, show_progress)
+    if data is not None:
+        folder.check_data(logdir, data[0])  # Also of a run that is complete.
+    with _to_stderr():
+        stopped_by = command.train(loaded, logdir, data, show_progress)
     if stopped_by == signal.SIGINT:
         raise KeyboardInterrupt(f"stopped and saved in {logdir}; the same call resumes")
     if stopped_by:
@@ -114,8 +117,8 @@ def evaluate(
         given["data.name"] = _DATA_NAME
     config = folder.load_config(logdir, _overrides(given))
     _check_frames(config, data)
-    out = command.folder(config, logdir, step, None if out is None else str(out))
-    with contextlib.redirect_stdout(io.StringIO()):  # The times that the command prints.
+    out = command.folder_for(config, logdir, step, None if out is None else str(out))
+    with _to_stderr():
         return command.evaluate(config, logdir, step, out, data)
 
 
@@ -154,6 +157,11 @@ def load(source: str | pathlib.Path | None = None, step: int | None = None) -> V
     model = factory.build(settings)
     export.restore(source, step, model)
     return model
+
+
+def _to_stderr() -> contextlib.redirect_stdout:
+    """Keeps what the commands print about their progress out of stdout."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def _checked(settings: Mapping[str, Any] | None) -> Mapping[str, Any]:

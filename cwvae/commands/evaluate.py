@@ -79,7 +79,7 @@ def main() -> None:
         parser.error("the following arguments are required: --logdir")
     with exit_on_user_error():
         config = run_folder.load_config(arguments.logdir, arguments.set)
-        out = folder(config, arguments.logdir, arguments.step, arguments.out)
+        out = folder_for(config, arguments.logdir, arguments.step, arguments.out)
         if arguments.fetch_weights:
             weights.fetch()
         scores = evaluate(config, arguments.logdir, arguments.step, out)
@@ -87,7 +87,7 @@ def main() -> None:
         print(f"\nWritten to {out}.")
 
 
-def folder(
+def folder_for(
     config: Config, logdir: str | pathlib.Path, step: int | None = None, out: str | None = None
 ) -> pathlib.Path:
     """Returns the folder to write: the one that was given, or the one of the settings."""
