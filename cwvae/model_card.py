@@ -127,13 +127,13 @@ def _header(config: Config, results: dict | None, name: str, licence: str) -> st
     if results:
         scores = results["scores"][results["model"]]
         metrics = [
-            {"type": metric, "name": f"{about['label']}, all frames", "value": value}
+            {"type": metric, "name": f"{about['label']}, all frames", "value": round(value, 4)}
             for metric, about in results["metrics"].items()
             if (value := scores.get(metric, {}).get("mean")) is not None
         ]
         if fvd := results["fvd"]:
             value = fvd["scores"][results["model"]]["value"]
-            metrics.append({"type": "fvd", "name": "FVD", "value": value})
+            metrics.append({"type": "fvd", "name": "FVD", "value": round(value, 4)})
         result = {
             "task": {"type": "video-prediction", "name": "Video prediction"},
             "dataset": {"type": results["data"], "name": results["data"], "split": "test"},

@@ -173,12 +173,12 @@ def _scaling(low: float, high: float) -> str:
 def _check_size(shape: tuple[int, int, int]) -> None:
     if shape[0] == shape[1] and shape[0] in HALVINGS:
         return
-    sizes = " or ".join(f"{size}x{size}" for size in HALVINGS)
+    *sizes, last = (f"{size}x{size}" for size in HALVINGS)
     raise UserError(
-        f"train and test: frames of {shape[0]}x{shape[1]} pixels, but models take {sizes}. Crop the"
-        " clips to squares and resize them, for example with tf.image.resize(clip, (64, 64),"
-        " 'area') for floats; or save each as a .npy file and train on the folder with"
-        " data.name=video_folder, which does both."
+        f"train and test: frames of {shape[0]}x{shape[1]} pixels, but models take"
+        f" {', '.join(sizes)} or {last}. Crop the clips to squares and resize them, for example"
+        " with tf.image.resize(clip, (64, 64), 'area') for floats; or save each as a .npy file and"
+        " train on the folder with data.name=video_folder, which does both."
     )
 
 
