@@ -454,12 +454,9 @@ def main() -> None:
     parser.add_argument(
         "--saved-model", action="store_true", help="also write a SavedModel of the predictions"
     )
-    for name in ("context", "horizon"):
-        parser.add_argument(
-            f"--{name}",
-            type=int,
-            help=f"frames of the SavedModel (default: evaluation.{name} of the run)",
-        )
+    words = "frames that the SavedModel {} (default: evaluation.{} of the run)"
+    parser.add_argument("--context", type=int, help=words.format("sees", "context"))
+    parser.add_argument("--horizon", type=int, help=words.format("predicts", "horizon"))
     configuration.refuse_settings(parser)
     arguments = parser.parse_args()
     frames = None
