@@ -58,6 +58,7 @@ def test_train_returns_the_model_of_the_run(trained, capsys):
     assert (own.data.name, own.model.frame_size, own.model.channels) == ("arrays", 32, 1)
 
 
+@pytest.mark.slow
 def test_the_same_call_resumes_and_returns_the_model_of_a_complete_run(
     trained, data, tmp_path, capsys
 ):
@@ -78,11 +79,13 @@ def test_other_arrays_are_refused_also_by_a_complete_run(trained, data):
         cwvae.train(logdir=trained[0], data=arrays(1))
 
 
+@pytest.mark.slow
 def test_progress_can_be_hidden(data, tmp_path, capfd):
     cwvae.train("quickstart", data, tmp_path, SETTINGS | {"training.steps": 1}, show_progress=False)
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_stop_saves_raises_and_leaves_no_handler(data, tmp_path, monkeypatch):
     account = loop.Trainer._account
 

@@ -103,6 +103,7 @@ def test_an_export_is_evaluated(exported, monkeypatch):
         script.evaluate(config.load_run(exported), exported, 2)
 
 
+@pytest.mark.slow
 def test_an_export_of_a_run_on_own_videos_is_evaluated_with_their_folder(tmp_path, models):
     settings = tiny.settings("data.name=video_folder", "data.videos_dir=/own")
     config.save_run(settings, tmp_path / "run")
@@ -129,6 +130,7 @@ def test_a_model_card_that_is_there_is_replaced_only_on_request(trained, tmp_pat
     assert "# run" in (tmp_path / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_saved_model_predicts_without_this_package(trained, tmp_path, models):
     export.export(trained, tmp_path / "out", saved_model=(None, 70))
     assert names(tmp_path / "out") == [*FILES, "saved_model"]
