@@ -92,7 +92,7 @@ def test_an_export_holds_no_paths(models, tmp_path):
 
 
 def test_an_export_is_evaluated(exported, monkeypatch):
-    import eval as script
+    from cwvae.commands import evaluate as script
     from cwvae.evaluation import evaluator
 
     monkeypatch.setattr(
