@@ -146,7 +146,7 @@ for count in (3, 1):
 signature = saved.signatures["serving_default"]
 (out,) = signature(context=tf.constant(context), seed=tf.constant(-7, tf.int64)).values()
 np.save("served.npy", out)
-assert "cwvae" not in sys.modules and "keras" not in sys.modules
+assert "cwvae" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
     want = models[2].predict(context, 70, -7)
