@@ -11,9 +11,24 @@ from collections.abc import Iterator
 from cwvae.errors import UserError
 
 
+_silent = False
+
+
 def say(message: str) -> None:
     """Prints what a script is doing, a plain line on stderr: results alone go to stdout."""
-    print(message, file=sys.stderr, flush=True)
+    if not _silent:
+        print(message, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Makes `say` print nothing in the block."""
+    global _silent
+    before, _silent = _silent, True
+    try:
+        yield
+    finally:
+        _silent = before
 
 
 @contextlib.contextmanager

@@ -38,13 +38,17 @@ def evaluate(
     out: str | pathlib.Path | None = None,
     fetch_weights: bool = False,
     save_predictions: bool = False,
+    data=None,
 ) -> dict:
     """Evaluates the checkpoint of a step; by default the newest intact one.
 
     See `cwvae.evaluation.evaluator.evaluate`. `fetch_weights` first downloads the weights of LPIPS
-    and FVD that are missing.
+    and FVD that are missing. `data` holds the training and the test data set; by default they are
+    those of the configuration.
     """
-    data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
+    data = data or [
+        data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")
+    ]
     run_folder.warn_of_other_data(logdir, data[0])
     export.find(logdir, step)
     if export.is_export(logdir) and config.training.ema and not config.evaluation.ema:
@@ -180,7 +184,7 @@ def main() -> None:
             print(f"\nWritten to {out}.")
             return
         config = run_folder.load_config(arguments.logdir, arguments.set)
-        out = _folder(arguments, config)
+        out = folder_for(config, arguments.logdir, arguments.step, arguments.out)
         fetch, save = arguments.fetch_weights, arguments.save_predictions
         scores = evaluate(config, arguments.logdir, arguments.step, out, fetch, save)
         print(results.table(scores))
@@ -209,12 +213,14 @@ def _check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namesp
         parser.error(f"--predictions also needs {', '.join(missing)}")
 
 
-def _folder(arguments: argparse.Namespace, config: Config) -> pathlib.Path:
+def folder_for(
+    config: Config, logdir: str | pathlib.Path, step: int | None = None, out: str | None = None
+) -> pathlib.Path:
     """Returns the folder to write: the one that was given, or the one of the settings."""
-    if arguments.out is not None:
-        return results.folder_at(arguments.logdir, arguments.out)
-    own = configuration.load(configuration.run_path(arguments.logdir), purpose="data")
-    newest = arguments.step == max(checkpoints.steps(arguments.logdir), default=None)
+    if out is not None:
+        return results.folder_at(logdir, out)
+    own = configuration.load(configuration.run_path(logdir), purpose="data")
+    newest = step == max(checkpoints.steps(logdir), default=None)
     changed = results.changes(*map(configuration.as_plain, (own, config)))
-    name = results.folder_name(changed, None if newest else arguments.step)
-    return pathlib.Path(arguments.logdir) / name
+    name = results.folder_name(changed, None if newest else step)
+    return pathlib.Path(logdir) / name

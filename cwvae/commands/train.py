@@ -27,8 +27,16 @@ from cwvae.startup import say, starting_tensorflow
 from cwvae.training import strategies
 
 
-def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
+def train(
+    config: Config, logdir: str | pathlib.Path, data=None, show_progress: bool = True
+) -> signal.Signals | None:
     """Trains the model of a configuration, from the newest checkpoint in `logdir`.
+
+    Args:
+      config: The configuration.
+      logdir: The run's folder.
+      data: The training and the test data set; None for those of the configuration.
+      show_progress: Whether to show a progress bar and an estimate of the run on stderr.
 
     Returns:
       The signal that stopped training after it saved (Ctrl-C is SIGINT); None if it is complete.
@@ -53,7 +61,9 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
                 f" other settings of the model (-> new):\n  {lines}",
                 file=sys.stderr,
             )
-    data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
+    data = data or [
+        data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")
+    ]
     skipped = run_folder.check_lengths(config, *data)
     with run_folder.locked(logdir) if chief else contextlib.nullcontext():
         source = None if checkpoints.steps(logdir) else config.training.init_from
@@ -79,7 +89,7 @@ def train(config: Config, logdir: str | pathlib.Path) -> signal.Signals | None:
             trainer = loop.Trainer(config, model, *data, logdir, strategy)
             if chief:
                 _keep_settings(config, logdir, trainer.step)
-            return None if trainer.run() else trainer.stopped_by
+            return None if trainer.run(show_progress) else trainer.stopped_by
 
 
 def _keep_settings(config: Config, logdir: str | pathlib.Path, step: int) -> None:

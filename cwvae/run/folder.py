@@ -149,18 +149,22 @@ def prepare(config: Config, logdir: str | pathlib.Path, train_data) -> None:
         that was trained on other clips.
     """
     check(config, logdir)  # Once more, now that the folder is locked.
-    begun = bool(checkpoints.steps(logdir))
-    if begun and _has_other_data(logdir, train_data):
+    check_data(logdir, train_data)
+    if not checkpoints.steps(logdir):
+        save_config(config, logdir)
+    path, content = pathlib.Path(logdir) / "data.json", json.dumps(train_data.fingerprint).encode()
+    if not path.is_file() or path.read_bytes() != content:
+        files.write(path, content)
+
+
+def check_data(logdir: str | pathlib.Path, train_data) -> None:
+    """Raises a UserError if a folder holds a run that was trained on other clips."""
+    if checkpoints.steps(logdir) and _has_other_data(logdir, train_data):
         raise UserError(
             f"{logdir}: the training {train_data.fingerprint_of} are not those that this run began"
             " with. Restore them; or give another --logdir for a new run, which starts from this"
             f" run's weights with --init-from {shlex.quote(str(logdir))}."
         )
-    if not begun:
-        save_config(config, logdir)
-    path, content = pathlib.Path(logdir) / "data.json", json.dumps(train_data.fingerprint).encode()
-    if not path.is_file() or path.read_bytes() != content:
-        files.write(path, content)
 
 
 def save_config(config: Config, logdir: str | pathlib.Path) -> None:

@@ -79,11 +79,14 @@ class Trainer:
         step = training_step.build_step(config, model, self.optimizer, replicas, jit, self.average)
         self._train_steps = training_step.build_steps(config, step, self.optimizer, self.strategy)
 
-    def run(self) -> bool:
+    def run(self, show_progress: bool = True) -> bool:
         """Trains until `training.steps`, or until it is asked to stop.
 
         Ctrl-C (SIGINT) and SIGTERM, which cluster schedulers send, stop training after the current
         step. `stopped_by` then holds the signal: SIGTERM if another worker received one.
+
+        Args:
+          show_progress: Whether to show a progress bar and an estimate of the run on stderr.
 
         Returns:
           Whether training is complete.
@@ -93,6 +96,7 @@ class Trainer:
             be read, or the last checkpoint cannot be written.
         """
         options = self.config.training
+        self._shown = show_progress and self._chief
         self._log = RunLog(self.logdir, self.step) if self._chief else None
         batches = None
         if self.step < options.steps:
@@ -106,7 +110,7 @@ class Trainer:
                 self._log.settings(as_yaml(self.config), hyperparameters(self.config), changes)
         if self._chief and options.init_from and self._saved < 0:
             self._save()  # The run can then be resumed without the source of its weights.
-        self._bar = self._chief and sys.stderr.isatty()  # Otherwise a line per log.
+        self._bar = self._shown and sys.stderr.isatty()  # Otherwise a line per log.
         progress = tqdm.tqdm(
             total=options.steps,
             initial=self.step,
@@ -343,12 +347,12 @@ class Trainer:
         return iter(self.strategy.distribute_datasets_from_function(parts))
 
     def _check_memory(self, batches) -> None:
-        """Checks that a step fits into memory, and prints an estimate of the run."""
+        """Checks that a step fits into memory, and shows an estimate of the run."""
         arguments = (tf.constant(self.step, tf.int64), tf.constant(1), tf.constant(0.0))
         graph = self._train_steps.get_concrete_function(batches, *arguments).graph
         left = self.config.training.steps - self.step
         estimate = memory.check(graph, self.config, self.model, self.strategy, left)
-        if self._chief:
+        if self._shown:
             tqdm.tqdm.write(estimate, file=sys.stderr)
 
 
