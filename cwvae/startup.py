@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from cwvae.errors import UserError
 
-
 _silent = False
 
 

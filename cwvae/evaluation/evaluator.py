@@ -40,7 +40,7 @@ from cwvae.evaluation.stopwatch import Stopwatch
 from cwvae.metrics import fvd, protocols
 from cwvae.run import files, versions
 from cwvae.run.logs import write_scores
-from cwvae.startup import many_traces
+from cwvae.startup import many_traces, say
 from cwvae.video_model import VideoModel
 
 # Training clips that the mean frame averages. The random guess draws from one frame of each.
@@ -153,6 +153,7 @@ def _evaluate(
         files.write(folder / "metrics.json", text)
         _write_curves(folder, results)
         options = config.evaluation
+        say("Drawing pictures and writing the report ...")
         with many_traces(), watch.on("pictures"):
             samples = pictures.write_samples(folder, options, model, held_out)
             levels = pictures.write_levels(folder, options, model, held_out)
