@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cwvae.metrics import i3d, weights
+from cwvae.startup import many_traces
 
 # The computation before the network. A new number invalidates cached features.
 PREPROCESSING = "1: TF1 bilinear resize to 224x224 without crop, 2 x / 255 - 1"
@@ -82,7 +83,8 @@ class I3D:
         step = max(1, min(_MAX_VIDEOS, _MAX_FRAMES // length))
         for start in range(0, count, step):
             rows = slice(start, start + step)
-            features[rows] = self._features(videos[rows]).numpy()
+            with many_traces():  # One for each length of the pieces of a video.
+                features[rows] = self._features(videos[rows]).numpy()
         return features
 
 
