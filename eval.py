@@ -5,23 +5,22 @@ python eval.py --logdir DIR [--step N] [--set evaluation.key=value ...] [--out N
 The results are in DIR/eval. With another step or other settings they have their own folder, such as
 DIR/eval-horizon_300, or DIR/NAME. The last line of the output names the folder.
 
-LPIPS and FVD need weights that cannot be part of this project. Without them everything else is
-computed, and the output says how to get them.
+LPIPS and FVD need weights that cannot be part of this project: --fetch-weights, once, downloads
+them. Without them everything else is computed.
 """
 
 import argparse
 import pathlib
 import sys
-from collections.abc import Collection, Mapping
 
 try:
     import data_loaders
     from cwvae import config as configuration
     from cwvae import export
     from cwvae.config import Config
-    from cwvae.errors import UserError, exit_on_user_error, unknown_name
-    from cwvae.evaluation import results
-    from cwvae.metrics import fvd, lpips
+    from cwvae.errors import UserError, exit_on_user_error
+    from cwvae.evaluation import results, video_distance
+    from cwvae.metrics import weights
     from cwvae.run import checkpoints
     from cwvae.run import folder as run_folder
     from cwvae.startup import quiet_tensorflow
@@ -34,29 +33,22 @@ def evaluate(
     config: Config,
     logdir: str | pathlib.Path,
     step: int | None = None,
-    weights: Mapping[str, str | None] | None = None,
-    required: Collection[str] = (),
     out: str | pathlib.Path | None = None,
+    fetch_weights: bool = False,
 ) -> dict:
     """Evaluates the checkpoint of a step; by default the newest intact one.
 
-    See `cwvae.evaluation.evaluator.evaluate`.
+    See `cwvae.evaluation.evaluator.evaluate`. `fetch_weights` first downloads the weights of LPIPS
+    and FVD that are missing.
     """
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]
     run_folder.warn_of_other_data(logdir, data[0])
     export.find(logdir, step)
     if out is not None:
         results.check_folder(pathlib.Path(out))
-    missing = []
-    for name, find in (("lpips", lpips.find), ("fvd", fvd.find_module)):
-        given = (weights or {}).get(name)
-        if given is not None or name in required:
-            try:
-                find(given)
-            except UserError as error:
-                missing.append(f"{error}")
-    if missing:
-        raise UserError("\n".join(missing))
+    if fetch_weights:
+        weights.fetch(names=[n for n in weights.SOURCES if getattr(config.evaluation, n)])
+    _check_required(config)
     # TensorFlow starts slowly: first check everything that a user may have got wrong.
     with quiet_tensorflow():
         from cwvae import factory
@@ -64,7 +56,25 @@ def evaluate(
 
     model = factory.build(config)
     step = export.restore(logdir, step, model)
-    return evaluator.evaluate(config, model, step, *data, logdir, weights, required, out)
+    return evaluator.evaluate(config, model, step, *data, logdir, out)
+
+
+def _check_required(config: Config) -> None:
+    """Raises a UserError with all that the settings demand and that cannot be computed."""
+    options, problems = config.evaluation, []
+    for name in weights.SOURCES:
+        if getattr(options, name) is not True:
+            continue
+        try:
+            if name == "fvd" and (
+                why := video_distance.impossible(options.horizon, options.num_videos)
+            ):
+                raise UserError(why)
+            weights.find(name)
+        except UserError as error:
+            problems.append(f"evaluation.{name}=true, but: {error}")
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def main() -> None:
@@ -77,10 +87,8 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="may be repeated"
     )
-    parser.add_argument("--lpips", metavar="FILE", help="the weights that LPIPS needs")
-    parser.add_argument("--i3d", metavar="DIR", help="the TF-Hub module that FVD needs")
     parser.add_argument(
-        "--require", default="", metavar="fvd,lpips", help="fail if these cannot be computed"
+        "--fetch-weights", action="store_true", help="first download the weights of LPIPS and FVD"
     )
     parser.add_argument(
         "--out",
@@ -92,13 +100,8 @@ def main() -> None:
         parser.error("the following arguments are required: --logdir")
     with exit_on_user_error():
         config = run_folder.load_config(arguments.logdir, arguments.set)
-        weights = {"lpips": arguments.lpips, "fvd": arguments.i3d}
-        required = [name.strip() for name in arguments.require.split(",") if name.strip()]
-        for name in required:
-            if name not in weights:
-                raise UserError(f"--require: {unknown_name('measure', name, weights)}")
         out = _folder(arguments, config)
-        scores = evaluate(config, arguments.logdir, arguments.step, weights, required, out)
+        scores = evaluate(config, arguments.logdir, arguments.step, out, arguments.fetch_weights)
         print(results.table(scores))
         print(f"\nWritten to {out}.")
 

@@ -104,6 +104,7 @@ def _evaluate(*overrides: str) -> tuple[float, float, float]:
         from cwvae.evaluation import evaluator
 
     overrides = ["data.test_length=1100", "evaluation.context=36", *overrides]
+    overrides += ["evaluation.lpips=false", "evaluation.fvd=false"]
     config = configuration.load(None, overrides)
     model = factory.build(config, seed=0)
     data = [data_loaders.load(split=split, **config.data_options()) for split in ("train", "test")]

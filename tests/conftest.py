@@ -1,10 +1,19 @@
 """Settings that TensorFlow reads once when it starts, and fixtures of several test files."""
 
+import atexit
 import os
+import shutil
 import subprocess
+import tempfile
 
 import pytest
-from helpers.scripts import ENVIRONMENT
+
+# A cache for all processes of the tests, which neither reads nor fills that of the user.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["CWVAE_CACHE"] = tempfile.mkdtemp(prefix="cwvae-tests-")
+    atexit.register(shutil.rmtree, os.environ["CWVAE_CACHE"], ignore_errors=True)
+
+from helpers.scripts import ENVIRONMENT  # It takes the environment as it is now.
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

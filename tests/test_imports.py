@@ -303,7 +303,10 @@ def test_scripts_start_no_tensorflow_before_they_have_looked_at_what_they_were_g
 
 @pytest.mark.parametrize("module", FILES)
 def test_no_pickle(module):
-    assert not PICKLERS & {top(name) for name in IMPORTS[module]}
+    found = PICKLERS & {top(name) for name in IMPORTS[module]}
+    # The only pickles are official weights, read without anything but arrays.
+    readers = ("cwvae.metrics.weights", "tests.cwvae.metrics.test_weights")
+    assert found == ({"pickle"} if module in readers else set())
 
 
 def pickle_loads(tree: ast.AST) -> list[int]:

@@ -228,17 +228,23 @@ def test_the_example_of_a_comparison_is_valid(tmp_path):
     assert [*config.load_comparison(tmp_path / "example.yml")] == ["CW-VAE", "RSSM"]
 
 
-def test_the_python_example_runs(tmp_path, capsys):
+def test_the_python_example_runs(tmp_path, capsys, monkeypatch):
+    from helpers import random_weights
+
     from cwvae import factory
     from cwvae.run import checkpoints
 
     settings = tiny.settings("data.test_length=120")
     config.save(settings, tmp_path / "config.yml")
     checkpoints.save(tmp_path, 0, factory.build(settings))
+    monkeypatch.setenv("CWVAE_CACHE", str(tmp_path / "cache"))
+    random_weights.write()
     namespace = {}
     for example in fenced("docs/python.md", "python"):
         exec(example.replace("logs/quickstart", str(tmp_path)), namespace)
     assert namespace["future"].shape == namespace["other"].shape == (1, 84, 32, 32, 1)
     assert namespace["seen"].shape == namespace["video"].shape == (1, 100, 32, 32, 1)
     assert namespace["psnr"].shape == namespace["ssim"].shape == (1, 84)
+    assert namespace["perceptual"].shape == (1, 84)
+    assert namespace["features"].shape == (1, 400)
     assert "nats at the fastest level" in capsys.readouterr().out

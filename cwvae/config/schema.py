@@ -205,6 +205,8 @@ class EvaluationConfig:
     observe_levels: str | None = setting(resumable=True)
     batch_statistics: bool = setting(resumable=True)
     readout: bool = setting(resumable=True)
+    lpips: Literal["auto"] | bool = setting(resumable=True)
+    fvd: Literal["auto"] | bool = setting(resumable=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,6 @@ import csv
 import functools
 import json
 import pathlib
-from collections.abc import Collection, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -26,7 +25,8 @@ from cwvae.evaluation import (
     video_distance,
 )
 from cwvae.evaluation.report import charts
-from cwvae.evaluation.results import FOLDER, FORMAT, check_folder, digest, heading
+from cwvae.evaluation.results import COPY, FOLDER, FORMAT, check_folder, digest, heading
+from cwvae.evaluation.stopwatch import Stopwatch
 from cwvae.metrics import fvd, protocols
 from cwvae.run import files, versions
 from cwvae.startup import many_traces
@@ -43,8 +43,6 @@ def evaluate(
     train_data,
     test_data,
     logdir: str | pathlib.Path,
-    weights: Mapping[str, str | None] | None = None,
-    required: Collection[str] = (),
     out: str | pathlib.Path | None = None,
 ) -> dict:
     """Scores a model, writes everything into a folder, and returns metrics.json's content.
@@ -58,8 +56,6 @@ def evaluate(
       train_data: The training data set, for the guesses without a model and the readout.
       test_data: The held-out data set; the first clips that are long enough are scored.
       logdir: The run's folder.
-      weights: Paths of the weights for `lpips` and `fvd`; the usual places if absent or None.
-      required: Which of `lpips` and `fvd` must be computed.
       out: The folder to write; `eval` in the run's folder if None.
 
     Raises:
@@ -67,24 +63,25 @@ def evaluate(
         writing it, weights are damaged, required weights are missing, or predictions are not
         finite.
     """
+    watch = Stopwatch()
     held_out = rollouts.held_out(config.evaluation, test_data)
     out = pathlib.Path(logdir) / FOLDER if out is None else pathlib.Path(out)
     check_folder(out)
     advice = "Wait until it ends, or give another folder with --out."
     with files.whole_folder(out, f"evaluating into {out.name}", advice) as folder:
-        results = _scores(
-            config, model, step, train_data, test_data, held_out, logdir, weights or {}, required
-        )
+        results = _scores(config, model, step, train_data, test_data, held_out, logdir, watch)
         text = json.dumps(results, indent=1, allow_nan=False) + "\n"
         files.write(folder / "metrics.json", text)
         _write_curves(folder, results)
         options = config.evaluation
-        with many_traces():
+        with many_traces(), watch.on("pictures"):
             samples = pictures.write_samples(folder, options, model, held_out)
             levels = pictures.write_levels(folder, options, model, held_out)
             segments = pictures.write_boundaries(folder, options, model, held_out)
         run = pathlib.Path(logdir).resolve().name
-        report.write(folder, results, samples, levels, segments, run)
+        with watch.on("pictures"):
+            report.write(folder, results, samples, levels, segments, run)
+    print(watch)
     return results
 
 
@@ -96,39 +93,39 @@ def _scores(
     test_data,
     held_out,
     logdir: str | pathlib.Path,
-    weights: Mapping[str, str | None],
-    required: Collection[str],
+    watch: Stopwatch,
 ) -> dict:
     """Returns the content of metrics.json. Arguments as for `evaluate`."""
     options, not_computed = config.evaluation, {}
 
     def optional(name, make, *arguments, unless=MissingWeights):
         """Returns what `make` returns; if it raises `unless`, None, and notes why."""
+        if getattr(options, name) is False:
+            not_computed[name] = f"evaluation.{name} is false."
+            return None
         try:
             return make(*arguments)
         except unless as error:
+            if getattr(options, name) is True and unless is MissingWeights:
+                raise UserError(f"evaluation.{name}=true, but: {error}") from None
             not_computed[name] = str(error)
 
     used = frame_scores.image_scores(protocols.names(options.protocol))
-    used |= optional("lpips", frame_scores.lpips_score, weights.get("lpips")) or {}
-    if why := video_distance.impossible(options.horizon, options.num_videos):
-        not_computed["fvd"], distances = why, None
-    else:
-        arguments = options, weights.get("fvd"), held_out, train_data, test_data
-        distances = optional("fvd", _distances, *arguments)
-    if missing := [name for name in required if name in not_computed]:
-        raise UserError("\n".join(f"--require {name}: {not_computed[name]}" for name in missing))
+    used |= optional("lpips", frame_scores.lpips_score) or {}
+    with watch.on("FVD"):
+        distances = optional("fvd", _distances, config, held_out, train_data, test_data)
     # The attributes of mazes come from a package, which may be missing although frames are stored.
     reader = None
     if options.readout:
         # With one seed, so that all runs on this data share the readout.
-        reader = optional("readout", readout.fit, train_data, unless=UserError)
+        with watch.on("readout"):
+            reader = optional("readout", readout.fit, train_data, unless=UserError)
     guesses = scoring.guesses(*_training_frames(config, train_data), options.seed)
     try:
         scores = scoring.score(
-            options, config.model.name, model, held_out, used, guesses, reader, distances
+            options, config.model.name, model, held_out, used, guesses, reader, distances, watch
         )
-        distance_scores = distances.results() if distances else None
+        distance_scores = watch.call("FVD", distances.results) if distances else None
     except ValueError as error:
         raise UserError(f"{logdir}, step {step}: cannot be scored: {error}") from None
     results = {
@@ -150,7 +147,7 @@ def _scores(
         "not_computed": not_computed,
         "scores": {name: scoring.summary(values) for name, values in scores.items()},
         "fvd": distance_scores,
-        "elbo": elbo_terms(config, model, held_out),
+        "elbo": watch.call("model", elbo_terms, config, model, held_out),
     }
     return results | {"sha256": digest(results)}
 
@@ -188,13 +185,23 @@ def elbo_terms(config: Config, model: VideoModel, data) -> dict:
     }
 
 
-def _distances(options, path, held_out, train_data, test_data) -> video_distance.VideoDistances:
+def _distances(config: Config, held_out, train_data, test_data) -> video_distance.VideoDistances:
+    """Raises MissingWeights also if there are too few frames or videos."""
+    options = config.evaluation
+    if why := video_distance.impossible(options.horizon, options.num_videos):
+        raise MissingWeights(why)
     other, source = _other_real(options, train_data, test_data)
+
+    def copies(number: int) -> np.ndarray:
+        return np.repeat(held_out.clip(number, options.context - 1, 1), options.horizon, 0)
+
     return video_distance.VideoDistances(
-        fvd.I3D(fvd.find_module(path)),
+        fvd.I3D(),
+        name=config.model.name,
         horizon=options.horizon,
         num_videos=options.num_videos,
         truth=_continuations(held_out, options),
+        others={COPY: copies},
         other_real=other,
         other_source=source,
         seed=options.seed,

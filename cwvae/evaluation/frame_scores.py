@@ -18,8 +18,10 @@ class FrameScore(NamedTuple):
     """A score of predicted frames."""
 
     about: dict[str, str]  # label, unit, better ("higher" or "lower") and protocol
-    # Maps truth and prediction, floats [N, T, H, W, C], to float32 [N, T].
-    compute: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    # Returns a function from predictions to float32 [N, T], for a truth; both are floats
+    # [N, T, H, W, C].
+    against: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]]
+    purpose: str = "PSNR and SSIM"  # as in `Stopwatch`
 
 
 def image_scores(protocols: Iterable[str]) -> dict[str, FrameScore]:
@@ -31,16 +33,15 @@ def image_scores(protocols: Iterable[str]) -> dict[str, FrameScore]:
             about = {"label": f"{metric.upper()}{note}", "unit": unit, "better": "higher"}
             about["protocol"] = getattr(PROTOCOLS[protocol], metric)
             compute = functools.partial(getattr(image, metric), protocol=protocol)
-            found[metric_name(metric, protocol)] = FrameScore(about, compute)
+            # partial(compute) takes the truth, then the prediction.
+            against = functools.partial(functools.partial, compute)
+            found[metric_name(metric, protocol)] = FrameScore(about, against)
     return found
 
 
-def lpips_score(path: str | None = None) -> dict[str, FrameScore]:
-    """Loads LPIPS and returns it by its name; `path` and errors are those of `lpips.find`.
-
-    Raises a UserError also if the file is damaged.
-    """
-    distance = lpips.LPIPS(lpips.load(lpips.find(path)))
+def lpips_score() -> dict[str, FrameScore]:
+    """Loads LPIPS and returns it by its name; raises what `lpips.load` raises."""
+    distance = lpips.LPIPS(lpips.load())
     protocol = f"{lpips.PROTOCOL}; weights {distance.digest[:12]}"
     about = {"label": "LPIPS", "unit": "", "better": "lower", "protocol": protocol}
-    return {"lpips": FrameScore(about, distance)}
+    return {"lpips": FrameScore(about, distance.against, "LPIPS")}

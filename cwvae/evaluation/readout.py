@@ -255,8 +255,7 @@ def _restore(path: pathlib.Path, network: Network) -> bool:
 def _save(path: pathlib.Path, network: Network) -> None:
     arrays = {f"weight{i}": array for i, array in enumerate(network.get_weights())}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with files.whole(path) as aside, open(aside, "wb") as file:
+        with files.cached(path) as aside, open(aside, "wb") as file:
             np.savez(file, sha256=np.array(_digest(arrays)), **arrays)
     except OSError as error:
         print(

@@ -31,6 +31,8 @@ FILES += ("levels.png", "boundaries.png", "report.html")
 
 # Settings on which no score depends.
 _UNSCORED = ("data.data_dir", "data.archives_dir", "evaluation.batch_size")
+# Settings that only say whether scores are computed.
+_OPTIONAL = ("evaluation.lpips", "evaluation.fvd")
 _LONGEST = 80  # characters of a derived name
 
 
@@ -53,9 +55,10 @@ def changes(own: Mapping, settings: Mapping) -> dict[str, object]:
         for key, value in settings[section].items()
         if value != own[section].get(key)
     }
-    # Batch statistics are those of the clips that are predicted together.
-    scored = {"evaluation.batch_size"} if settings["evaluation"]["batch_statistics"] else set()
-    return {key: value for key, value in found.items() if key in scored or key not in _UNSCORED}
+    unscored = {*_UNSCORED, *(key for key in _OPTIONAL if found.get(key) is not False)}
+    if settings["evaluation"]["batch_statistics"]:  # Of the clips that are predicted together.
+        unscored.remove("evaluation.batch_size")
+    return {key: value for key, value in found.items() if key not in unscored}
 
 
 def folder_name(changed: Mapping[str, object], step: int | None = None) -> str:

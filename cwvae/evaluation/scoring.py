@@ -15,6 +15,7 @@ from cwvae.baselines import trivial
 from cwvae.evaluation import rollouts
 from cwvae.evaluation.frame_scores import FrameScore
 from cwvae.evaluation.results import COPY, MEAN, RANDOM, TRUTH, best_of
+from cwvae.evaluation.stopwatch import Stopwatch
 from cwvae.video_model import VideoModel, as_frames
 
 # Frames right after the context ("soon"), whose mean is reported next to that of all frames.
@@ -63,6 +64,7 @@ def score(
     others: Mapping[str, Guess],
     reader=None,
     distances=None,
+    watch: Stopwatch | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Scores predictions of held-out clips, by a model and without one.
 
@@ -74,7 +76,8 @@ def score(
       used: Scores of frames, by name.
       others: Predictors without a model, by name.
       reader: A `Readout`, to also score how well the data's attributes can be read.
-      distances: A `VideoDistances`, which collects the first sample of each clip and `COPY`.
+      distances: A `VideoDistances`, which collects the first sample of each clip.
+      watch: Counts the time of the model and of each score.
 
     Returns:
       {predictor: {score: float32 [N, T]}}. The model's name holds the mean over samples. With
@@ -84,7 +87,8 @@ def score(
     Raises:
       ValueError: Predictions are not finite.
     """
-    measured = _Measured(used, reader, options.horizon)
+    watch = watch or Stopwatch()
+    measured = _Measured(used, reader, options.horizon, watch)
     best = best_of(name, options.num_samples)
     scores = collections.defaultdict(lambda: _blank(options.num_videos, options.horizon))
     progress = tqdm.tqdm(total=options.num_videos * options.num_samples, unit="video")
@@ -94,7 +98,8 @@ def score(
         last = as_frames(context[:, -1:]).numpy()
         samples = _blank(options.num_samples, len(videos), options.horizon)
         for sample in range(options.num_samples):
-            for start, rollout in rollouts.predict(model, context, options, sample, videos.start):
+            stretches = rollouts.predict(model, context, options, sample, videos.start)
+            for start, rollout in watch.each("model", stretches):
                 frames = rollout.frames
                 stop = start + frames.shape[1]
                 truth = rollouts.clips(data, videos, options.context + start, stop - start)
@@ -104,12 +109,10 @@ def score(
                 if sample > 0:
                     continue
                 if distances:
-                    distances.add(name, start, frames)
+                    watch.call("FVD", distances.add, start, frames)
                 for other, guess in others.items():
                     guessed = guess(last, videos, start, stop)
                     _put(scores[other], rows, start, measured(guessed))
-                    if distances and other == COPY:
-                        distances.add(other, start, guessed)
                 _put(scores[TRUTH], rows, start, measured.read(truth))
             if stop != options.horizon:
                 raise ValueError(f"{stop} frames were predicted instead of {options.horizon}.")
@@ -136,15 +139,18 @@ def _put(values, where: int | slice, start: int, found: Mapping[str, np.ndarray]
 class _Measured:
     """All scores of a stretch: `see` takes the truth, then calls score predictions of it."""
 
-    def __init__(self, used: Mapping[str, FrameScore], reader, horizon: int):
-        self._used, self._reader = used, reader
+    def __init__(self, used: Mapping[str, FrameScore], reader, horizon: int, watch: Stopwatch):
+        self._used, self._reader, self._watch = used, reader, watch
         self._every = read_every(horizon)
         about = metrics(used, reader, horizon)
         self.higher_is_better = {name: one["better"] == "higher" for name, one in about.items()}
 
     def see(self, data, videos: range, context: int, start: int, truth: np.ndarray) -> None:
         """Takes the true frames [B, t, H, W, C] from predicted frame `start` on."""
-        self._truth = truth
+        self._scores = {
+            name: self._watch.call(one.purpose, one.against, truth)
+            for name, one in self._used.items()
+        }
         if self._reader is None:
             return
         soon = max(0, min(SOON - start, truth.shape[1]))
@@ -158,8 +164,11 @@ class _Measured:
         ]
 
     def __call__(self, prediction: np.ndarray) -> dict[str, np.ndarray]:
-        values = {name: one.compute(self._truth, prediction) for name, one in self._used.items()}
-        return values | self.read(prediction)
+        values = {
+            name: self._watch.call(self._used[name].purpose, compute, prediction)
+            for name, compute in self._scores.items()
+        }
+        return values | self._watch.call("readout", self.read, prediction)
 
     def read(self, frames: np.ndarray) -> dict[str, np.ndarray]:
         """Returns how well some of the frames can be read; NaN for the others."""

@@ -7,7 +7,7 @@ torchvision's `alexnet`; Zhang, Isola, Efros, Shechtman, Wang, The Unreasonable 
 Deep Features as a Perceptual Metric, 2018, equation 1.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
@@ -22,23 +22,36 @@ POOLED = (False, True, True, False, False)  # Whether 3x3 pooling of stride 2 co
 EPSILON = 1e-10
 
 
-def tap_distances(
-    arrays: Mapping[str, tf.Tensor], truth: tf.Tensor, prediction: tf.Tensor
-) -> tf.Tensor:
-    """Returns the distances [F, 5] of images [F, H, W, 3] in [-1, 1] at the five taps.
+def unit_taps(arrays: Mapping[str, tf.Tensor], images: tf.Tensor) -> list[tf.Tensor]:
+    """Returns the five taps of images, each [F, h, w, D], divided by their lengths over D.
 
-    `arrays` are weights by the names in `lpips.SHAPES`. The sum over taps is LPIPS.
+    Args:
+      arrays: Weights by name, as `weights.load` returns those of LPIPS.
+      images: [F, H, W, 3] in [-1, 1].
     """
-    num_frames = tf.shape(truth)[0]
-    distances = []
-    for i, tap in enumerate(taps(arrays, tf.concat([truth, prediction], 0))):  # [2 F, h, w, D]
+    found = []
+    for tap in taps(arrays, images):
         norm = tf.sqrt(tf.reduce_sum(tf.square(tap), -1, keepdims=True))
-        unit = tap / (norm + EPSILON)
-        difference = tf.square(unit[:num_frames] - unit[num_frames:])
+        found.append(tap / (norm + EPSILON))
+    return found
+
+
+def distances(
+    heads: Sequence[tf.Tensor], truth: Sequence[tf.Tensor], prediction: Sequence[tf.Tensor]
+) -> tf.Tensor:
+    """Returns the distances [F, 5] of images at the five taps. The sum over taps is LPIPS.
+
+    Args:
+      heads: Weights of the channels of each tap, [D].
+      truth: `unit_taps` of the true images.
+      prediction: Those of others.
+    """
+    found = []
+    for head, one, other in zip(heads, truth, prediction, strict=True):
         # The head is linear, so the mean over places may come first.
-        mean = tf.reduce_mean(difference, (1, 2))  # [F, D]
-        distances.append(tf.linalg.matvec(mean, arrays[f"head{i}"]))
-    return tf.stack(distances, -1)
+        mean = tf.reduce_mean(tf.math.squared_difference(one, other), (1, 2))  # [F, D]
+        found.append(tf.linalg.matvec(mean, head))
+    return tf.stack(found, -1)
 
 
 def taps(arrays: Mapping[str, tf.Tensor], images: tf.Tensor) -> list[tf.Tensor]:

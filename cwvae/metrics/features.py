@@ -36,18 +36,21 @@ class Features:
     def read(
         cls, path: pathlib.Path, pieces: Sequence[Piece], num_videos: int, size: int
     ) -> "Features | None":
-        """Returns the features that `keep` wrote; None if there are none or (a warning) damaged."""
+        """Returns the features that `keep` wrote; None without them, or with a warning if bad."""
         try:
             file = open(path, "rb")  # noqa: SIM115 (features are read as they are needed)
+            checksum = _checksum(file, 4 * len(pieces) * num_videos * size)
+            if file.read(len(checksum) + 1) == checksum:
+                features = cls(pieces, num_videos, size, file)
+                features.written = num_videos
+                return features
+            file.close()
+            problem = "damaged"
         except FileNotFoundError:
             return None
-        checksum = _checksum(file, 4 * len(pieces) * num_videos * size)
-        if file.read(len(checksum) + 1) == checksum:
-            features = cls(pieces, num_videos, size, file)
-            features.written = num_videos
-            return features
-        file.close()
-        print(f"warning: {path}: damaged. It is computed again.", file=sys.stderr)
+        except OSError as error:
+            problem = f"cannot be read ({error.strerror})"
+        print(f"warning: {path}: {problem}. These features are computed again.", file=sys.stderr)
         return None
 
     def append(self, features: Sequence[np.ndarray]) -> None:
@@ -69,8 +72,7 @@ class Features:
     def keep(self, path: pathlib.Path) -> None:
         """Writes the features, with a checksum, to a file for `read`. A failure is a warning."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with files.whole(path) as aside, open(aside, "wb") as file:
+            with files.cached(path) as aside, open(aside, "wb") as file:
                 self._file.seek(0)
                 shutil.copyfileobj(self._file, file)
                 file.write(_checksum(self._file, self._file.tell()))

@@ -15,8 +15,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cwvae.metrics import tfgan
-
 REPLICATES = 100
 CONFIDENCE = 0.95
 
@@ -78,6 +76,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"cannot compare sets of {len(a.mean)} and {len(b.mean)} features.")
+    from cwvae.metrics import tfgan  # Late: it starts TensorFlow.
+
     trace_root = tfgan.classifier_metrics.trace_sqrt_product(a.covariance, b.covariance)
     means = np.sum(np.square(a.mean - b.mean))
     traces = np.trace(a.covariance) + np.trace(b.covariance)

@@ -15,11 +15,14 @@ import shlex
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterator
 
 import filelock
 
 from cwvae.errors import UserError
+
+_DAY = 86400  # seconds
 
 # What flock reports on a file system without locks.
 _UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL)
@@ -53,6 +56,22 @@ def whole(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         raise
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def cached(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+    """Makes a file in a cache as `whole`, and its folder. Other processes may do the same.
+
+    It removes what processes that were killed a day ago or earlier left of the file.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        with contextlib.suppress(OSError):  # Another process may have removed it.
+            if time.time() - left.stat().st_mtime > _DAY:
+                left.unlink()
+    with whole(path) as aside:
+        yield aside
 
 
 def write(path: str | pathlib.Path, content: str | bytes) -> None:

@@ -45,6 +45,16 @@ def state_dicts() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     return alexnet, heads
 
 
+def arrays() -> dict[str, np.ndarray]:
+    """Returns the same weights under the names and in the layout of `cwvae.metrics.weights`."""
+    (alexnet, heads), found = state_dicts(), {}
+    for i, layer in enumerate(CONVOLUTIONS):
+        found[f"kernel{i}"] = np.transpose(alexnet[f"features.{layer}.weight"], (2, 3, 1, 0))
+        found[f"bias{i}"] = alexnet[f"features.{layer}.bias"]
+        found[f"head{i}"] = heads[f"lin{i}.model.1.weight"].reshape(-1)
+    return found
+
+
 def images(case: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns (truth, prediction): noise, and the same with increasing noise added, float32."""
     shape = CASES[case]

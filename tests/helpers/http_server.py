@@ -33,6 +33,8 @@ class FileServer:
       statuses: By path, the status of the next responses, instead of the content.
       ranges: Whether the server supports Range requests.
       lengths: Whether it sends the length of a file.
+      headers: More headers of each response, by path.
+      authorization: The header `Authorization` that all requests need, if any.
       requests: All requests so far.
     """
 
@@ -44,6 +46,8 @@ class FileServer:
     statuses: dict[str, list[int]] = dataclasses.field(default_factory=dict)
     ranges: bool = True
     lengths: bool = True
+    headers: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    authorization: str | None = None
     requests: list[Request] = dataclasses.field(default_factory=list)
 
 
@@ -71,6 +75,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         request = Request(path, self.headers.get("Range"), self.headers.get("If-Range"))
         state.requests.append(request)
         request.status = _next(state.statuses, path) or (200 if path in state.files else 404)
+        if state.authorization not in (None, self.headers.get("Authorization")):
+            request.status = 401
         if request.status != 200:
             self.send_response(request.status)
             self.send_header("Content-Length", "0")
@@ -89,8 +95,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if etag is not None:
             self.send_header("ETag", etag)
         body = content[start:]
+        headers = state.headers.get(path, {})
         if state.lengths:
-            self.send_header("Content-Length", str(len(body)))
+            headers = {"Content-Length": str(len(body))} | headers
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         cut, stall = _next(state.cuts, path), _next(state.stalls, path)
         body = body[: cut if stall is None else stall]

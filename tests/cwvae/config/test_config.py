@@ -628,7 +628,7 @@ def test_the_settings_that_may_change_when_a_run_is_resumed():
     training = "steps log_every video_every video_length save_every keep keep_every strategy"
     training += " accumulate gradient_checkpointing jit steps_per_call memory skip_limit kernels"
     evaluation = "protocol seed context horizon num_videos num_samples batch_size observe_levels"
-    evaluation += " batch_statistics readout"
+    evaluation += " batch_statistics readout lpips fvd"
     wanted = data | prefixed("training", training) | prefixed("evaluation", evaluation)
     assert having(*SECTIONS, resumable=True) == wanted
 

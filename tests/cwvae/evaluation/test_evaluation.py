@@ -5,10 +5,11 @@ import json
 import math
 import operator
 import pathlib
+import re
 
 import numpy as np
 import pytest
-from helpers import i3d_module, tiny
+from helpers import random_weights, tiny
 from helpers.oracle import Oracle
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -26,9 +27,7 @@ from data_loaders.attributes import CLASSES, Readable
 def no_weights(monkeypatch, tmp_path_factory):
     """Hides weights that this machine may have in the usual places."""
     empty = tmp_path_factory.mktemp("empty")
-    for variable in ("CWVAE_CACHE", "TFHUB_CACHE_DIR"):
-        monkeypatch.setenv(variable, str(empty))
-    monkeypatch.delenv("CWVAE_LPIPS", raising=False)
+    monkeypatch.setenv("CWVAE_CACHE", str(empty))
 
 
 def evaluate(settings, errors, folder, **options):
@@ -43,9 +42,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     settings = tiny.settings("evaluation.num_samples=2", "evaluation.horizon=30")
     with pytest.MonkeyPatch.context() as patch:
-        for variable in ("CWVAE_CACHE", "TFHUB_CACHE_DIR"):
-            patch.setenv(variable, str(folder))
-        patch.delenv("CWVAE_LPIPS", raising=False)
+        patch.setenv("CWVAE_CACHE", str(folder))
         return settings, *evaluate(settings, (0.1, 0.2, 0.3), folder), folder
 
 
@@ -224,32 +221,40 @@ def test_one_protocol_is_enough(tmp_path):
 def test_without_weights_all_else_is_written_with_the_reason(run):
     _, _, results, folder = run
     assert set(results["not_computed"]) == {"lpips", "fvd"}
-    assert "cwvae.metrics.lpips convert" in results["not_computed"]["lpips"]
-    assert "--i3d" in results["not_computed"]["fvd"]
+    for reason in results["not_computed"].values():
+        assert "python -m cwvae.metrics.weights fetch" in reason
     assert results["fvd"] is None
     for name in ("metrics.json", "curves.csv", "curves.png", "samples.gif", "report.html"):
         assert (folder / "eval" / name).stat().st_size > 0
     report = (folder / "eval" / "report.html").read_text()
-    assert "cwvae.metrics.lpips convert" in report
+    assert "cwvae.metrics.weights fetch" in report
 
 
 @pytest.mark.parametrize("name", ["lpips", "fvd"])
 def test_required_measures_that_cannot_be_computed_are_an_error(tmp_path, name):
-    with pytest.raises(UserError, match=f"--require {name}: "):
-        evaluate(tiny.settings(), (0.1,), tmp_path, required=[name])
+    with pytest.raises(UserError, match=f"evaluation.{name}=true, but: .*weights fetch"):
+        evaluate(tiny.settings(f"evaluation.{name}=true"), (0.1,), tmp_path)
     assert not (tmp_path / "eval" / "metrics.json").exists()
 
 
-def test_wrong_paths_of_weights_are_an_error(tmp_path):
-    for name in ("lpips", "fvd"):
-        with pytest.raises(UserError, match="nowhere"):
-            evaluate(tiny.settings(), (0.1,), tmp_path, weights={name: tmp_path / "nowhere"})
+def test_measures_can_be_left_out(tmp_path):
+    settings = tiny.settings("evaluation.lpips=false", "evaluation.fvd=false")
+    _, results = evaluate(settings, (0.1,), tmp_path)
+    assert results["not_computed"] == {
+        "lpips": "evaluation.lpips is false.",
+        "fvd": "evaluation.fvd is false.",
+    }
 
 
-def test_fvd_runs_through_a_module(tmp_path):
-    module = i3d_module.export(tmp_path / "module")
-    settings = tiny.settings("evaluation.horizon=18", "evaluation.num_videos=4")
-    _, results = evaluate(settings, (0.5,), tmp_path, weights={"fvd": module}, required=["fvd"])
+def test_with_weights_all_four_are_computed(tmp_path, capsys):
+    random_weights.write()
+    settings = tiny.settings(
+        "evaluation.horizon=18",
+        "evaluation.num_videos=4",
+        "evaluation.fvd=true",
+        "evaluation.lpips=true",
+    )
+    _, results = evaluate(settings, (0.5,), tmp_path)
     distances = results["fvd"]
     assert set(distances["scores"]) == {"cwvae", COPY}
     scores = distances["scores"]["cwvae"]
@@ -257,10 +262,14 @@ def test_fvd_runs_through_a_module(tmp_path):
     assert [length for length, _ in scores["prefixes"]] == [16, 18]
     assert scores["prefixes"][-1][1] == scores["value"]
     assert distances["floor"]["source"] == "4 other held-out clips"
-    assert "fvd" not in results["not_computed"]
+    assert results["not_computed"] == {}
+    assert results["scores"]["cwvae"]["lpips"]["mean"] > 0
     text = evaluation_results.table(results)
     assert f"{scores['value']:.1f}" in text
     assert "fewer than 400" in text
+    out = capsys.readouterr().out
+    assert "FVD: features of" in out
+    assert re.search(r"Time: .*FVD \d+ s.*; together \d+ s\.", out)
 
 
 def test_other_real_clips_are_never_evaluated_ones():
@@ -401,6 +410,8 @@ def test_each_choice_of_settings_has_its_own_folder():
     assert named("data.speed=[3, 4.5]") == "eval-data.speed_3.0,4.5"
     assert named("evaluation.readout=true") == "eval-readout_true"
     assert named("evaluation.batch_size=3") == "eval"
+    assert named("evaluation.fvd=true", "evaluation.lpips=true") == "eval"
+    assert named("evaluation.fvd=false") == "eval-fvd_false"
     together = ["evaluation.batch_statistics=true", "evaluation.batch_size=3"]
     assert named(*together, model="svg") == "eval-batch_size_3,batch_statistics_true"
 

@@ -148,21 +148,20 @@ def test_a_long_horizon_is_read_evenly_across_stretches():
     assert scoring.metrics(MEASURES, Numbered(), 100)["readout_number"]["protocol"] == "number"
 
 
-def test_distances_receive_the_first_sample_and_the_copy():
+def test_distances_receive_the_first_sample():
     class Distances:
         def __init__(self):
-            self.frames = {}
+            self.frames = []
 
-        def add(self, name, start, frames):
-            self.frames.setdefault(name, []).append((start, frames))
+        def add(self, start, frames):
+            self.frames.append((start, frames))
 
     data = tiny.Squares(40)
     distances = Distances()
     settings = tiny.settings("evaluation.num_samples=2", "evaluation.batch_size=3")
     score(settings, Oracle(data, (0.0, 0.9)), data, distances=distances)
-    assert list(distances.frames) == ["model", COPY]
-    assert [start for start, _ in distances.frames["model"]] == [0, 4, 8]
-    shown = np.concatenate([frames for _, frames in distances.frames["model"]], 1)
+    assert [start for start, _ in distances.frames] == [0, 4, 8]
+    shown = np.concatenate([frames for _, frames in distances.frames], 1)
     np.testing.assert_allclose(shown, rollouts.clips(data, range(3), 5, 9) / 255, atol=1e-6)
 
 

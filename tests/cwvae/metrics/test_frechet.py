@@ -126,7 +126,7 @@ def test_two_videos_have_an_interval():
 def test_a_distance_that_is_nan_is_an_error(monkeypatch):
     rng = np.random.default_rng(0)
     sets = [frechet.moments([rng.normal(size=(9, 3))], 3) for _ in range(2)]
-    root = frechet.tfgan.classifier_metrics
+    root = tfgan.classifier_metrics
     monkeypatch.setattr(root, "trace_sqrt_product", lambda a, b: np.nan)
     with pytest.raises(ValueError, match="is nan"):
         frechet.frechet_distance(*sets)

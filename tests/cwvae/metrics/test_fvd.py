@@ -1,41 +1,19 @@
-"""The I3D network: its location, its input, and features of a tiny one with the real loader."""
-
-import importlib
-import pathlib
-import shutil
-import subprocess
-import sys
-import types
+"""I3D: its input, and its features for random weights against the plain definition."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import i3d_module
-from helpers.scripts import ENVIRONMENT
+from helpers import random_weights
 
-from cwvae.errors import MissingWeights, UserError
-from cwvae.metrics import fvd
+from cwvae.errors import MissingWeights
+from cwvae.metrics import fvd, i3d, weights
 
-HUB_FOLDER = "092225fb776e28d6d64ac605ab6be03f18dd2027"
-
-
-@pytest.fixture(scope="module")
-def module(tmp_path_factory):
-    return i3d_module.export(tmp_path_factory.mktemp("i3d") / "module")
+ARRAYS = random_weights.i3d_arrays()
 
 
 @pytest.fixture(scope="module")
-def i3d(module):
-    return fvd.I3D(module)
-
-
-@pytest.fixture
-def nowhere(tmp_path, monkeypatch):
-    """Simulates a machine without the module: an empty hub cache and no kagglehub."""
-    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "kagglehub", None)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    return tmp_path
+def network():
+    return fvd.I3D(weights.Weights(ARRAYS, weights.digest(ARRAYS)))
 
 
 def videos(count, length, channels=3, size=(13, 9), seed=0):
@@ -60,12 +38,12 @@ def tf1_bilinear(frame, size):
 def test_frames_are_resized_as_tensorflow_1_did(size, channels):
     video = videos(2, 3, channels, size)
     got = fvd.preprocess(video).numpy()
-    assert got.shape == (2, 3, 224, 224, 3)
+    assert got.shape == (2, 3, 224, 224, channels)
     for n, t in np.ndindex(2, 3):
-        want = np.broadcast_to(tf1_bilinear(video[n, t].astype(float), 224), (224, 224, 3))
+        want = tf1_bilinear(video[n, t].astype(float), 224)
         np.testing.assert_allclose(got[n, t], 2 * want / 255 - 1, atol=1e-4)
         want = tf.compat.v1.image.resize_bilinear(video[n, t : t + 1], (224, 224))[0]
-        np.testing.assert_array_equal(got[n, t], np.broadcast_to(2 * want / 255 - 1, (224, 224, 3)))
+        np.testing.assert_array_equal(got[n, t], 2 * want / 255 - 1)
 
 
 def test_the_resize_differs_from_half_pixel_centres():
@@ -74,177 +52,145 @@ def test_the_resize_differs_from_half_pixel_centres():
     assert np.abs(fvd.preprocess(video).numpy()[0] - other).max() > 0.1
 
 
-def test_features_equal_the_networks_output(module, i3d):
-    video = videos(3, 11)
-    frames = fvd.preprocess(video).numpy()
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:  # as TensorFlow 1 loads it
-        tf.compat.v1.saved_model.load(session, [], str(module))
-        want = session.run("RGB/inception_i3d/Mean:0", {"input_frames:0": frames})
-    got = i3d.features(video)
+# The network.
+
+
+def plain(frames):
+    """I3D in TensorFlow's own three-dimensional operations, with batch normalization."""
+
+    def unit(x, name, kernel, stride=1):
+        x = tf.nn.conv3d(x, ARRAYS[f"{name}/kernel"], (1, *[stride] * 3, 1), "SAME")
+        assert ARRAYS[f"{name}/kernel"].shape[0] == kernel
+        mean, variance, beta = (ARRAYS[f"{name}/{part}"] for part in ("mean", "variance", "beta"))
+        return tf.nn.relu(tf.nn.batch_normalization(x, mean, variance, beta, None, 1e-3))
+
+    def pool(x, window, stride):
+        return tf.nn.max_pool3d(x, window, stride, "SAME")
+
+    def mixed(x, name):
+        return tf.concat(
+            [
+                unit(x, f"{name}/Branch_0/Conv3d_0a_1x1", 1),
+                unit(
+                    unit(x, f"{name}/Branch_1/Conv3d_0a_1x1", 1),
+                    f"{name}/Branch_1/Conv3d_0b_3x3",
+                    3,
+                ),
+                unit(
+                    unit(x, f"{name}/Branch_2/Conv3d_0a_1x1", 1),
+                    f"{name}/Branch_2/Conv3d_0b_3x3",
+                    3,
+                ),
+                unit(pool(x, 3, 1), f"{name}/Branch_3/Conv3d_0b_1x1", 1),
+            ],
+            -1,
+        )
+
+    x = unit(frames, "Conv3d_1a_7x7", 7, 2)
+    x = pool(x, (1, 3, 3), (1, 2, 2))
+    x = unit(unit(x, "Conv3d_2b_1x1", 1), "Conv3d_2c_3x3", 3)
+    x = pool(x, (1, 3, 3), (1, 2, 2))
+    x = mixed(mixed(x, "Mixed_3b"), "Mixed_3c")
+    x = pool(x, 3, 2)
+    for letter in "bcdef":
+        x = mixed(x, f"Mixed_4{letter}")
+    x = pool(x, 2, 2)
+    x = mixed(mixed(x, "Mixed_5b"), "Mixed_5c")
+    x = tf.nn.avg_pool3d(x, (2, 7, 7), 1, "VALID")
+    x = tf.nn.conv3d(x, ARRAYS[f"{i3d.LOGITS}/kernel"], [1] * 5, "SAME")
+    x = tf.squeeze(x + ARRAYS[f"{i3d.LOGITS}/bias"], [2, 3])
+    return tf.reduce_mean(x, 1)
+
+
+@pytest.mark.parametrize("length", [9, 16, 21])
+def test_features_equal_the_plain_definition(network, length):
+    video = videos(2, length)
+    want = plain(fvd.preprocess(video)).numpy()
+    got = network.features(video)
     assert got.dtype == np.float32
-    assert got.shape == (3, i3d.size) == (3, 400)
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    assert got.shape == (2, network.size) == (2, 400)
+    np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 
 
-def test_gray_is_repeated_to_rgb(i3d):
+def test_it_compiles_under_xla(network):
+    weights_ = {name: tf.constant(part) for name, part in i3d.fold(ARRAYS).items()}
+    frames = fvd.preprocess(videos(1, 9))
+    run = tf.function(lambda x: i3d.logits(weights_, x), jit_compile=True, autograph=False)
+    want = network.features(videos(1, 9))
+    np.testing.assert_allclose(run(frames)[:, 0], want, atol=1e-4 * np.abs(want).max())
+
+
+def test_the_number_of_weights_equals_the_published_one():
+    assert sum(array.size for array in ARRAYS.values()) == 12_704_544
+
+
+def test_gray_is_repeated_to_rgb(network):
     gray = videos(2, 9, channels=1)
-    rgb = np.repeat(gray, 3, -1)
-    np.testing.assert_allclose(i3d.features(gray), i3d.features(rgb), rtol=1e-6)
-    assert np.abs(i3d.features(gray) - i3d.features(videos(2, 9))).max() > 0.01
+    want = network.features(np.repeat(gray, 3, -1))
+    np.testing.assert_allclose(network.features(gray), want, atol=1e-4 * np.abs(want).max())
+    assert np.abs(want - network.features(videos(2, 9))).max() > 0.01
+
+
+def test_floats_are_rounded_to_bytes(network):
+    video = videos(1, 9)
+    floats = (video / 255).astype(np.float32)
+    np.testing.assert_array_equal(network.features(floats), network.features(video))
+    np.testing.assert_array_equal(
+        network.features(np.clip(floats + 0.001, 0, 1)), network.features(video)
+    )
 
 
 @pytest.mark.parametrize(("count", "length"), [(18, 9), (3, 120), (2, 300), (0, 9)])
-def test_features_do_not_depend_on_the_other_videos(i3d, monkeypatch, count, length):
+def test_features_do_not_depend_on_the_other_videos(network, monkeypatch, count, length):
+    def means(video):
+        calls.append(video.shape[:2])
+        return tf.tile(tf.reduce_mean(tf.cast(video, tf.float32), (1, 2, 3)), (1, 134))[:, :400]
+
     video, calls = videos(count, length, size=(5, 4)), []
-    network = i3d._network
-    monkeypatch.setattr(
-        i3d, "_network", lambda frames: calls.append(frames.shape[:2]) or network(frames)
-    )
-    got = i3d.features(video)
+    monkeypatch.setattr(network, "_features", means)
+    got = network.features(video)
     assert got.shape == (count, 400)
     assert sum(call[0] for call in calls) == count
     assert all(n <= 16 and (n == 1 or n * t <= 256) for n, t in calls)
     for n in range(count)[::5]:
-        np.testing.assert_allclose(got[n], network(fvd.preprocess(video[n : n + 1]))[0], rtol=1e-4)
+        np.testing.assert_allclose(got[n], means(video[n : n + 1])[0], rtol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
         (np.zeros((2, 8, 5, 5, 3), np.uint8), "at least 9 frames, got 8"),
-        (np.zeros((2, 9, 5, 5, 3), np.float32), "must be uint8"),
-        (np.zeros((9, 5, 5, 3), np.uint8), "must be uint8"),
-        (np.zeros((2, 9, 5, 5, 2), np.uint8), "must be uint8"),
+        (np.zeros((2, 9, 5, 5, 3), np.int32), "floats in .* or uint8, got int32"),
+        (np.full((2, 9, 5, 5, 3), 1.5), r"must lie in \[0, 1\], got \[1.5, 1.5\]"),
+        (np.full((2, 9, 5, 5, 3), -0.1), "must lie in"),
+        (np.full((2, 9, 5, 5, 3), np.nan), "must lie in"),
+        (np.zeros((9, 5, 5, 3), np.uint8), r"must be \[N, T, H, W, 1 or 3\]"),
+        (np.zeros((2, 9, 5, 5, 2), np.uint8), r"must be \[N, T, H, W, 1 or 3\]"),
+        (np.zeros((2, 9, 0, 5, 3), np.uint8), r"must be \[N, T, H, W, 1 or 3\]"),
     ],
 )
-def test_invalid_videos_are_refused(i3d, wrong, match):
+def test_invalid_videos_are_refused(network, wrong, match):
     with pytest.raises(ValueError, match=match):
-        i3d.features(wrong)
+        network.features(wrong)
 
 
-def test_the_digest_depends_on_weights_and_not_on_other_files(module, i3d, tmp_path):
-    other = fvd.I3D(i3d_module.export(tmp_path / "other", seed=1))
-    assert other.digest != i3d.digest
-    copy = shutil.copytree(module, tmp_path / "copy")
-    (copy / "notes.txt").write_text("mine")
-    assert fvd.I3D(copy).digest == i3d.digest
-    assert len(i3d.digest) == 64
+def test_half_precision_is_rounded_to_the_nearest_byte():
+    video = (np.arange(256, dtype=np.uint8) / 255).astype(np.float16).reshape(1, 1, 16, 16, 1)
+    np.testing.assert_array_equal(fvd._as_bytes(video).ravel(), np.arange(256))
 
 
-def test_tensorflow_prints_no_warnings(module, caplog):
-    fvd.I3D(module).features(videos(1, 9))
-    assert not caplog.records
+@pytest.mark.parametrize("given", ["weights.npz", {}, weights.Weights({}, "")])
+def test_other_things_than_weights_are_refused(given):
+    with pytest.raises(TypeError, match=r"cwvae\.metrics\.weights\.load\('fvd'\)"):
+        fvd.I3D(given)
 
 
-# The search.
+def test_the_digest_is_that_of_the_weights(network):
+    assert network.digest == weights.digest(ARRAYS)
 
 
-def test_a_given_folder_is_used(module, nowhere):
-    assert fvd.find_module(module) == module
-    with pytest.raises(UserError, match=r"--i3d .*missing: no such folder"):
-        fvd.find_module(nowhere / "missing")
-
-
-def test_the_hub_cache_is_searched(module, nowhere, monkeypatch):
-    shutil.copytree(module, nowhere / HUB_FOLDER)
-    assert fvd.find_module() == nowhere / HUB_FOLDER
-    # The hub's default if the variable is not set.
-    monkeypatch.delenv("TFHUB_CACHE_DIR")
-    monkeypatch.setattr("tempfile.tempdir", str(nowhere / "tmp"))
-    shutil.copytree(module, nowhere / "tmp" / "tfhub_modules" / HUB_FOLDER)
-    assert fvd.find_module() == nowhere / "tmp" / "tfhub_modules" / HUB_FOLDER
-
-
-def test_kagglehub_is_asked_if_installed(module, nowhere, monkeypatch):
-    asked = []
-    kagglehub = types.ModuleType("kagglehub")
-    kagglehub.model_download = lambda handle: asked.append(handle) or str(module)
-    monkeypatch.setitem(sys.modules, "kagglehub", kagglehub)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert fvd.find_module() == module
-    assert asked == ["deepmind/i3d-kinetics/tensorFlow1/400/1"]
-
-    def fail(handle):
-        raise ConnectionError("no route to host\nat all")
-
-    kagglehub.model_download = fail
-    with pytest.raises(MissingWeights, match="kagglehub: no route to host at all"):
-        fvd.find_module()
-
-
-def test_a_missing_module_is_explained_with_three_ways_to_get_it(nowhere):
-    (nowhere / HUB_FOLDER).mkdir()
-    with pytest.raises(MissingWeights) as caught:
-        fvd.find_module()
-    for part in (
-        f"{nowhere / HUB_FOLDER}: not an I3D module: it has no saved_model.pb",
-        "kagglehub is not installed",
-        "--i3d FOLDER",
-        f"$TFHUB_CACHE_DIR/{HUB_FOLDER}",
-        "pip install kagglehub",
-    ):
-        assert part in str(caught.value)
-
-
-def test_the_search_does_not_start_tensorflow(no_tensorflow):
-    code = "from cwvae.metrics import fvd; fvd.find_module('no_such_folder')"
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT | no_tensorflow,
-    )
-    assert "UserError: --i3d no_such_folder: no such folder" in result.stderr
-
-
-# Other folders.
-
-
-def test_folders_without_a_graph_and_files_are_refused(tmp_path):
-    file = tmp_path / "module.tar.gz"
-    file.touch()
-    for path, match in ((tmp_path, "no saved_model.pb"), (file, "a folder: unpack it")):
-        for function in (fvd.find_module, fvd.I3D):
-            with pytest.raises(UserError, match=match):
-                function(path)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "saved_model.pb",
-        "variables/variables.index",
-        "variables/variables.data-00000-of-00001",
-    ],
-)
-@pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_damaged_modules_are_refused(module, tmp_path, name, damage):
-    copy = shutil.copytree(module, tmp_path / "copy")
-    path = pathlib.Path(copy, name)
-    if damage == "cut":
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    else:
-        path.unlink()
-    with pytest.raises(UserError, match=rf"{copy}: .*(damaged or incomplete|no saved_model.pb)"):
-        fvd.I3D(copy)
-
-
-def test_other_networks_are_refused(tmp_path):
-    other = i3d_module.export(tmp_path / "a", output="Logits")
-    with pytest.raises(UserError, match="not an I3D module: it has no tensor RGB/inception_i3d/M"):
-        fvd.I3D(other)
-    other = i3d_module.export(tmp_path / "b", average=False)
-    with pytest.raises(UserError, match=r"should be \[N, D\], but its shape is"):
-        fvd.I3D(other)
-    other = i3d_module.export(tmp_path / "c", tags=("serve",))
-    with pytest.raises(UserError, match="its graphs have tags"):
-        fvd.I3D(other)
-    tf.saved_model.save(tf.Module(), str(tmp_path / "d"))
-    with pytest.raises(UserError, match="its graphs have tags"):
-        fvd.I3D(tmp_path / "d")
-
-
-def test_features_that_are_not_finite_are_refused(i3d, monkeypatch):
-    monkeypatch.setattr(i3d, "_network", lambda frames: tf.fill([len(frames), 400], np.nan))
-    with pytest.raises(UserError, match="not finite"):
-        i3d.features(videos(2, 9))
+def test_without_weights_the_command_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("CWVAE_CACHE", str(tmp_path))
+    for call in (fvd.I3D, fvd.find):
+        with pytest.raises(MissingWeights, match=r"python -m cwvae\.metrics\.weights fetch"):
+            call()

@@ -1,23 +1,18 @@
-"""LPIPS against plain torch (tests/golden/lpips.py), its properties, errors and weights."""
-
-import hashlib
-import sys
+"""LPIPS against plain torch (tests/golden/lpips.py), its properties and errors."""
 
 import keras
 import numpy as np
 import pytest
 from golden import lpips as golden
-from helpers import scripts
 
-from cwvae.errors import MissingWeights, UserError
-from cwvae.metrics import lpips
+from cwvae.metrics import lpips, weights
 
-ARRAYS = lpips.from_state_dicts(*golden.state_dicts())
+ARRAYS = golden.arrays()
 
 
 @pytest.fixture(scope="module")
 def distance():
-    return lpips.LPIPS(lpips.Weights(ARRAYS, lpips.digest(ARRAYS)))
+    return lpips.LPIPS(weights.Weights(ARRAYS, weights.digest(ARRAYS)))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +82,7 @@ def test_it_is_float32_under_any_policy(distance):
     want = distance(truth, prediction)
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
-        again = lpips.LPIPS(lpips.Weights(ARRAYS, lpips.digest(ARRAYS)))
+        again = lpips.LPIPS(weights.Weights(ARRAYS, weights.digest(ARRAYS)))
         np.testing.assert_allclose(again(truth, prediction), want, rtol=1e-6)
     finally:
         keras.mixed_precision.set_global_policy("float32")
@@ -96,11 +91,44 @@ def test_it_is_float32_under_any_policy(distance):
 def test_chunks_do_not_change_values(distance, monkeypatch):
     truth, prediction = video(1, 7, 32, 35, 1), video(1, 7, 32, 35, 1, seed=1)
     together = distance(truth, prediction)
-    monkeypatch.setattr(lpips, "CHUNK", 3)  # The last chunk has one frame.
+    monkeypatch.setattr(lpips, "_FRAMES", 3)  # The last chunk has one frame.
+    monkeypatch.setattr(lpips, "_PIXELS", 2 * 32 * 35)
     np.testing.assert_allclose(distance(truth, prediction), together, rtol=1e-5)
 
 
+def test_the_truth_is_computed_once_and_a_repeated_frame_too(distance, monkeypatch):
+    truth, prediction = video(2, 7, 32, 35, 1), video(2, 7, 32, 35, 1, seed=1)
+    want, calls = distance(truth, prediction), []
+    taps = distance._unit_taps
+    monkeypatch.setattr(
+        distance, "_unit_taps", lambda images: calls.append(len(images)) or taps(images)
+    )
+    against = distance.against(truth)
+    assert calls == [14]
+    for _ in range(2):
+        np.testing.assert_array_equal(against(prediction), want)
+    assert calls == [14] * 3
+    for still, frames in ((prediction[:, :1], 2), (prediction[:1, :1], 1), (prediction[:1], 7)):
+        repeated = np.broadcast_to(still, prediction.shape)
+        copied = distance(truth, np.ascontiguousarray(repeated))
+        calls.clear()
+        np.testing.assert_allclose(against(repeated), copied, rtol=1e-5)
+        assert calls == [frames]
+
+
+def test_videos_without_frames_have_no_distances(distance):
+    for shape in ((0, 4, 32, 35, 3), (4, 0, 32, 35, 3)):
+        assert distance(video(*shape), video(*shape)).shape == shape[:2]
+    assert distance.taps(video(0, 32, 35, 3), video(0, 32, 35, 3)).shape == (0, 5)
+
+
 # Errors.
+
+
+@pytest.mark.parametrize("given", ["weights.npz", None, weights.Weights({}, "")])
+def test_other_things_than_weights_are_refused(given):
+    with pytest.raises(TypeError, match=r"cwvae\.metrics\.weights\.load\('lpips'\)"):
+        lpips.LPIPS(given)
 
 
 def changed(value, shape=(2, 3, 32, 33, 3)):
@@ -154,166 +182,3 @@ def test_invalid_images_are_refused(distance, images, message):
 def test_the_smallest_frame(distance):
     frames = video(1, 2, lpips.MIN_SIZE, lpips.MIN_SIZE, 1)
     assert (distance(frames, 1 - frames) > 0).all()
-
-
-# The file of weights.
-
-
-@pytest.fixture
-def file(tmp_path):
-    lpips.save(tmp_path / "new" / "weights.npz", ARRAYS, "a" * 64, "b" * 64)
-    return tmp_path / "new" / "weights.npz"
-
-
-def test_a_file_holds_the_weights_their_checksum_and_their_sources(file):
-    weights = lpips.load(file)
-    assert weights.digest == lpips.digest(ARRAYS) == lpips.LPIPS(weights).digest
-    for name, array in ARRAYS.items():
-        np.testing.assert_array_equal(weights.arrays[name], array)
-    with np.load(file, allow_pickle=False) as content:
-        assert content["alexnet_sha256"] == "a" * 64
-        assert content["heads_sha256"] == "b" * 64
-    assert [path.name for path in file.parent.iterdir()] == ["weights.npz"]
-
-
-def cut(file):
-    file.write_bytes(file.read_bytes()[:-1000])
-
-
-def flip(file):
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-
-
-def no_npz(file):
-    file.write_text("weights")
-
-
-def one_array(file):
-    with open(file, "wb") as out:
-        np.save(out, ARRAYS["head0"])
-
-
-def another(file):
-    np.savez(file, kernel0=ARRAYS["kernel0"])
-
-
-def stale_checksum(file):
-    np.savez(file, **(ARRAYS | {"bias0": ARRAYS["bias0"] + 1}), sha256=lpips.digest(ARRAYS))
-
-
-def consistent(**changes):
-    def write(file):
-        lpips.save(file, ARRAYS | changes, "", "")
-
-    write.__name__ = "_".join(changes)
-    return write
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        *(cut, flip, no_npz, one_array, another, stale_checksum),
-        consistent(head1=-ARRAYS["head1"]),
-        consistent(bias2=np.full_like(ARRAYS["bias2"], np.nan)),
-        consistent(kernel3=ARRAYS["kernel3"].transpose(0, 1, 3, 2)),
-        consistent(head4=ARRAYS["head4"].astype(np.float64)),
-    ],
-)
-def test_a_damaged_file_is_refused(file, spoil):
-    spoil(file)
-    with pytest.raises(
-        UserError, match=r"weights\.npz: damaged, or not LPIPS weights(.|\n)*lpips convert"
-    ):
-        lpips.load(file)
-
-
-def test_a_full_disk_leaves_no_file(small_disk):
-    with pytest.raises(UserError, match=r"weights\.npz: cannot be written"):
-        lpips.save(small_disk / "weights.npz", ARRAYS, "", "")
-    assert not list(small_disk.iterdir())
-
-
-def test_where_weights_are_found(file, tmp_path, monkeypatch):
-    monkeypatch.setenv("CWVAE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("CWVAE_LPIPS", raising=False)
-    with pytest.raises(MissingWeights) as missing:
-        lpips.find()
-    for part in (str(tmp_path / "cache"), lpips.ALEXNET_URL, lpips.HEADS_URL, "lpips convert"):
-        assert part in str(missing.value)
-    kept = tmp_path / "cache" / "lpips_alexnet_v0.1.npz"
-    kept.parent.mkdir()
-    kept.write_bytes(b"")
-    assert lpips.find() == kept
-    other = tmp_path / "other.npz"
-    other.write_bytes(b"")
-    monkeypatch.setenv("CWVAE_LPIPS", str(other))
-    assert lpips.find() == other
-    assert lpips.find(file) == file
-
-
-def test_the_cache_does_not_replace_a_named_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("CWVAE_CACHE", str(tmp_path))
-    (tmp_path / lpips.NAME).write_bytes(b"")
-    with pytest.raises(UserError, match=r"no\.npz: no file of LPIPS weights"):
-        lpips.find(tmp_path / "no.npz")
-    monkeypatch.setenv("CWVAE_LPIPS", str(tmp_path / "no.npz"))
-    with pytest.raises(UserError, match=r"\$CWVAE_LPIPS: .*no\.npz") as refused:
-        lpips.find()
-    assert not isinstance(refused.value, MissingWeights)
-
-
-# Conversion.
-
-
-def test_the_classifier_is_skipped():
-    alexnet, heads = golden.state_dicts()
-    arrays = lpips.from_state_dicts(alexnet | {"classifier.1.bias": np.zeros(4096)}, heads)
-    assert lpips.digest(arrays) == lpips.digest(ARRAYS)
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        ("features.6.weight", None, r"features\.6\.weight is missing"),
-        ("lin4.model.1.weight", None, r"lin4\.model\.1\.weight is missing"),
-        ("features.3.weight", lambda x: x[:, :-1], r"kernel1 is float32 \(5, 5, 63, 192\)"),
-        ("features.3.weight", lambda x: x[0], "layer 3: "),
-        ("lin0.model.1.weight", lambda x: -x, "head0 holds a negative weight"),
-        ("features.0.bias", lambda x: x * np.nan, "bias0 holds a NaN"),
-    ],
-)
-def test_other_weights_are_not_converted(name, change, message):
-    states = golden.state_dicts()
-    for state in states:
-        if name in state:
-            value = state.pop(name)
-            if change:
-                state[name] = change(value)
-    with pytest.raises(UserError, match=f"not the weights of AlexNet and LPIPS v0.1: {message}"):
-        lpips.from_state_dicts(*states)
-
-
-def test_errors_of_convert(tmp_path, monkeypatch):
-    alexnet, heads = tmp_path / "alexnet.pth", tmp_path / "heads.pth"
-    alexnet.write_bytes(b"1")
-    heads.write_bytes(b"2")
-    out = tmp_path / "out.npz"
-    with pytest.raises(UserError, match=r"gone\.pth: cannot be read \(No such file(.|\n)*curl"):
-        lpips.convert(tmp_path / "gone.pth", heads, out)
-    with pytest.raises(UserError, match=r"alexnet\.pth: not the official file.*7be5be79.*curl"):
-        lpips.convert(alexnet, heads, out)
-    right = hashlib.sha256(b"1").hexdigest()
-    with pytest.raises(UserError, match=r"heads\.pth: not the official file.*df73285e.*curl"):
-        lpips.convert(alexnet, heads, out, hashes=(right, lpips.HEADS_SHA256))
-    monkeypatch.setitem(sys.modules, "torch", None)  # Makes the import fail.
-    both = (right, hashlib.sha256(b"2").hexdigest())
-    with pytest.raises(UserError, match=r"pip install torch==2\.13\.0"):
-        lpips.convert(alexnet, heads, out, hashes=both)
-    assert not out.exists()
-
-
-def test_converting_does_not_start_tensorflow(no_tensorflow, tmp_path):
-    words = ("-m", "cwvae.metrics.lpips", "convert", tmp_path / "a.pth", tmp_path / "b.pth")
-    assert "a.pth: cannot be read" in scripts.refused(scripts.run(*words, env=no_tensorflow))
