@@ -1,8 +1,8 @@
 """FVD of predictions, which arrive one stretch of frames at a time.
 
 Besides the distance over the whole horizon there are two curves at a grid of horizons, because a
-network whose features span a second of video must see each piece anew: growing prefixes (Figure E.1
-of the paper), and the last 16 frames of each, whose values compare with each other.
+network whose features span a second of video must see each piece apart: growing prefixes (Figure
+E.1 of the paper), and the last 16 frames of each, whose values compare with each other.
 
 The features of real videos, and of copies of the last frame seen, are the same for every model.
 They are computed once and kept in the cache folder. Memory holds a batch of predicted videos as

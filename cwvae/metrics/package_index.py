@@ -25,7 +25,7 @@ _TIMEOUT, _RETRIES = 15, 5  # pip's own: seconds without an answer, and attempts
 
 
 class Unreachable(Exception):
-    """Raised if an archive cannot be had; the message says why, without passwords."""
+    """Raised if an archive cannot be downloaded; the message says why, without passwords."""
 
     def __init__(self, reason: str):
         super().__init__(re.sub(r"(://[^/@\s:]*):[^/@\s]*@", r"\1:****@", reason))

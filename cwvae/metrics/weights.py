@@ -262,10 +262,10 @@ def _disk_errors(path: pathlib.Path) -> Iterator[None]:
 
 
 def _write(name: str, arrays: Mapping[str, np.ndarray]) -> None:
-    path = SOURCES[name].path
+    path, sha256 = SOURCES[name].path, digest(arrays)
     with _disk_errors(path), files.cached(path) as aside, open(aside, "wb") as file:
-        np.savez(file, **arrays, sha256=digest(arrays))
-    print(f"Wrote {path}: {digest(arrays)}", flush=True)
+        np.savez(file, **arrays, sha256=sha256)
+    print(f"Wrote {path}: {sha256}", flush=True)
 
 
 def _given(source: Source, folder: pathlib.Path) -> bytes:
@@ -416,9 +416,7 @@ def convert_module(folder: str | os.PathLike) -> None:
         flaw = " ".join(str(error).split())[:300] or type(error).__name__
     if flaw:
         raise UserError(f"{folder}: not the module of I3D, or damaged: {flaw}.")
-    with _disk_errors(source.path):
-        source.path.parent.mkdir(parents=True, exist_ok=True)
-        _write("fvd", arrays)
+    _write("fvd", arrays)
 
 
 def _module_name(name: str, reader) -> str:
