@@ -28,7 +28,7 @@ from cwvae.errors import UserError, exit_on_user_error
 from cwvae.installation import program
 from cwvae.run import checkpoints, files, renamed
 from cwvae.run import folder as run_folder
-from cwvae.startup import quiet_tensorflow
+from cwvae.startup import quiet_tensorflow, starting_tensorflow
 
 if TYPE_CHECKING:
     import h5py
@@ -82,7 +82,7 @@ def export(
     with files.locked_beside(out, f"exporting into {out}", advice):
         _check_out(out, overwrite)  # Once more, now that the folder is locked.
         # TensorFlow is slow to start, so the user's mistakes are reported first.
-        with quiet_tensorflow():
+        with starting_tensorflow():
             from cwvae import factory
 
         model = factory.build(config)

@@ -24,7 +24,7 @@ from cwvae import config as configuration
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
 from cwvae.installation import command
-from cwvae.startup import quiet_tensorflow
+from cwvae.startup import starting_tensorflow
 
 if TYPE_CHECKING:
     from cwvae.model import CWVAE
@@ -134,7 +134,7 @@ def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int
             " model.name to cwvae."
         )
     # TensorFlow is slow to start, so the user's mistakes are reported first.
-    with quiet_tensorflow():
+    with starting_tensorflow():
         from cwvae import factory
         from cwvae.run import checkpoints
         from cwvae.training import loop
