@@ -10,6 +10,8 @@ import fractions
 import functools
 import io
 import os
+import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -284,18 +286,21 @@ def mp4_bytes(video: ArrayLike, fps: float = 10) -> bytes:
     video = _at_least_one(video)
     _, height, width, _ = video.shape
     video = np.pad(video, [(0, 0), (0, height % 2), (0, width % 2), (0, 0)], mode="edge")
-    buffer, rate = io.BytesIO(), fractions.Fraction(fps).limit_denominator(1001)
-    # The index comes first, so that browsers play the file while they load it.
-    with av.open(buffer, "w", format="mp4", options={"movflags": "faststart"}) as file:
-        stream = file.add_stream("libx264", rate=rate, options=_H264)
-        stream.height, stream.width = video.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.colorspace = av.video.reformatter.Colorspace.ITU601
-        for frame in video:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode())
-    return buffer.getvalue()
+    rate = fractions.Fraction(fps).limit_denominator(1001)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "a.mp4"
+        # The index comes first, so that browsers play the file while they load it. To move it
+        # there, FFmpeg reads the file once more, so it cannot be in memory.
+        with av.open(str(path), "w", options={"movflags": "faststart"}) as file:
+            stream = file.add_stream("libx264", rate=rate, options=_H264)
+            stream.height, stream.width = video.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            stream.codec_context.colorspace = av.video.reformatter.Colorspace.ITU601
+            for frame in video:
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                file.mux(stream.encode(frame))
+            file.mux(stream.encode())
+        return path.read_bytes()
 
 
 def save_mp4(path: str | os.PathLike, video: ArrayLike, fps: float = 10) -> None:
