@@ -21,7 +21,11 @@ from cwvae.evaluation.results import COPY
 _SCORED = {key for key, its in properties(DataConfig).items() if its.changes_test_videos}
 # Settings that runs of one row have in common. Data may lie elsewhere on another machine.
 _TRAINED = {
-    section: {key for key, its in properties(kind).items() if not its.resumable and not its.is_path}
+    section: {
+        key
+        for key, its in properties(kind).items()
+        if (its.steers_training or not its.resumable) and not its.is_path
+    }
     for section, kind in (("training", TrainingConfig), ("data", DataConfig))
 }
 
@@ -95,6 +99,9 @@ def _trained_settings(run):
     statistics = settings["evaluation"].get("batch_statistics")
     found["evaluation.batch_statistics"] = statistics
     del found["training.seed"]
+    # With another schedule each step depends on their number.
+    if found.get("training.schedule", "constant") == "constant":
+        found.pop("training.steps", None)
     return found
 
 

@@ -77,7 +77,7 @@ def plan(
     _check_scored_alike(path, members, protocol)
     for member in members:
         runs.check_label(runs.split_name(member.name)[0], path)
-        run_folder.check(member.config, member.folder, _OTHER_RUN)
+        run_folder.check(member.config, member.folder, _OTHER_RUN, throughout=True)
     return members
 
 
@@ -127,7 +127,9 @@ def run(
             max(1, jobs), initializer=lambda: scripts.use(next(parts))
         ) as threads:
             futures = [threads.submit(attempt, *each) for each in waiting]
-            concurrent.futures.wait(futures)  # Signals are handled meanwhile.
+            # Not without a limit: a signal that arrives just before is handled only afterwards.
+            while concurrent.futures.wait(futures, timeout=1).not_done:
+                pass
         if scripts.stopped_by:
             return scripts.stopped_by
     errors = [error for error in (future.result() for future in futures) if error]
@@ -156,7 +158,7 @@ def _train_and_evaluate(member: Member, heading: str, scripts: Scripts) -> None:
     done = max(checkpoints.steps(folder), default=0)
     with run_folder.locked(folder):
         # Checked again, because only now is the folder locked.
-        run_folder.check(member.config, folder, _OTHER_RUN)
+        run_folder.check(member.config, folder, _OTHER_RUN, throughout=True)
         configuration.save_run(member.config, folder)
     spent = costs.read_seconds(folder)
     if done < options.steps:

@@ -72,13 +72,20 @@ def report_skipped(skipped: list[str], config: Config, logdir: str | pathlib.Pat
     )
 
 
-def check(config: Config, logdir: str | pathlib.Path, advice: str | None = None) -> None:
+def check(
+    config: Config,
+    logdir: str | pathlib.Path,
+    advice: str | None = None,
+    throughout: bool = False,
+) -> None:
     """Checks that a folder holds no run, or one that can be resumed with a configuration.
 
     Args:
       config: The configuration.
       logdir: The folder.
       advice: Advice to the user if it holds another run; None for advice to users of train.py.
+      throughout: Whether the run must have been trained with this configuration from its start, so
+        that settings such as the learning rate may not change either.
 
     Raises:
       UserError: It holds a run of another configuration, or a run that lost its checkpoints.
@@ -92,6 +99,11 @@ def check(config: Config, logdir: str | pathlib.Path, advice: str | None = None)
     if old is None:
         raise _without_settings(logdir)
     frozen = configuration.differences(old, config, _is_fixed)
+    if throughout:
+        steers = configuration.differences(old, config, lambda its: its.steers_training)
+        if config.training.schedule == "constant":  # Else each step depends on their number.
+            steers = [line for line in steers if not line.startswith("training.steps:")]
+        frozen += steers
     # Paths in config.yml may be edited when the data have moved: data.json identifies the data.
     last = there or old
     frozen += configuration.differences(last, config, lambda i: i.is_path and not i.resumable)

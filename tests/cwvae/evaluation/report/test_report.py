@@ -255,13 +255,13 @@ def test_training_curves_end_at_the_evaluated_step(tmp_path):
     assert np.allclose(values, [25, 12.5, 100 / 12])
     steps, values = loss.curves["held-out clips"]
     assert (steps.tolist(), values.tolist()) == ([8], [13])  # Without the value that is NaN.
-    assert [term.title.partition(" <")[0] for term in terms] == ["KL of level0", "KL of level1"]
+    assert [term.title for term in terms] == ["KL of level 1 (fastest)", "KL of level 2 (slowest)"]
     assert [list(term.curves) for term in terms] == [["training batches"]] * 2
 
 
 def test_a_report_of_predictions_without_a_model():
     page = Page(report.html(results.make(metrics=("psnr",), fvd=False, elbo=None, step=None)))
-    assert page.text.startswith("cwvae on moving_digits cwvae on moving_digits Scores")
+    assert page.text.startswith("cwvae on moving_digits, predictions from a file ")
     assert "KL and ELBO" not in page.text
 
 
