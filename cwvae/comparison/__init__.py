@@ -104,7 +104,8 @@ def _notes_on_seeds(groups):
         where = entry.label if len(groups) == 1 else f"{entry.label} on {paper.label(entry.data)}"
         rows.setdefault(entry.seeds, []).append(where)
     said = [
-        f"{', '.join(map(str, seeds))}" + (f" ({', '.join(where)})" if len(rows) > 1 else "")
+        ", ".join("unknown" if seed is None else str(seed) for seed in seeds)
+        + (f" ({', '.join(where)})" if len(rows) > 1 else "")
         for seeds, where in rows.items()
     ]
     return [

@@ -70,6 +70,12 @@ def _check_seeds(entry):
             f"{first.folder} and {other.folder} are both called {entry.label!r}, on {entry.data},"
             " so they must be runs of one model with different seeds, but"
         )
+        for run in (first, other):
+            if run.seed is None:
+                raise UserError(
+                    f"{both} {run.folder} scores predictions from a file, which has no seed. Give"
+                    " it another name."
+                )
         if first.seed == other.seed:
             raise UserError(
                 f"{both} training.seed is {first.seed} in both. Drop one of them, or give it"

@@ -48,9 +48,9 @@ class Run:
         return self.results["data"]
 
     @property
-    def seed(self) -> int:
-        """The seed of its training."""
-        return self.results["settings"]["training"]["seed"]
+    def seed(self) -> int | None:
+        """The seed of its training; None for predictions from a file, which do not say."""
+        return self.results["settings"]["training"].get("seed")
 
     @property
     def model(self) -> str:
@@ -118,7 +118,7 @@ class Entry:
         return self.first.model
 
     @property
-    def seeds(self) -> tuple[int, ...]:
+    def seeds(self) -> tuple[int | None, ...]:
         """The training seeds, in the order of the runs."""
         return tuple(run.seed for run in self.runs)
 
@@ -214,7 +214,7 @@ def by_data(runs: Iterable[Run]) -> dict[str, list[Entry]]:
     for run in runs:
         groups.setdefault(run.data, {}).setdefault(run.label, []).append(run)
     return {
-        data: [Entry(tuple(sorted(row, key=lambda run: run.seed))) for row in by_label.values()]
+        data: [Entry(tuple(sorted(row, key=lambda run: -1 if run.seed is None else run.seed))) for row in by_label.values()]
         for data, by_label in groups.items()
     }
 

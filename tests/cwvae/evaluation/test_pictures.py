@@ -150,9 +150,9 @@ def test_each_level_in_turn_samples_from_its_prior(tmp_path, observed):
     assert model.asked == [first, *unseen]
     assert levels.rows == (
         "truth, then predictions" + (" (TTF)" if observed else ""),
-        "level 2 (slowest) from its prior",
-        "level 1 from its prior",
-        "level 0 (fastest) from its prior",
+        "level 3 (slowest) from its prior",
+        "level 2 from its prior",
+        "level 1 (fastest) from its prior",
     )
     assert (tmp_path / "levels.png").read_bytes() == levels.strip
     assert len(decoded(levels.animation.video)) == len(levels.frames) == 5 + 9
@@ -180,7 +180,7 @@ def test_the_samples_of_a_level_differ(tmp_path, monkeypatch):
         variable.assign(3 * variable)  # An untrained model's samples are nearly the same gray.
     pictures.write_levels(tmp_path, settings.evaluation, model, tiny.Squares(40))
     assert len(drawn) == 2 + 2 * 3
-    assert "level 1 (slowest) from its prior, sample 1" in drawn
+    assert "level 2 (slowest) from its prior, sample 1" in drawn
     predicted = [clip[-1] for label, clip in drawn.items() if label != "truth"]
     assert len({image.tobytes() for image in predicted}) == 1 + 2 * 3
 

@@ -126,6 +126,8 @@ def test_compare_accepts_a_predictions_file_next_to_a_run(saved, theirs, tmp_pat
     again = comparison.runs.eval_command(found, {"evaluation.horizon": 9})
     assert f"--predictions predictions.npz --config CONFIG --name cwvae --out {folder}" in again
     assert again.endswith("--set evaluation.horizon=9")
+    with pytest.raises(UserError, match="predictions from a file, which has no seed"):
+        comparison.compare([f"ours={run}", f"ours={folder}"], tmp_path / "tables")
 
 
 FRAMES = np.full((3, 9, 32, 32, 1), 0.5, np.float32)

@@ -201,7 +201,7 @@ def test_a_worker_whose_port_is_taken_is_refused(tmp_path):
         ports = [free_port(), other.getsockname()[1]]
         result = run(*command(tmp_path / "run"), env=environment(ports, 1))
     assert result.returncode == 2
-    starting, waiting, error = result.stderr.splitlines()
+    waiting, starting, error = result.stderr.splitlines()
     assert starting == "Starting TensorFlow ..."
     assert waiting == "Worker 1 of the 2 in TF_CONFIG: waiting for the others."
     assert error.startswith("error: cannot join the workers of TF_CONFIG: ")
