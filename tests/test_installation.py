@@ -57,6 +57,7 @@ def test_the_wheel_holds_the_packages_configurations_and_the_command(wheel):
     assert scripts == "[console_scripts]\ncwvae = cwvae.commands:main\n"
 
 
+@pytest.mark.slow
 def test_an_installed_package_trains_and_evaluates_from_another_folder(installed):
     small = sets(evaluation__horizon=3, evaluation__lpips=False, evaluation__fvd=False)
     result = installed("-m", "cwvae", "train", "--config", "quickstart", *small)

@@ -419,6 +419,7 @@ def test_a_learning_rate_that_no_step_is_left_for_is_not_written(copy, no_tensor
     assert (copy / "config.yml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_more_steps_continue_where_the_run_ended(copy):
     # The held-out clips are shorter than seq_len frames here.
     changes = ("training.steps=4", "data.test_length=5", "evaluation.horizon=2")

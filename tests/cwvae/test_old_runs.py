@@ -44,6 +44,7 @@ def run(request, tmp_path):
     return folder, json.loads((folder / "expected.json").read_text())
 
 
+@pytest.mark.slow
 def test_evaluating_an_old_run_gives_its_scores(run):
     folder, expected = run
     succeed("eval.py", "--logdir", folder)

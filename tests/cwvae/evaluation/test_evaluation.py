@@ -258,6 +258,7 @@ def test_measures_can_be_left_out(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_with_weights_all_four_are_computed(tmp_path, capsys):
     random_weights.write()
     settings = tiny.settings(

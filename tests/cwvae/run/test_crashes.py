@@ -131,6 +131,7 @@ def test_kills_and_a_stop_leave_no_trace(whole, interrupted):
     assert_same_run(whole, interrupted.logdir)
 
 
+@pytest.mark.slow
 def test_a_full_disk(whole, small_disk, fill):
     """Training continues and ends with the last good checkpoint; with room it completes."""
     logdir, filler = small_disk / "run", small_disk / "filler"

@@ -229,7 +229,8 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted_and_training_contin
     assert np.isfinite(line["loss"])
 
 
-@pytest.mark.parametrize("per_call", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("per_call", [1, 10])
 def test_after_too_many_in_a_row_the_last_good_step_is_saved_and_named(tmp_path, per_call):
     settings = tiny.settings(
         "training.steps=20",
@@ -373,6 +374,7 @@ def test_a_stop_within_a_warm_up_leaves_no_trace_in_the_schedule_and_the_average
     np.testing.assert_allclose(rates[0][5], 0.01 * (1 + np.cos(np.pi / 2)) / 2)
 
 
+@pytest.mark.slow
 def test_an_average_that_is_turned_on_later_starts_there_and_changes_no_training(run, tmp_path):
     whole, _ = run
     assert trainer(tiny.settings("training.steps=3"), tmp_path).run()
