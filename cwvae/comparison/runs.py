@@ -213,8 +213,12 @@ def by_data(runs: Iterable[Run]) -> dict[str, list[Entry]]:
     groups = {}
     for run in runs:
         groups.setdefault(run.data, {}).setdefault(run.label, []).append(run)
+
+    def seed(run: Run) -> int:
+        return -1 if run.seed is None else run.seed
+
     return {
-        data: [Entry(tuple(sorted(row, key=lambda run: -1 if run.seed is None else run.seed))) for row in by_label.values()]
+        data: [Entry(tuple(sorted(row, key=seed))) for row in by_label.values()]
         for data, by_label in groups.items()
     }
 
