@@ -176,11 +176,6 @@ def load(source: str | pathlib.Path | None = None, step: int | None = None) -> V
 
     if source is None:
         source = PRETRAINED
-        if not export.is_export(source):
-            raise UserError(
-                f"{source}: this installation has no pretrained model. Give the folder of a run or"
-                " an export."
-            )
     elif hub.is_address(source):
         source = hub.download(source, export.FILES)
     # Imported here, so that reading a configuration does not start TensorFlow.

@@ -6,10 +6,6 @@ import re
 
 import matplotlib
 import pytest
-from helpers import tiny
-
-from cwvae import api, config, export, factory
-from cwvae.run import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "examples").glob("*.ipynb"))}
@@ -65,12 +61,6 @@ def test_links_of_a_notebook_lead_to_files(name):
 @each_notebook
 def test_a_notebook_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    if not export.is_export(api.PRETRAINED):
-        settings = tiny.settings()
-        config.save_run(settings, tmp_path / "run")
-        checkpoints.save(tmp_path / "run", 1, factory.build(settings, 0))
-        export.export(tmp_path / "run", tmp_path / "pretrained")
-        monkeypatch.setattr(api, "PRETRAINED", tmp_path / "pretrained")
     backend = matplotlib.get_backend()
     matplotlib.use("Agg")
     code = "\n\n".join(cells(name, "code"))

@@ -50,6 +50,8 @@ def test_the_wheel_holds_the_packages_configurations_and_the_command(wheel):
         scripts = content.read(metadata.replace("METADATA", "entry_points.txt")).decode()
     for path in (ROOT / "configs").rglob("*.yml"):
         assert f"cwvae/{path.relative_to(ROOT)}" in names
+    for path in installation.PRETRAINED.iterdir():
+        assert f"cwvae/pretrained/{path.name}" in names
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"cwvae", "data_loaders"}
     assert f"Version: {installation.VERSION}\n" in text

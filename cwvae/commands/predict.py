@@ -25,7 +25,7 @@ import data_loaders
 from cwvae import export, prediction
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
-from cwvae.installation import PRETRAINED, command
+from cwvae.installation import PRETRAINED
 from cwvae.prediction import Prediction
 from cwvae.run import folder as run_folder
 from cwvae.startup import quiet_tensorflow
@@ -78,7 +78,8 @@ def predict(
     ):
         if value is not None and value < least:
             raise UserError(f"--{name} {value}: give a number from {least}.")
-    run = _pretrained() if run is None else pathlib.Path(run)
+    whose = "the small model of this package" if run is None else f"the model in {run}"
+    run = PRETRAINED if run is None else pathlib.Path(run)
     config = run_folder.load_config(run, settings)
     export.find(run, step)
     context = config.evaluation.context if context is None else context
@@ -93,7 +94,7 @@ def predict(
         names, fps = [f"clip {i}" for i in range(len(read))], _FPS
     seen = np.stack([frames[:context] for frames in read])
 
-    report(f"Starting TensorFlow, loading the model in {run}")
+    report(f"Starting TensorFlow, loading {whose}")
     with quiet_tensorflow():
         from cwvae import factory
         from cwvae.evaluation import rollouts
@@ -120,15 +121,6 @@ def predict(
     np.clip(predicted, 0, 1, out=predicted)
     truth = tuple(frames[context:] for frames in read)
     return Prediction(predicted, seen, truth, tuple(names), fps)
-
-
-def _pretrained() -> pathlib.Path:
-    if not PRETRAINED.is_dir():
-        raise UserError(
-            "This installation has no small model. Give the folder of a run or an export:"
-            f" {command('predict')} RUN. To train a model: {command('train')} --config quickstart"
-        )
-    return PRETRAINED
 
 
 def _read(

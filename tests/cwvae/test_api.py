@@ -16,6 +16,7 @@ import cwvae
 import data_loaders
 from cwvae import api, config, export, factory
 from cwvae.errors import UserError
+from cwvae.metrics import image
 from cwvae.run import checkpoints
 from cwvae.training import loop
 
@@ -177,19 +178,23 @@ def exported(tmp_path):
     return tmp_path / "out"
 
 
-def test_load_takes_the_model_of_the_package_or_of_the_hub(exported, monkeypatch):
-    monkeypatch.setattr(api, "PRETRAINED", exported)
+def test_load_takes_an_export_on_the_hub(exported, monkeypatch):
     monkeypatch.setattr("cwvae.hub.download", lambda address, names: exported)
-    want = cwvae.load(exported)
-    for found in (cwvae.load(), cwvae.load("hf://user/name")):
-        for one, other in zip(found.weights, want.weights, strict=True):
-            np.testing.assert_array_equal(one, other)
+    want, found = cwvae.load(exported), cwvae.load("hf://user/name")
+    for one, other in zip(found.weights, want.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
-def test_a_missing_model_of_the_package_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(api, "PRETRAINED", tmp_path / "pretrained")
-    with pytest.raises(UserError, match="this installation has no pretrained model"):
-        cwvae.load()
+def test_the_model_of_the_package_is_small_and_predicts_better_than_a_copy():
+    assert sum(file.stat().st_size for file in api.PRETRAINED.iterdir()) < 3e6
+    settings = config.load_run(api.PRETRAINED)
+    data = data_loaders.load(split="test", **settings.data_options())
+    context = settings.evaluation.context
+    videos = np.stack([data[i][: context + 10] for i in range(20)])
+    predicted = cwvae.load().predict(videos[:, :context], horizon=10, seed=0)
+    truth = videos[:, context:] / np.float32(255)
+    copied = np.repeat(videos[:, context - 1 : context] / np.float32(255), 10, 1)
+    assert image.psnr(truth, predicted.numpy()).mean() > image.psnr(truth, copied).mean() + 3
 
 
 @pytest.mark.slow

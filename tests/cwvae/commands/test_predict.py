@@ -100,16 +100,12 @@ def test_the_command_writes_a_file_and_names_it(run, video, tmp_path, monkeypatc
     assert capsys.readouterr().out.endswith(f"Written to {name}.\n")
 
 
-def test_without_a_run_the_model_of_the_package_is_used(run, tmp_path, monkeypatch, capsys):
+def test_without_a_run_the_model_of_the_package_is_used(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["cwvae predict", "--horizon", "3"])
-    monkeypatch.setattr(predict, "PRETRAINED", run)
     predict.main()
     assert [path.name for path in tmp_path.iterdir()] == ["prediction.gif"]
     assert "Written to prediction.gif." in capsys.readouterr().out
-    monkeypatch.setattr(predict, "PRETRAINED", tmp_path / "nowhere")
-    with pytest.raises(UserError, match="This installation has no small model"):
-        predict.predict()
 
 
 def test_mistakes_are_reported_before_the_model_is_loaded(run, video, tmp_path, monkeypatch):
