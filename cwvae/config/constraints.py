@@ -84,11 +84,6 @@ def check_training(config: Config) -> None:
             f"training.accumulate = {training.accumulate} must divide training.batch_size ="
             f" {training.batch_size}: the batch is computed in that many pieces of equal size."
         )
-    if training.warmup >= training.steps:
-        raise UserError(
-            f"training.warmup = {training.warmup} must be less than training.steps ="
-            f" {training.steps}. Otherwise no step has the full learning rate."
-        )
     if training.seq_len < config.model.shortest:
         raise UserError(
             f"training.seq_len = {training.seq_len}, but the model {config.model.name} has no loss"

@@ -10,7 +10,8 @@ without restarts), falls from 1 at step W to 0 at step S:
 
     decay(n) = (1 + cos(pi * p)) / 2    with    p = clip((n - W) / (S - W), 0, 1)
 
-It depends on nothing else, so a resumed run has the learning rates of an uninterrupted one.
+A run that ends within its warm-up, such as a short trial, has decay(n) = 1. The learning rate
+depends on nothing else, so a resumed run has the learning rates of an uninterrupted one.
 """
 
 import math
@@ -31,7 +32,7 @@ def factor(options: TrainingConfig, number: tf.Tensor) -> tf.Tensor:
     warmup = tf.minimum((n + 1) / max(options.warmup, 1), 1)
     if options.schedule == "constant":
         return warmup
-    part = (n - options.warmup) / (options.steps - options.warmup)
+    part = (n - options.warmup) / max(options.steps - options.warmup, 1)
     return warmup * (1 + tf.cos(math.pi * tf.clip_by_value(part, 0, 1))) / 2
 
 

@@ -830,13 +830,6 @@ def warnings(*overrides, training=1000, test=1000):
     return [*constraints.warnings(config, {"training": training, "test": test})]
 
 
-def test_a_warm_up_must_end_before_the_last_step():
-    assert configuration.load(None, ["training.steps=9", "training.warmup=8"]).training.warmup == 8
-    assert "training.warmup = 9 must be less than training.steps = 9" in refusal(
-        overrides=["training.steps=9", "training.warmup=9"]
-    )
-
-
 def test_the_decay_of_an_average_is_between_0_and_1():
     for value in (0, 1, 1.5):
         assert "training.ema must be " in refusal(overrides=[f"training.ema={value}"])

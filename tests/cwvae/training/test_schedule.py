@@ -40,6 +40,14 @@ def test_a_cosine_begins_after_the_warm_up():
     np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_run_may_end_within_its_warm_up(schedule, steps):
+    np.testing.assert_allclose(
+        rates(3, steps=steps, warmup=4, schedule=schedule), [0.05, 0.1, 0.15]
+    )
+
+
 def test_it_stays_at_zero_after_the_last_step_and_is_exact_at_large_steps():
     assert rates(20, steps=8, schedule="cosine")[19] < 1e-16
     options = dataclasses.replace(BASE, learning_rate=1.0, steps=2**40, warmup=2**30)
