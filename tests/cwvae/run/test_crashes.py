@@ -109,6 +109,7 @@ def interrupted(tmp_path_factory):
     return seen
 
 
+@pytest.mark.slow
 def test_a_second_training_in_the_same_folder_is_refused(interrupted):
     message = refused(interrupted.second)
     holder = f"process {interrupted.first} on {socket.gethostname()}"
@@ -116,6 +117,7 @@ def test_a_second_training_in_the_same_folder_is_refused(interrupted):
     assert message.endswith("Stop it, or give another --logdir.")
 
 
+@pytest.mark.slow
 def test_sigterm_saves_the_current_step_and_says_how_to_resume(interrupted):
     assert interrupted.terminated == 143
     assert "Stopping after this step: SIGTERM." in interrupted.said
@@ -125,6 +127,7 @@ def test_sigterm_saves_the_current_step_and_says_how_to_resume(interrupted):
     assert 0 < interrupted.stopped_at < STEPS
 
 
+@pytest.mark.slow
 def test_kills_and_a_stop_leave_no_trace(whole, interrupted):
     assert interrupted.killed_during_save
     assert interrupted.finished == 0
