@@ -13,7 +13,7 @@ import sys
 from ruamel.yaml import YAML
 
 from cwvae import config as configuration
-from cwvae.config import Config
+from cwvae.config import Config, TrainingConfig
 from cwvae.errors import UserError
 from cwvae.evaluation.results import FOLDER, FORMAT, digest, heading
 from cwvae.installation import VERSION, command
@@ -95,7 +95,8 @@ def text(
             [
                 f"{step:,} updates of {training.batch_size} clips of {training.seq_len} frames,"
                 f" seed {training.seed}",
-                f"Adam, learning rate {training.learning_rate:g}, {training.precision}",
+                f"Adam, learning rate {training.learning_rate:g}, {_schedule(training)},"
+                f" {training.precision}",
             ]
         ),
         "`config.yml` holds all settings.",
@@ -155,6 +156,16 @@ def _settings(config: Config, section: str, without: tuple[str, ...]) -> list[st
         for key, value in own.items()
         if key not in without and value != default[key]
     ]
+
+
+def _schedule(training: TrainingConfig) -> str:
+    """Returns how the learning rate changes, and what became of the weights."""
+    words = f"{training.schedule} schedule"
+    if training.warmup:
+        words += f" after a warm-up of {training.warmup:,} updates"
+    if training.ema:
+        words += f", average of the weights with a decay of {training.ema:g}"
+    return words
 
 
 def _data(config: Config) -> str:
