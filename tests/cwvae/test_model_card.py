@@ -35,6 +35,12 @@ def test_the_header_is_what_the_hub_reads():
     assert scores["fvd"] == 1500
 
 
+def test_a_schedule_and_an_average_of_the_weights_are_said():
+    training = ["training.schedule=cosine", "training.warmup=9", "training.ema=0.99"]
+    _, sections = parts(card(tiny.settings(*training)))
+    assert "cosine schedule after a warm-up of 9 updates, average of" in sections["Training"]
+
+
 def test_the_sections_say_what_the_model_is():
     _, sections = parts(card(tiny.settings("data.num_digits=1"), results.make(step=12)))
     assert [*sections] == ["Model", "Data", "Training", "Scores", "Use", "Licence"]
