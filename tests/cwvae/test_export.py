@@ -168,7 +168,8 @@ def test_every_model_has_a_saved_model(tmp_path, name):
     checkpoints.save(tmp_path / "run", 1, own)
     export.export(tmp_path / "run", tmp_path / "out", saved_model=(6, 9))
     context = np.random.default_rng(0).random((4, 6, 32, 32, 1)).astype(np.float32)
-    got = tf.saved_model.load(tmp_path / "out" / "saved_model").predict(context, 3)
+    saved = tf.saved_model.load(tmp_path / "out" / "saved_model")
+    got = saved.predict(context, 3)
     np.testing.assert_allclose(got, own.predict(context, 9, 3), atol=1e-6)
 
 

@@ -49,6 +49,9 @@ def test_evaluating_an_old_run_gives_its_scores(run):
     folder, expected = run
     succeed("eval.py", "--logdir", folder)
     results = json.loads((folder / "eval" / "metrics.json").read_text())
+    for scores in results["scores"].values():  # Newer than these runs.
+        for score in scores.values():
+            del score["interval"], score["interval_soon"]
     assert_equal(results["scores"], expected["scores"], 1e-3)
     assert_equal(results["elbo"], expected["elbo"], 1e-3)
 
