@@ -128,11 +128,11 @@ def _update(config, _, optimizer, __):
     return steps
 
 
-def _scores(config, model, step, *_):
+def _scores(config, model, about, *_):
     """Stands for the evaluator: the scores depend on the weights, step and settings."""
     quality = float(sum(np.abs(weight.numpy()).sum() for weight in model.weights)) % 1
     made = results.make(quality, horizon=config.evaluation.horizon, fvd=False)
-    made |= {"step": step, "settings": configuration.as_plain(config)}
+    made |= {"step": about["step"], "settings": about["settings"]}
     return made | {"sha256": digest(made)}
 
 
