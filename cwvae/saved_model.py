@@ -11,8 +11,8 @@ from cwvae.video_model import VideoModel
 def save(model: VideoModel, path: str | pathlib.Path, context: int, horizon: int) -> None:
     """Writes a SavedModel with the function `predict`.
 
-    With `saved = tf.saved_model.load(path)`, `saved.predict(context, seed)` takes float32 frames [B,
-    context, H, W, C] in [0, 1], which it does not check, and an int64 seed []. It returns what
+    With `saved = tf.saved_model.load(path)`, `saved.predict(context, seed)` takes float32 frames
+    [B, context, H, W, C] in [0, 1], which it does not check, and an int64 seed []. It returns what
     `model.predict(context, horizon, seed)` returns, up to rounding, for any number of clips B.
     `saved` must be kept: TensorFlow's functions do not keep the variables that they use.
 

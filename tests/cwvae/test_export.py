@@ -288,7 +288,7 @@ def no_tensorflow(tmp_path_factory):
 def test_the_command_line(trained, tmp_path, models):
     done = command("--logdir", trained, "--step", 1, "--out", tmp_path / "new" / "out")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert done.stderr == "Starting TensorFlow ...\n"
     assert f"Exported step 1. To load it in Python: cwvae.load('{tmp_path}/new/out')" in done.stdout
     assert same(cwvae.load(tmp_path / "new" / "out"), models[1])
 

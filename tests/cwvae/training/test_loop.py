@@ -156,6 +156,7 @@ def test_an_error_of_the_data_ends_training_with_its_message(tmp_path):
     assert trainer(settings, tmp_path).step > 0
 
 
+@pytest.mark.slow
 def test_seeds_change_weights_data_and_latents(tmp_path):
     runs = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -428,6 +429,7 @@ def test_means_of_an_earlier_version_continue_under_the_names_of_today():
     assert means.take() == {"loss": 3.0, "kl/level_1_sum": 5.0}
 
 
+@pytest.mark.slow
 def test_training_continues_if_a_checkpoint_cannot_be_written(tmp_path, monkeypatch, capsys):
     whole = checkpoints.save
 
