@@ -1,10 +1,12 @@
-"""Exports a trained model: its weights in Keras' own format, and its configuration.
+"""Exports a trained model, to use it elsewhere or to share it.
 
-    python -m cwvae.export --logdir RUN [--step N] --out DIR [--overwrite]
+    python -m cwvae.export --logdir RUN [--step N] --out DIR [--overwrite] [--license ID]
+    python -m cwvae.export --logdir RUN --out DIR --saved-model [--context N] [--horizon N]
 
-writes DIR/model.weights.h5, which also holds the step, and DIR/config.yml. The latter holds no
-paths of data or of a run: they are private, and mean nothing on another machine. `cwvae.load(DIR)`
-and `eval.py` take an export as they take a run.
+writes DIR/model.weights.h5, the weights in Keras' own format with the step; DIR/config.yml; and
+DIR/README.md, a model card. None of them holds paths of data or of a run: they are private, and
+mean nothing on another machine. `cwvae.load(DIR)` and `eval.py` take an export as they take a run.
+With --saved-model, DIR/saved_model predicts without this package.
 """
 
 from __future__ import annotations
@@ -20,19 +22,22 @@ import tempfile
 from typing import TYPE_CHECKING, Literal
 
 from cwvae import config as configuration
+from cwvae import model_card
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
+from cwvae.installation import program
 from cwvae.run import checkpoints, files, renamed
 from cwvae.run import folder as run_folder
-from cwvae.startup import quiet_tensorflow
+from cwvae.startup import quiet_tensorflow, starting_tensorflow
 
 if TYPE_CHECKING:
     import h5py
 
     from cwvae.video_model import VideoModel
 
-WEIGHTS, CONFIG = "model.weights.h5", "config.yml"
-_ASIDE = ".export.tmp"  # Where both are written first. It remains if that is interrupted.
+WEIGHTS, CONFIG, SAVED_MODEL = "model.weights.h5", "config.yml", "saved_model"
+FILES = (WEIGHTS, CONFIG)  # What a model is loaded from.
+_ASIDE = ".export.tmp"  # Where all are written first. It remains if that is interrupted.
 _STEP = "step"  # The attribute of the file of weights.
 # Upper bound of what HDF5 stores for each array in addition to its numbers.
 _HDF5_BYTES = 8192
@@ -43,6 +48,8 @@ def export(
     out: str | pathlib.Path,
     step: int | None = None,
     overwrite: bool = False,
+    licence: str = model_card.UNKNOWN,
+    saved_model: tuple[int | None, int | None] | None = None,
 ) -> int:
     """Writes the model of a run into another folder.
 
@@ -51,17 +58,23 @@ def export(
       out: The export's folder, made if it is missing.
       step: The step of the checkpoint; None for the newest whole one.
       overwrite: Whether to replace an existing export.
+      licence: The Hugging Face Hub's identifier of the licence of the weights, such as cc-by-4.0.
+      saved_model: The numbers of frames that a SavedModel sees and predicts, each None for that
+        of the run's evaluation. None: no SavedModel.
 
     Returns:
       The step.
 
     Raises:
-      UserError: The run or a whole checkpoint is missing, or the folder cannot be used or another
-        process is exporting into it.
+      UserError: The run or a whole checkpoint is missing, an argument is out of range, or the
+        folder cannot be used or another process is exporting into it.
     """
     if is_export(logdir):
         raise UserError(f"--logdir {logdir}: this is an export already. Copy the folder.")
+    model_card.check_licence(licence)
     config = run_folder.load_config(logdir)
+    if saved_model:
+        saved_model = _frames(config, *saved_model)
     checkpoints.find(logdir, step)
     out = pathlib.Path(out)
     _check_out(out, overwrite)
@@ -69,13 +82,31 @@ def export(
     with files.locked_beside(out, f"exporting into {out}", advice):
         _check_out(out, overwrite)  # Once more, now that the folder is locked.
         # TensorFlow is slow to start, so the user's mistakes are reported first.
-        with quiet_tensorflow():
+        with starting_tensorflow():
             from cwvae import factory
 
         model = factory.build(config)
         step = checkpoints.restore_step(logdir, step, model)["step"]
-        _write(model, step, _without_paths(config), out)
+        shared = _without_paths(config)
+        card = model_card.text(
+            shared,
+            step,
+            model.count_trainable(),
+            model_card.evaluation(logdir, step),
+            pathlib.Path(logdir).resolve().name,
+            licence,
+        )
+        _write(model, step, shared, card, saved_model, out)
     return step
+
+
+def _frames(config: Config, context: int | None, horizon: int | None) -> tuple[int, int]:
+    """Returns the numbers of frames that a SavedModel sees and predicts."""
+    own = config.evaluation
+    for name, value in (("context", context), ("horizon", horizon)):
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}: give at least 1 frame.")
+    return context or own.context, horizon or own.horizon
 
 
 def _without_paths(config: Config) -> Config:
@@ -90,11 +121,17 @@ def _check_out(out: pathlib.Path, overwrite: bool) -> None:
     exported, complete = (out / WEIGHTS).is_file(), (out / CONFIG).exists()
     if (out / "checkpoints").exists() or (complete and not exported):
         raise UserError(f"--out {out}: there is a run. Give another folder.")
-    unfinished = (out / _ASIDE).exists() and not complete  # Killed between its two files.
+    unfinished = (out / _ASIDE).exists() and not complete  # Killed between its files.
     if exported and not overwrite and not unfinished:
         raise UserError(
             f"--out {out}: there is an export already. Give another folder, or --overwrite."
         )
+    for name in (model_card.NAME, SAVED_MODEL):
+        if (out / name).exists() and not (overwrite or unfinished):
+            raise UserError(
+                f"--out {out}: {name} is there, which an export may replace. Give another folder,"
+                " or --overwrite."
+            )
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
@@ -104,7 +141,14 @@ def _check_out(out: pathlib.Path, overwrite: bool) -> None:
         ) from None
 
 
-def _write(model: VideoModel, step: int, config: Config, out: pathlib.Path) -> None:
+def _write(
+    model: VideoModel,
+    step: int,
+    config: Config,
+    card: str,
+    saved_model: tuple[int, int] | None,
+    out: pathlib.Path,
+) -> None:
     import h5py  # Slow to import.
 
     # A folder, because Keras writes only to names that end in .weights.h5.
@@ -119,12 +163,18 @@ def _write(model: VideoModel, step: int, config: Config, out: pathlib.Path) -> N
         # HDF5 has no checksum, and ignores trailing bytes.
         with open(aside / WEIGHTS, "r+b") as file:
             checkpoints.seal(file, file.seek(0, os.SEEK_END))
-        files.sync(aside / WEIGHTS)
         configuration.save(config, aside / CONFIG)
+        (aside / model_card.NAME).write_text(card, encoding="utf-8")
+        if saved_model:
+            _save_predictions(model, aside / SAVED_MODEL, *saved_model)
+        for path in aside.rglob("*"):
+            files.sync(path)
         # New weights must never stand next to an old configuration, not even after a crash.
         (out / CONFIG).unlink(missing_ok=True)
-        os.replace(aside / WEIGHTS, out / WEIGHTS)
-        os.replace(aside / CONFIG, out / CONFIG)
+        if (out / SAVED_MODEL).exists():
+            shutil.rmtree(out / SAVED_MODEL)
+        for name in (WEIGHTS, model_card.NAME, *([SAVED_MODEL] if saved_model else []), CONFIG):
+            os.replace(aside / name, out / name)
         files.sync(out)
     except OSError as error:
         if error.filename:  # The message names the file that the user knows.
@@ -132,6 +182,21 @@ def _write(model: VideoModel, step: int, config: Config, out: pathlib.Path) -> N
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _save_predictions(model: VideoModel, path: pathlib.Path, context: int, horizon: int) -> None:
+    with quiet_tensorflow():
+        import tensorflow as tf
+
+        from cwvae import saved_model
+
+        try:
+            saved_model.save(model, path, context, horizon)
+        except tf.errors.OpError as error:
+            raise UserError(
+                f"{path.parent.parent}: the SavedModel cannot be written ({error.message}). Check"
+                " that there is room."
+            ) from None
 
 
 def _save_weights(model: VideoModel, path: pathlib.Path) -> None:
@@ -169,13 +234,17 @@ def find(folder: str | pathlib.Path, step: int | None = None) -> None:
         raise UserError(f"{folder}: an export holds one step. Do not give a step.")
 
 
-def restore(folder: str | pathlib.Path, step: int | None, model: VideoModel) -> int | None:
+def restore(
+    folder: str | pathlib.Path, step: int | None, model: VideoModel, averaged: bool = True
+) -> int | None:
     """Sets a model's weights to those of an export, or of a run's checkpoint.
 
     Args:
       folder: The folder of the export or the run.
       step: The step of the run's checkpoint; None for the newest whole one.
       model: The model.
+      averaged: Whether to take the averages of a run's weights, if it has them (`training.ema`). An
+        export of such a run holds nothing else.
 
     Returns:
       The step; None for an export of an earlier version, which did not store it.
@@ -184,7 +253,7 @@ def restore(folder: str | pathlib.Path, step: int | None, model: VideoModel) -> 
       UserError: The weights are damaged or do not fit the model. No weight changes.
     """
     if not is_export(folder):
-        return checkpoints.restore_step(folder, step, model)["step"]
+        return checkpoints.restore_step(folder, step, model, averaged)["step"]
     load_weights(model, folder)
     import h5py  # Slow to import.
 
@@ -291,7 +360,8 @@ def load_weights(model: VideoModel, source: str | pathlib.Path) -> None:
         source, arrays, _ = checkpoints.read_newest(source)
     else:
         arrays, _ = checkpoints.read(source)
-    have = {name: array.shape for name, array in arrays.items() if name.startswith("model/")}
+    arrays = checkpoints.model_weights(arrays)
+    have = {name: array.shape for name, array in arrays.items()}
     weights = {f"model/{weight.path}": weight for weight in model.weights}
     _check_fit(source, have, {name: tuple(w.shape) for name, w in weights.items()})
     for name, weight in weights.items():
@@ -373,17 +443,41 @@ def _misfit(source: str | pathlib.Path, difference: str) -> UserError:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m cwvae.export",
+        prog=program("cwvae.export"),
         description="Writes a trained model's weights in Keras' format, and its configuration.",
     )
     parser.add_argument("--logdir", required=True, help="the run's folder")
     parser.add_argument("--step", type=int, help="the checkpoint (default: the newest)")
     parser.add_argument("--out", required=True, help="the folder to write into")
     parser.add_argument("--overwrite", action="store_true", help="replace an export there")
+    parser.add_argument(
+        "--license",
+        default=model_card.UNKNOWN,
+        metavar="ID",
+        help="licence of the weights for the model card, such as mit or cc-by-4.0",
+    )
+    parser.add_argument(
+        "--saved-model", action="store_true", help="also write a SavedModel of the predictions"
+    )
+    words = "frames that the SavedModel {} (default: evaluation.{} of the run)"
+    parser.add_argument("--context", type=int, help=words.format("sees", "context"))
+    parser.add_argument("--horizon", type=int, help=words.format("predicts", "horizon"))
     configuration.refuse_settings(parser)
     arguments = parser.parse_args()
+    frames = None
+    if arguments.saved_model:
+        frames = (arguments.context, arguments.horizon)
+    elif arguments.context is not None or arguments.horizon is not None:
+        parser.error("--context and --horizon are for --saved-model: add it")
     with exit_on_user_error():
-        step = export(arguments.logdir, arguments.out, arguments.step, arguments.overwrite)
+        step = export(
+            arguments.logdir,
+            arguments.out,
+            arguments.step,
+            arguments.overwrite,
+            arguments.license,
+            frames,
+        )
     print(f"Exported step {step}. To load it in Python: cwvae.load({arguments.out!r})")
 
 

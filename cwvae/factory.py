@@ -64,7 +64,7 @@ def _cwvae(config: Config) -> CWVAE:
     from cwvae.fast.model import FastCWVAE
 
     model = FastCWVAE(gradient_checkpointing=config.training.gradient_checkpointing, **sizes)
-    if (key := tuple(sizes.items())) not in _UNCOVERED:
+    if (key := (type(model.cells[0]), *sizes.items())) not in _UNCOVERED:
         _UNCOVERED[key] = model.uncovered()
     for method in _UNCOVERED[key]:
         print(
@@ -114,5 +114,5 @@ def _vta(config: Config) -> vta.VTA:
 
 _BUILDERS = {"cwvae": _cwvae, "svg": _svg, "vta": _vta}
 _PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-# What `FastCWVAE.uncovered` said of the sizes that it was asked for: it takes half a second.
+# What `FastCWVAE.uncovered` said of a cell and sizes: it takes half a second.
 _UNCOVERED: dict[tuple, list[str]] = {}

@@ -9,9 +9,9 @@ With frames x_t, and at each level l a state s_t^l that changes only at the acti
     ELBO = sum_t E_q[ln p(x_t | s_t^1)] - sum_l sum_{t in T_l} E_q[KL(q_t^l || p_t^l)]         (5)
 
 `cwvae.clockwork` holds Equations 1 and 2, `cwvae.cell` one tick of 4, `cwvae.networks` the encoder
-and the decoder. In code levels count from 0, the fastest, and each level may have its own k.
-`cwvae.fast` computes the same functions faster. Symbols: B batch, T frames, L levels, N_l active
-steps of level l.
+and the decoder. In code levels count from 0, the fastest, and each level may have its own k; logs
+and results count from 1, as the paper does. `cwvae.fast` computes the same functions faster.
+Symbols: B batch, T frames, L levels, N_l active steps of level l.
 """
 
 import itertools
@@ -25,6 +25,7 @@ from cwvae.arguments import as_level_flags
 from cwvae.cell import RSSMCell, State, Tick
 from cwvae.compiled import compiled
 from cwvae.distributions import DiagGaussian, Noise
+from cwvae.levels import names as level_names
 from cwvae.networks import embedding_mlp, feature_size, frame_decoder, frame_encoder
 from cwvae.video_model import CHUNK, Elbo, Rollout, VideoModel
 
@@ -74,7 +75,7 @@ class CWVAE(VideoModel):
         if len(factors) != levels - 1:
             raise ValueError(f"{levels} levels need {levels - 1} factors, not {len(factors)}.")
         self.levels, self.factors = levels, tuple(factors)
-        self.kl_names = tuple(f"level{level}" for level in range(levels))
+        self.kl_names = level_names(levels)
         self.decoder_stddev, self.kl_balance = decoder_stddev, kl_balance
         self.mean_only = mean_only
         self.frame_shape = (frame_size, frame_size, channels)
@@ -109,9 +110,9 @@ class CWVAE(VideoModel):
         ticks, _ = self.infer(video, noise, observe_levels)
         likelihood = DiagGaussian(self.decode(ticks[0].state), self.decoder_stddev)
         diagnostics = {}
-        for level, (_, prior, posterior) in enumerate(ticks):
-            diagnostics[f"prior_entropy/level{level}"] = tf.transpose(prior.entropy())
-            diagnostics[f"posterior_entropy/level{level}"] = tf.transpose(posterior.entropy())
+        for level, (_, prior, posterior) in zip(self.kl_names, ticks, strict=True):
+            diagnostics[f"prior_entropy/{level}"] = tf.transpose(prior.entropy())
+            diagnostics[f"posterior_entropy/{level}"] = tf.transpose(posterior.entropy())
         kl = tuple(tf.transpose(self._kl(tick.posterior, tick.prior)) for tick in ticks)
         return Elbo(-likelihood.log_prob(video, event_rank=3), kl, diagnostics)
 

@@ -23,7 +23,8 @@ import numpy as np
 from cwvae import config as configuration
 from cwvae.config import Config
 from cwvae.errors import UserError, exit_on_user_error
-from cwvae.startup import quiet_tensorflow
+from cwvae.installation import command
+from cwvae.startup import starting_tensorflow
 
 if TYPE_CHECKING:
     from cwvae.model import CWVAE
@@ -133,7 +134,7 @@ def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int
             " model.name to cwvae."
         )
     # TensorFlow is slow to start, so the user's mistakes are reported first.
-    with quiet_tensorflow():
+    with starting_tensorflow():
         from cwvae import factory
         from cwvae.run import checkpoints
         from cwvae.training import loop
@@ -198,7 +199,7 @@ def main() -> None:
         config = configuration.load(arguments.config, arguments.set)
         step = bring_in(arguments.checkpoint, config, arguments.logdir)
     folder = shlex.quote(arguments.logdir)
-    print(f"Imported step {step}. To evaluate: python eval.py --logdir {folder}")
+    print(f"Imported step {step}. To evaluate: {command('eval')} --logdir {folder}")
 
 
 if __name__ == "__main__":

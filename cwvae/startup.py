@@ -1,4 +1,4 @@
-"""Silences the messages that TensorFlow prints when a script starts it."""
+"""Starts TensorFlow: says so, and silences the messages that it prints."""
 
 import contextlib
 import faulthandler
@@ -9,6 +9,34 @@ import tempfile
 from collections.abc import Iterator
 
 from cwvae.errors import UserError
+
+_silent = False
+
+
+def say(message: str) -> None:
+    """Prints what a script is doing, a plain line on stderr: results alone go to stdout."""
+    if not _silent:
+        print(message, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Makes `say` print nothing in the block."""
+    global _silent
+    before, _silent = _silent, True
+    try:
+        yield
+    finally:
+        _silent = before
+
+
+@contextlib.contextmanager
+def starting_tensorflow() -> Iterator[None]:
+    """Says that a script imports TensorFlow in the block, which takes seconds; and silences it."""
+    if "tensorflow" not in sys.modules:
+        say("Starting TensorFlow ...")
+    with quiet_tensorflow():
+        yield
 
 
 @contextlib.contextmanager

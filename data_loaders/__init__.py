@@ -1,9 +1,11 @@
-"""Data sets of videos: `load(name, split, ...)` returns any of them by its name."""
+"""Data sets of videos: `load(name, split, ...)` by name, `from_arrays(train, test)` from memory."""
 
 import functools
 import inspect
 
 from cwvae.errors import UserError, unknown_name
+from data_loaders import arrays
+from data_loaders.arrays import from_arrays
 from data_loaders.generated.moving_digits import MovingDigits
 from data_loaders.generated.procedural_mazes import ProceduralMazes
 from data_loaders.pipeline import WINDOWS, Dataset
@@ -16,7 +18,7 @@ from data_loaders.store import preparation
 from data_loaders.store.store import Store
 from data_loaders.video.folder import VideoFolder
 
-__all__ = ["Dataset", "Source", "load", "open_source"]
+__all__ = ["Dataset", "Source", "from_arrays", "load", "open_source"]
 
 # Data sets that are prepared into a store: the sources of their videos, called with options.
 SOURCES = {
@@ -94,6 +96,12 @@ def open_source(name: str, **options: object) -> Source:
 
 def check(name: str, options: dict[str, object]) -> None:
     """Raises a UserError if there is no such data set, or an option that no data set has."""
+    if name == arrays.NAME:
+        raise UserError(
+            f"data.name = {name}: only Python can pass these clips. In Python, call"
+            " cwvae.train(data=data_loaders.from_arrays(train, test), logdir=RUN), or"
+            " cwvae.evaluate(RUN, data)."
+        )
     check_choice("data set", name, [*GENERATORS, *SOURCES])
     kinds = [*GENERATORS.values(), *SOURCES.values()]
     known = {*_OPTIONS, *(option for kind in kinds for option in _parameters(kind))}

@@ -1,8 +1,8 @@
-"""Prepares, describes and verifies the stores that training reads.
+"""Prepares, describes and verifies the data that training reads.
 
-    python -m data_loaders prepare gqn_mazes          makes the store, as its first use would
-    python -m data_loaders info gqn_mazes             counts, lengths, size, a picture of frames
-    python -m data_loaders check gqn_mazes            reads every byte and compares checksums
+    cwvae data prepare gqn_mazes          makes the store, as its first use would
+    cwvae data info gqn_mazes             counts, lengths, size, a picture of frames
+    cwvae data check gqn_mazes            reads every byte and compares checksums
 
 Settings come from configs/NAME.yml if that file exists, or from --config, and from --set.
 """
@@ -10,10 +10,11 @@ Settings come from configs/NAME.yml if that file exists, or from --config, and f
 import argparse
 import collections
 import contextlib
+import inspect
 import json
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tqdm
@@ -23,13 +24,17 @@ import data_loaders
 from cwvae import config as configuration
 from cwvae import visualize
 from cwvae.errors import UserError, exit_on_user_error
+from cwvae.installation import CONFIGS, program
+from data_loaders.generated.procedural_mazes import ProceduralMazes
 from data_loaders.sources import SPLITS, Source
 from data_loaders.store import preparation, store
 from data_loaders.store.store import Store
 
 _LISTED = 200  # Up to this number of videos, `info` has a line for each.
 _SHOWN = (4, 8)  # The number of clips per split, and of frames per clip, in the picture.
-_CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+
+# A clip's label in the picture, and its frames [1, H, W, C].
+_Row = tuple[str, list[np.ndarray]]
 
 
 def prepare(options: dict, processes: int | None, again: bool) -> None:
@@ -47,15 +52,38 @@ def prepare(options: dict, processes: int | None, again: bool) -> None:
 
 
 def info(options: dict, out: str | None) -> None:
-    """Prints a summary of a store, and writes a picture of some frames."""
+    """Prints a summary of a data set, and writes a picture of some frames."""
+    if options["name"] in data_loaders.GENERATORS:
+        rows, path = _generator_info(options)
+    else:
+        source = data_loaders.open_source(**options)
+        data_dir = data_loaders.data_folder(options["data_dir"])
+        stored = store.is_complete(store.folder_of(source, data_dir))
+        if isinstance(source, ProceduralMazes) and not stored:
+            rows, path = _mazes_info(source, data_dir)
+        else:
+            rows, path = _store_info(options)
+    path = pathlib.Path(out) if out else path
+    try:
+        if not out:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _picture(rows).save(path)
+    except (OSError, ValueError) as error:  # ValueError: not the extension of a picture.
+        raise UserError(
+            f"{path}: the picture cannot be written there ({error}). Give another --out FILE.png."
+        ) from None
+    print(f"sample frames: {path}")
+
+
+def _store_info(options: dict) -> tuple[list[_Row], pathlib.Path]:
+    """Prints a summary of a store, and returns frames of it and the path of their picture."""
     source, folder = _existing(options)
     content = store.summary(folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{content['name']}: {folder}")
     print(f"prepared {content['made']}, {preparation.size_text(size)} on the disk")
     print("from " + json.dumps(content["description"]))
-    height, width, channels = content["frame_shape"]
-    print(f"frames of {height} x {width} pixels, {channels} channel{'s' * (channels > 1)}")
+    _print_shape(content["frame_shape"])
     head = "videos", "frames", "shortest", "longest", "skipped"
     print("      {:>8}{:>12}{:>10}{:>9}{:>10}  mean, standard deviation".format(*head))
     for split in SPLITS:
@@ -71,14 +99,61 @@ def info(options: dict, out: str | None) -> None:
     with contextlib.suppress(UserError):  # If the original videos no longer exist.
         for remark in source.remarks():
             print(f"note: {remark}")
-    path = pathlib.Path(out) if out else folder / "samples.png"
-    try:
-        _picture(folder).save(path)
-    except (OSError, ValueError) as error:  # ValueError: not the extension of a picture.
-        raise UserError(
-            f"{path}: the picture cannot be written there ({error}). Give another --out FILE.png."
-        ) from None
-    print(f"sample frames: {path}")
+    rows = []
+    for split in SPLITS:
+        data = Store(folder, split)
+        rows += [_clip_row(split, i, data) for i in _spread(len(data), _SHOWN[0])]
+    return rows, folder / "samples.png"
+
+
+def _generator_info(options: dict) -> tuple[list[_Row], pathlib.Path]:
+    """Prints how clips are made that are computed when they are read; returns frames as above."""
+    kind = data_loaders.GENERATORS[options["name"]]
+    own = {key: options[key] for key in inspect.signature(kind).parameters if key in options}
+    _print_generated(options["name"], kind, own, "Clips are computed when they are read.")
+    data = {split: data_loaders.load(split=split, **options) for split in SPLITS}
+    _print_shape(data["train"].frame_shape)
+    _print_counts({split: (len(its), its.clips.longest) for split, its in data.items()})
+    rows = [_clip_row(split, i, its) for split, its in data.items() for i in range(_SHOWN[0])]
+    return rows, _picture_path(data_loaders.data_folder(options["data_dir"]), options["name"])
+
+
+def _mazes_info(source: ProceduralMazes, data_dir: pathlib.Path) -> tuple[list[_Row], pathlib.Path]:
+    """Prints how walks are made that have no store yet; returns frames as above."""
+    description, name = source.describe(), source.name
+    remark = f"There is no store yet. The first use makes {store.folder_of(source, data_dir)}."
+    _print_generated(name, type(source), description, remark)
+    _print_shape(source.frame_shape)
+    items = {split: source.items(split) for split in SPLITS}
+    _print_counts({k: (len(its), description[f"{k}_length"]) for k, its in items.items()})
+    rows = []
+    for split, its in items.items():
+        for i in _spread(len(its), _SHOWN[0]):
+            clip = np.concatenate(list(source.read(split, its[i])))
+            rows.append(_row(split, i, len(clip), lambda t, clip=clip: clip[t : t + 1]))
+    return rows, _picture_path(data_dir, name)
+
+
+def _print_generated(name: str, kind: type, settings: Mapping, remark: str) -> None:
+    print(f"{name}: {inspect.getdoc(sys.modules[kind.__module__]).splitlines()[0]}")
+    print(remark)
+    print("from " + json.dumps(settings))
+
+
+def _print_shape(frame_shape: Sequence[int]) -> None:
+    height, width, channels = frame_shape
+    print(f"frames of {height} x {width} pixels, {channels} channel{'s' * (channels > 1)}")
+
+
+def _print_counts(counts: Mapping[str, tuple[int, int]]) -> None:
+    """Prints the number of videos of each split, and of the frames of each of them."""
+    print("      {:>14}{:>18}".format("videos", "frames of each"))
+    for split, (videos, frames) in counts.items():
+        print(f"{split:6}{videos:14,}{frames:18,}")
+
+
+def _picture_path(data_dir: pathlib.Path, name: str) -> pathlib.Path:
+    return data_dir / "stores" / f"{name}-samples.png"
 
 
 def _treatments(folder: pathlib.Path) -> Iterator[str]:
@@ -138,24 +213,33 @@ def _existing(options: dict) -> tuple[Source, pathlib.Path]:
     return source, folder
 
 
-def _picture(folder: pathlib.Path) -> Image.Image:
-    """Draws frames from clips of both splits, spread evenly over splits and clips."""
-    rows, labels = [], []
-    for split in SPLITS:
-        data = Store(folder, split)
-        for i in np.linspace(0, len(data) - 1, min(_SHOWN[0], len(data))).astype(int).tolist():
-            moments = np.linspace(0, data.length(i) - 1, _SHOWN[1]).astype(int).tolist()
-            rows.append([data.clip(i, t, 1) for t in moments])
-            labels.append(f"{split} {i}")
-    grid = visualize.grid(rows, scale=max(1, 128 // rows[0][0].shape[1]))
+def _spread(count: int, most: int) -> list[int]:
+    """Returns at most this many numbers below `count`, evenly spread."""
+    return np.linspace(0, count - 1, min(most, count)).astype(int).tolist()
+
+
+def _row(split: str, number: int, length: int, frame: Callable[[int], np.ndarray]) -> _Row:
+    """Returns a label, and frames that are evenly spread over a clip. `frame` reads one of them."""
+    moments = np.linspace(0, length - 1, _SHOWN[1]).astype(int).tolist()
+    return f"{split} {number}", [frame(t) for t in moments]
+
+
+def _clip_row(split: str, number: int, data: data_loaders.Dataset) -> _Row:
+    return _row(split, number, data.length(number), lambda t: data.clip(number, t, 1))
+
+
+def _picture(rows: Sequence[_Row]) -> Image.Image:
+    """Draws a row of frames per clip."""
+    labels, frames = zip(*rows, strict=True)
+    grid = visualize.grid(frames, scale=max(1, 128 // frames[0][0].shape[1]))
     return Image.fromarray(visualize.label_rows(grid, labels)[0])
 
 
 def _options(arguments: argparse.Namespace) -> dict:
     """Returns the arguments of `data_loaders.open_source`."""
     name, path = arguments.name, arguments.config
-    if path is None and (_CONFIGS / f"{name}.yml").is_file():
-        path = _CONFIGS / f"{name}.yml"
+    if path is None and (CONFIGS / f"{name}.yml").is_file():
+        path = CONFIGS / f"{name}.yml"
     changes = [*arguments.set, f"data.name={json.dumps(name)}"]
     config = configuration.load(path, changes, purpose="data")
     return config.data_options()
@@ -170,14 +254,14 @@ def _count(text: str) -> int:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_loaders",
+        prog=program("data_loaders"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("prepare", "make the store of a data set"),
-        ("info", "summarize a store, and draw some of its frames"),
+        ("info", "summarize a data set, and draw some of its frames"),
         ("check", "read every byte of a store, and compare checksums"),
     ):
         command = commands.add_parser(name, help=text)

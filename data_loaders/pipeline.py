@@ -7,7 +7,8 @@ import abc
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,6 +69,26 @@ class Dataset(abc.ABC):
     def __len__(self) -> int:
         """The number of clips."""
         return len(self.clips)
+
+    def __getitem__(self, i: int | slice) -> "np.ndarray | Selection":
+        """Returns all frames of clip `i`, uint8 [T, H, W, C], or a data set of a slice of clips.
+
+        Negative numbers count from the end, as in a list.
+
+        Raises:
+          IndexError: There is no clip `i`.
+        """
+        if isinstance(i, slice):
+            return self.select(range(len(self))[i])
+        number = operator.index(i)
+        number += len(self) if number < 0 else 0
+        if not 0 <= number < len(self):
+            raise IndexError(f"there is no clip {i}: this data set has {len(self)} clips.")
+        return self.clip(number)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yields all frames of each clip, uint8 [T, H, W, C]."""
+        return map(self.clip, range(len(self)))
 
     def length(self, i: int) -> int:
         """Returns the number of frames of clip `i`."""

@@ -24,6 +24,16 @@ SECTIONS = {
     "evaluation": [schema.EvaluationConfig],
 }
 MODULES = ("cwvae", "data_loaders")
+# The code of the scripts in the root, which only start it.
+COMMANDS = {
+    f"{script}.py": ROOT / "cwvae" / "commands" / f"{name}.py"
+    for script, name in (
+        ("train", "train"),
+        ("eval", "evaluate"),
+        ("predict", "predict"),
+        ("compare", "compare"),
+    )
+}
 
 each_page = pytest.mark.parametrize("page", PAGES)
 
@@ -62,7 +72,7 @@ def commands(page):
 def source_of(command):
     """Returns the file that a command runs; None if it is not one of ours."""
     if command[0] != "-m":
-        return ROOT / command[0] if command[0].endswith(".py") else None
+        return COMMANDS.get(command[0], ROOT / command[0]) if command[0].endswith(".py") else None
     parts = command[1].split(".") if len(command) > 1 else [""]
     if parts[0] not in MODULES:
         return None
@@ -200,7 +210,8 @@ def test_settings_in_commands_are_valid(page):
         if not (ROOT / path).is_file():  # A run's own configuration.
             path = "configs/moving_mnist.yml"
         for setting in given.get("--set", []):
-            config.load(ROOT / path, [setting])
+            if "=$" not in setting:  # Not a variable of a loop in the shell.
+                config.load(ROOT / path, [setting])
 
 
 @each_page
@@ -241,10 +252,67 @@ def test_the_python_example_runs(tmp_path, capsys, monkeypatch):
     random_weights.write()
     namespace = {}
     for example in fenced("docs/python.md", "python"):
-        exec(example.replace("logs/quickstart", str(tmp_path)), namespace)
+        if "cwvae.train(" not in example and "saved_model" not in example:  # See below.
+            exec(example.replace("logs/quickstart", str(tmp_path)), namespace)
     assert namespace["future"].shape == namespace["other"].shape == (1, 84, 32, 32, 1)
     assert namespace["seen"].shape == namespace["video"].shape == (1, 100, 32, 32, 1)
     assert namespace["psnr"].shape == namespace["ssim"].shape == (1, 84)
     assert namespace["perceptual"].shape == (1, 84)
     assert namespace["features"].shape == (1, 400)
     assert "nats at the fastest level" in capsys.readouterr().out
+
+
+# What makes the examples that train small.
+SMALL = {
+    "training.steps": 1,
+    "training.batch_size": 2,
+    "training.seq_len": 8,
+    "training.video_length": 18,
+    "model.channel_multiplier": 0.125,
+    "model.mlp_size": 8,
+    "evaluation.horizon": 3,
+    "evaluation.num_videos": 2,
+}
+
+
+def small(example):
+    """Returns an example with settings for a short training of a small model."""
+    return re.sub(r"settings = \{.*\}", f"settings = {SMALL}", example)
+
+
+@pytest.mark.slow
+def test_the_examples_that_train_on_arrays_and_use_a_saved_model_run(tmp_path, monkeypatch):
+    from cwvae import export
+
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    (train,) = (text for text in fenced("docs/python.md", "python") if "cwvae.train(" in text)
+    exec(small(train), namespace)
+    assert namespace["results"]["data"] == "arrays"
+    export.export("logs/mine", "exported", saved_model=(16, 64))
+    namespace["context"] = namespace["data"].test[0][None, :16]
+    (saved,) = (text for text in fenced("docs/python.md", "python") if "saved_model" in text)
+    exec(saved, namespace)
+    assert namespace["future"].shape == (1, 64, 32, 32, 1)
+
+
+@pytest.mark.slow
+def test_the_examples_of_extensions_run(tmp_path, monkeypatch, capsys):
+    import cwvae.model
+    from cwvae.evaluation import frame_scores
+
+    monkeypatch.chdir(tmp_path)
+    # The examples replace these; they are restored after the test.
+    monkeypatch.setattr(cwvae.model, "RSSMCell", cwvae.model.RSSMCell)
+    monkeypatch.setattr(frame_scores, "image_scores", frame_scores.image_scores)
+    namespace, examples = {}, fenced("docs/extending.md", "python")
+    lines = [line for line in examples[0].splitlines() if line.strip()]
+    assert len(lines) - lines.index("class Bars(Dataset):") <= 12
+    for example in examples:
+        exec(small(example), namespace)
+    names = {weight.path.split("/")[1] for weight in namespace["model"].weights}
+    assert "norm" in names
+    scores = namespace["results"]["scores"]
+    assert 0 < scores["cwvae"]["absolute_error"]["mean"] < 255
+    assert scores["copy last frame"]["absolute_error"]["mean"] > 0
+    assert "the plain kernels are used" in capsys.readouterr().err

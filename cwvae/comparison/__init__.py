@@ -2,8 +2,9 @@
 
 No TensorFlow: all input is in the metrics.json of evaluations.
 
-- A row is a label, usually a model. A column is a data set, identified by `data.name`.
-  `CW-VAE=logs/a CW-VAE=logs/b` on two data sets is one row.
+- A row is a label, usually a model. A column is a data set: `data.name`, a folder of videos' own
+  name, or DATA in NAME@DATA=RUN. `CW-VAE=logs/a CW-VAE=logs/b` on two data sets is one row. On one
+  data set they are training seeds of one row, which shows their mean.
 - Bold and ranks are computed from the numbers as printed, as in the paper. Ranks are competition
   ranks (1, 2, 2, 4), averaged over the columns in which every model has a score, and rounded half
   to even. The best of several samples and the baselines have no rank.
@@ -38,7 +39,7 @@ def compare(
     """Compares runs and writes tables and figures.
 
     Args:
-      arguments: Runs, as RUN or LABEL=RUN.
+      arguments: Runs, as RUN, LABEL=RUN or LABEL@DATA=RUN.
       out: The folder to write into, which is created. It holds the files of one comparison, also
         after a crash: table.md is removed first, and written last.
       protocol: Protocol of PSNR and SSIM.
@@ -52,20 +53,20 @@ def compare(
       UserError: A run that is not evaluated, runs that cannot be compared, or a folder that cannot
         be written or in which another process is at work.
     """
-    every = runs.read(arguments)
-    groups = runs.by_data(every)
+    groups = runs.by_data(runs.read(arguments))
     first = [name for name in paper.published()["datasets"] if name in groups]  # in its order
     groups = {name: groups[name] for name in dict.fromkeys([*first, *groups])}
     remarks = [note for group in groups.values() for note in agreement.check(group, protocol)]
     columns_of_paper = paper.columns(groups) if with_paper else {}
     table, ranks = tables.table_1(groups, columns_of_paper, protocol)
-    table.notes[:0] = _notes_on_protocol(groups, protocol)
-    table.notes.extend([*_notes_on_scores(groups), *remarks])
+    table.notes[:0] = [*_notes_on_protocol(groups, protocol), *_notes_on_seeds(groups)]
+    table.notes.extend([*_notes_on_fvd(groups), *remarks])
+    table.hints.extend(_hints_on_missing_scores(groups))
     if columns_of_paper:
         table.notes.extend(paper.notes(groups, columns_of_paper))
     more = tables.other_measures(groups, protocol), tables.kl_table(groups, columns_of_paper)
     contents = formats.texts([table, *(other for other in more if other)])
-    contents |= costs.texts(every) if with_costs else {}
+    contents |= costs.texts(groups) if with_costs else {}
     text = "\n".join(content for name, content in contents.items() if name.endswith(".md"))
     contents |= figures.curves(groups, protocol) | figures.ranks(ranks)
     return text, _write(pathlib.Path(out), contents)
@@ -76,16 +77,16 @@ def _notes_on_protocol(groups, protocol):
     said = []
     for metric in ("ssim", "psnr", "lpips"):
         name = metric_name(metric, protocol)
-        about = [r.metrics[name] for g in groups.values() for r in g if name in r.metrics]
+        about = [e.metrics[name] for g in groups.values() for e in g if name in e.metrics]
         texts = dict.fromkeys(measure["protocol"] for measure in about)
         said += [f"{metric.upper()} ({'; '.join(texts)})"] * bool(texts)
     notes = [f"Protocol: {', '.join(said)}."] if said else []
-    for data, (run, *_) in groups.items():
-        results = run.results
+    for data, (entry, *_) in groups.items():
+        results = entry.first.results
         samples, levels = results["num_samples"], results["observe_levels"]
-        name = paper.label(data)
+        name, own = paper.label(data), entry.first.data_name
         notes.append(
-            f"{name}{'' if name == data else f' ({data})'}: {results['context']} context"
+            f"{name}{'' if name == own else f' ({own})'}: {results['context']} context"
             f" frames, {results['horizon']} predicted, {results['num_videos']} videos, {samples}"
             f" sample{'' if samples == 1 else 's'} per video, frames of {results['frames']}"
             + (f", levels that see the context: {levels}" if levels else "")
@@ -94,22 +95,50 @@ def _notes_on_protocol(groups, protocol):
     return notes
 
 
-def _notes_on_scores(groups):
-    """Returns notes on how FVD was computed, and on why scores are missing."""
-    notes, missing = [], {}
-    for run in (run for group in groups.values() for run in group):
+def _notes_on_seeds(groups):
+    """Returns a note on the seeds of each row, if a row has several."""
+    if all(len(entry.runs) == 1 for group in groups.values() for entry in group):
+        return []
+    rows = {}  # {seeds: rows with them}
+    for entry in runs.entries(groups):
+        where = entry.label if len(groups) == 1 else f"{entry.label} on {paper.label(entry.data)}"
+        rows.setdefault(entry.seeds, []).append(where)
+    said = [
+        ", ".join("unknown" if seed is None else str(seed) for seed in seeds)
+        + (f" ({', '.join(where)})" if len(rows) > 1 else "")
+        for seeds, where in rows.items()
+    ]
+    return [
+        f"Training seeds: {'; '.join(said)}. All were scored on the same test videos. Bold and"
+        " ranks compare means."
+    ]
+
+
+def _notes_on_fvd(groups):
+    """Returns notes on how FVD was computed."""
+    notes = []
+    for run in (run for group in groups.values() for entry in group for run in entry.runs):
         name, fvd = paper.label(run.data), run.results["fvd"]
         if fvd:
             floor = fvd["floor"]["value"]
             real = f"; between real videos {floor:.0f} ({fvd['floor']['source']})" if floor else ""
             notes.append(f"FVD on {name}: {fvd['protocol']}; I3D module {fvd['module']}{real}.")
             notes += [f"{name}: {warning}" for warning in fvd["warnings"]]
-        for metric, why in run.results["not_computed"].items():
-            where = f"{run.label} on {name}"
-            missing.setdefault((metric, " ".join(why.split())), []).append(where)
-    for (metric, why), where in missing.items():
-        notes.append(f"{metric.upper()} not computed for {', '.join(where)}: {why}")
     return list(dict.fromkeys(notes))
+
+
+def _hints_on_missing_scores(groups):
+    """Returns the reasons for missing scores, which name files and commands."""
+    missing = {}
+    for entry in runs.entries(groups):
+        for run in entry.runs:
+            for metric, why in run.results["not_computed"].items():
+                where = f"{entry.name_of(run)} on {paper.label(run.data)}"
+                missing.setdefault((metric, " ".join(why.split())), []).append(where)
+    return [
+        f"{metric.upper()} not computed for {', '.join(where)}: {why}"
+        for (metric, why), where in missing.items()
+    ]
 
 
 def _write(folder, contents):

@@ -12,21 +12,34 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from cwvae.comparison.runs import COUNTS, Run, eval_command
-from cwvae.config import DataConfig, properties
+from cwvae.comparison.runs import COUNTS, Entry, Run, eval_command
+from cwvae.config import DataConfig, TrainingConfig, properties
 from cwvae.errors import UserError
 from cwvae.evaluation.results import COPY
 
 # The scores of the baselines show whether the files themselves differ.
 _SCORED = {key for key, its in properties(DataConfig).items() if its.changes_test_videos}
+# Settings that runs of one row have in common. Data may lie elsewhere on another machine.
+_TRAINED = {
+    section: {
+        key
+        for key, its in properties(kind).items()
+        if (its.steers_training or not its.resumable) and not its.is_path
+    }
+    for section, kind in (("training", TrainingConfig), ("data", DataConfig))
+}
 
 
-def check(runs: Sequence[Run], protocol: str) -> list[str]:
+def check(entries: Sequence[Entry], protocol: str) -> list[str]:
     """Compares runs on one data set, each with every other; all must have the protocol.
 
     Returns notes on differences that do not prevent a comparison. Raises a UserError if the runs
     cannot be compared.
     """
+    names = {run.number: entry.name_of(run) for entry in entries for run in entry.runs}
+    runs = [run for entry in entries for run in entry.runs]
+    for entry in entries:
+        _check_seeds(entry)
     for run in runs:
         if protocol not in run.results["protocols"]:
             both = eval_command(run, {"evaluation.protocol": "both"})
@@ -36,8 +49,9 @@ def check(runs: Sequence[Run], protocol: str) -> list[str]:
                 f" writes: {both}"
             )
     notes = [
-        f"{run.label} on {run.data} normalizes with the statistics of the clips that are predicted"
-        " together (evaluation.batch_statistics), so a prediction depends on the other clips."
+        f"{names[run.number]} on {run.data} normalizes with the statistics of the clips that are"
+        " predicted together (evaluation.batch_statistics), so a prediction depends on the other"
+        " clips."
         for run in runs
         if run.results["settings"]["evaluation"].get("batch_statistics")
     ]
@@ -45,8 +59,56 @@ def check(runs: Sequence[Run], protocol: str) -> list[str]:
     for first, other in itertools.combinations(runs, 2):
         _check_settings(first, other)
         _check_measures(first, other)
-        notes += _check_baselines(first, other)
+        notes += _check_baselines(first, other, names)
     return list(dict.fromkeys(notes))
+
+
+def _check_seeds(entry):
+    """Raises a UserError unless the runs of a row differ in their training seed, and only there."""
+    for first, other in itertools.combinations(entry.runs, 2):
+        both = (
+            f"{first.folder} and {other.folder} are both called {entry.label!r}, on {entry.data},"
+            " so they must be runs of one model with different seeds, but"
+        )
+        for run in (first, other):
+            if run.seed is None:
+                raise UserError(
+                    f"{both} {run.folder} scores predictions from a file, which has no seed. Give"
+                    " it another name."
+                )
+        if first.seed == other.seed:
+            raise UserError(
+                f"{both} training.seed is {first.seed} in both. Drop one of them, or give it"
+                " another name."
+            )
+        known, others = _trained_settings(first), _trained_settings(other)
+        common = [key for key in known if key in others]  # An older version lacks some settings.
+        lines = differences(
+            {key: known[key] for key in common},
+            {key: others[key] for key in common},
+            (first.folder, other.folder),
+        )
+        if lines:
+            raise UserError(
+                f"{both} they differ in more than training.seed:{''.join(lines.values())}\nGive"
+                " them different names, or train them with the same settings."
+            )
+
+
+def _trained_settings(run):
+    """Returns the settings that runs of one row have in common, except the seed."""
+    settings, found = run.results["settings"], {"training step": run.results["step"]}
+    found |= {f"model.{key}": value for key, value in settings["model"].items()}
+    for section, keys in _TRAINED.items():
+        known = settings[section].items()
+        found |= {f"{section}.{key}": value for key, value in known if key in keys}
+    statistics = settings["evaluation"].get("batch_statistics")
+    found["evaluation.batch_statistics"] = statistics
+    del found["training.seed"]
+    # With another schedule each step depends on their number.
+    if found.get("training.schedule", "constant") == "constant":
+        found.pop("training.steps", None)
+    return found
 
 
 def scored_settings(run: Run) -> dict:
@@ -81,6 +143,12 @@ def differences(
 
 def _check_settings(first, other):
     folders = first.folder, other.folder
+    if first.data_name != other.data_name:
+        raise UserError(
+            f"{first.folder} and {other.folder} are both on a data set called {first.data}, but"
+            f" data.name is {first.data_name} in one and {other.data_name} in the other. Name their"
+            " data sets: NAME@DATA=RUN"
+        )
     wanted = scored_settings(first)
     lines = differences(wanted, scored_settings(other), folders)
     sizes = [{"frames": run.results["frames"]} for run in (first, other)]
@@ -124,7 +192,7 @@ def _check_measures(first, other):
         )
 
 
-def _check_baselines(first, other):
+def _check_baselines(first, other, names):
     """Compares baselines, and returns notes on differences that the training data explain."""
     notes = []
     for name in first.baselines:
@@ -134,16 +202,19 @@ def _check_baselines(first, other):
             scores = first.mean(name, metric), other.mean(name, metric)
             if None in scores or math.isclose(*scores, rel_tol=1e-3, abs_tol=1e-3):
                 continue
-            seen = (
-                f"{first.data}: the {first.metrics[metric]['label']} of {name!r} is"
-                f" {scores[0]:.4g} in {first.folder} and {scores[1]:.4g} in {other.folder}"
-            )
+            seen = f"{first.data}: the {first.metrics[metric]['label']} of {name!r} is"
             if name == COPY or not _trained_on_other_clips(first, other):
                 raise UserError(
-                    f"{seen}. It does not depend on the model, so the videos differ, although the"
-                    " settings agree. Evaluate both on the same files."
+                    f"{seen} {scores[0]:.4g} in {first.folder} and {scores[1]:.4g} in"
+                    f" {other.folder}. It does not depend on the model, so the videos differ,"
+                    " although the settings agree. Evaluate both on the same files. If they are two"
+                    " data sets, name one of them: NAME@DATA=RUN"
                 )
-            notes.append(f"{seen}: the first one is shown.")
+            pair = [
+                f"{score:.4g} in {names[run.number]}"
+                for score, run in zip(scores, (first, other), strict=True)
+            ]
+            notes.append(f"{seen} {' and '.join(pair)}: the first one is shown.")
             break
     return notes
 

@@ -7,11 +7,11 @@ A run's folder has its times in seconds.json: `training`, the sum over all sessi
 import json
 import math
 import pathlib
-from collections.abc import Sequence
 
-from cwvae.comparison import formats
-from cwvae.comparison.runs import Run
-from cwvae.comparison.tables import Cell, Row, Table
+from cwvae.comparison import formats, paper
+from cwvae.comparison.runs import Entry, Groups, entries
+from cwvae.comparison.seeds import over_seeds
+from cwvae.comparison.tables import Cell, Row, Table, cell, with_seeds
 from cwvae.errors import UserError
 from cwvae.run import files
 
@@ -20,21 +20,29 @@ _COLUMNS = [
     ("Training", "Steps"),
     ("Training", "Frames per step"),
     ("Training", "Frames seen [millions]"),
-    ("Wall time", "train.py [min]"),
-    ("Wall time", "eval.py [min]"),
+    ("Wall time", "Training [min]"),
+    ("Wall time", "Evaluation [min]"),
 ]
 _NOTES = [
     "Frames per step: clips per update, times frames per clip.",
-    "Wall times include the start of each script. The time of a resumed training is the sum over"
-    " its sessions.",
+    "Wall times include the start of each process. The time of a resumed training is the sum over"
+    " its sessions. Runs that were trained side by side shared the machine.",
 ]
 
 
-def texts(every: Sequence[Run]) -> dict[str, str]:
+def texts(groups: Groups) -> dict[str, str]:
     """Returns the table of runs as training.md, .csv and .tex: {file name: content}."""
-    rows = [Row(run.label, _cells(run)) for run in every]
-    table = Table("training", "Training cost of each model.", _COLUMNS, rows, [], _NOTES)
-    return formats.texts([table])
+    rows = []
+    for entry in entries(groups):
+        label = entry.label if len(groups) == 1 else f"{entry.label} on {paper.label(entry.data)}"
+        rows.append(Row(label, _cells(entry)))
+    shown = [i for i in range(len(_COLUMNS)) if any(row.cells[i] for row in rows)]
+    rows = [Row(row.label, [row.cells[i] for i in shown]) for row in rows]
+    title, columns = (
+        with_seeds("Training cost of each model.", groups),
+        [_COLUMNS[i] for i in shown],
+    )
+    return formats.texts([Table("training", title, columns, rows, [], _NOTES)])
 
 
 def read_seconds(folder: pathlib.Path) -> dict[str, float]:
@@ -69,13 +77,17 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def _cells(run: Run) -> list[Cell | None]:
-    training, seconds = run.results["settings"]["training"], read_seconds(run.folder)
-    steps, frames = run.results["step"], training["batch_size"] * training["seq_len"]
-    texts = [_millions(run.results["weights"]), str(steps), str(frames), _millions(steps * frames)]
-    cells = [Cell(text) for text in texts]
+def _cells(entry: Entry) -> list[Cell | None]:
+    results = entry.first.results
+    training, steps = results["settings"]["training"], results["step"]
+    frames = training["batch_size"] * training["seq_len"]
+    texts = [_millions(results["weights"]), str(steps), str(frames), _millions(steps * frames)]
+    cells = [Cell(text, by_seed=dict.fromkeys(entry.seeds, text)) for text in texts]
+    seconds = {run.seed: read_seconds(run.folder) for run in entry.runs}
     for part in ("training", "evaluation"):
-        cells.append(Cell(f"{seconds[part] / 60:.1f}") if part in seconds else None)
+        known = {seed: times[part] / 60 for seed, times in seconds.items() if part in times}
+        is_known = len(known) == len(seconds)
+        cells.append(cell(over_seeds(known), "{:.1f}".format) if is_known else None)
     return cells
 
 

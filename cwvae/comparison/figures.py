@@ -3,10 +3,13 @@
 import math
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
 
 from cwvae import visualize
-from cwvae.comparison import paper
-from cwvae.comparison.runs import PAPER, Groups, labels
+from cwvae.comparison import paper, seeds
+from cwvae.comparison.runs import PAPER, Groups, entries, labels
 from cwvae.evaluation.results import ARROWS, heading, metric_name
 
 # Gray is for baselines.
@@ -14,18 +17,34 @@ _COLORS = [color for color in visualize.CURVE_COLORS if color != "#666666"]
 _GRAYS = (("#888888", "--"), ("#6b6b6b", ":"), ("#555555", "-."), ("#333333", (0, (6, 2))))
 
 
+class _Curve(NamedTuple):
+    """A curve of one run, or the mean over training seeds with a band around it."""
+
+    x: np.ndarray
+    y: np.ndarray
+    band: tuple[np.ndarray, np.ndarray] | None = None  # its lower and upper edge
+
+
 def curves(groups: Groups, protocol: str) -> dict[str, bytes]:
-    """Draws a figure per measure, with a panel per data set; returns {file name: content}."""
-    every = [run for runs in groups.values() for run in runs]
-    styles = _styles(labels(groups), [name for run in every for name in run.baselines])
+    """Draws a figure per measure, with a panel per data set; returns {file name: content}.
+
+    With several training seeds, a line is their mean, and a band the interval that the tables have.
+    """
+    every = entries(groups)
+    styles = _styles(labels(groups), [name for entry in every for name in entry.baselines])
 
     def figure(name, xlabel, ylabel, points_of):
-        panels = [
-            visualize.Panel(series, xlabel, ylabel, title=paper.label(data))
-            for data, runs in groups.items()
-            if (series := _series(runs, points_of))
-        ]
-        return _saved(name, visualize.draw_curves(panels, styles)) if panels else {}
+        panels, shown = [], []
+        for data, group in groups.items():
+            if found := _curves(group, points_of):
+                lines = {label: (curve.x, curve.y) for label, curve in found.items()}
+                panels.append(visualize.Panel(lines, xlabel, ylabel, title=paper.label(data)))
+                shown.append(found)
+        if not panels:
+            return {}
+        drawn = visualize.draw_curves(panels, styles)
+        _draw_bands(drawn, shown, styles)
+        return _saved(name, drawn)
 
     files = {}
     for metric, about in _shown_metrics(every, protocol).items():
@@ -43,7 +62,7 @@ def curves(groups: Groups, protocol: str) -> dict[str, bytes]:
             f"fvd_{kind}",
             xlabel,
             f"FVD {ARROWS['lower']}",
-            lambda run, name, kind=kind: list(zip(*run.fvd_curve(name, kind), strict=True)),
+            lambda run, name, kind=kind: np.reshape(run.fvd_curve(name, kind), (-1, 2)).T,
         )
     return files
 
@@ -73,11 +92,11 @@ def ranks(means: Mapping[str, Fraction]) -> dict[str, bytes]:
     return _saved("ranks", figure)
 
 
-def _shown_metrics(runs, protocol):
+def _shown_metrics(every, protocol):
     """Returns {metric: its description}, without PSNR and SSIM of other protocols."""
-    protocols = {p for run in runs for p in run.results["protocols"]}
+    protocols = {p for entry in every for p in entry.first.results["protocols"]}
     others = {metric_name(m, p) for m in ("psnr", "ssim") for p in protocols - {protocol}}
-    return {m: about for run in runs for m, about in run.metrics.items() if m not in others}
+    return {m: about for entry in every for m, about in entry.metrics.items() if m not in others}
 
 
 def _styles(models, baselines):
@@ -93,14 +112,46 @@ def _styles(models, baselines):
     return styles
 
 
-def _series(runs, points_of):
-    """Returns {name: (x, y)} for the runs on a data set, and for each baseline once."""
-    series = {run.label: points_of(run, run.model) for run in runs}
-    for run in runs:
+def _curves(group, points_of):
+    """Returns {name: curve} for the rows of a data set, and for each baseline once."""
+    found = {}
+    for entry in group:
+        found[entry.label] = _over_seeds([points_of(run, run.model) for run in entry.runs])
+    for run in (run for entry in group for run in entry.runs):
         for name in run.baselines:
-            if not any(map(len, series.get(name, ()))):
-                series[name] = points_of(run, name)
-    return {name: points for name, points in series.items() if any(map(len, points))}
+            if name not in found or not len(found[name].x):
+                found[name] = _over_seeds([points_of(run, name)])
+    return {name: curve for name, curve in found.items() if len(curve.x)}
+
+
+def _over_seeds(points):
+    """Returns the curve of runs that differ in the seed, each (x, y): where all have a value."""
+    by_x = [dict(zip(*xy, strict=True)) for xy in points]
+    common = [x for x in by_x[0] if all(x in values for values in by_x)]
+    values = np.array([[run[x] for x in common] for run in by_x])  # [seeds, points]
+    mean, band = values.mean(0), None
+    if len(values) > 1:
+        half = seeds.half_width(values)
+        band = (mean - half, mean + half)
+    return _Curve(np.array(common), mean, band)
+
+
+def _draw_bands(figure, shown, styles):
+    """Draws the bands of curves, {name: curve} for each panel, and explains them in the legend."""
+    has_bands = False
+    for axes, curves in zip(figure.axes, shown, strict=True):
+        for name, curve in curves.items():
+            if curve.band is None:
+                continue
+            has_bands, look = True, {"color": styles[name]["color"], "alpha": 0.2}
+            if len(curve.x) > 1:
+                axes.fill_between(curve.x, *curve.band, linewidth=0, **look)
+            else:
+                axes.vlines(curve.x, *curve.band, linewidth=3, **look)
+    if has_bands:
+        title = f"mean over training seeds, with its {seeds.CONFIDENCE:.0%} interval"
+        figure.legends[0].set_title(title)
+        figure.set_figheight(figure.get_figheight() + 0.22)  # for the title
 
 
 def _saved(name, figure):

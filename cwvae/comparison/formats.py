@@ -22,6 +22,7 @@ _LATEX = str.maketrans(
         "↑": r"$\uparrow$",
         "↓": r"$\downarrow$",
         "–": "--",  # noqa: RUF001
+        "±": r"$\pm$",
     }
     | {character: f"\\{character}" for character in "&%$#_"}
 )
@@ -35,21 +36,37 @@ def markdown(table: Table) -> str:
     groups = [name for name, count in _groups(table) for name in (name, *[""] * (count - 1))]
     names = [name for _, name in table.columns]
     lines = [("", *groups), ("---", *["---:"] * len(names)), ("", *names)]
-    lines += [(row.label, *_cells(row, _MISSING, "**{}**")) for row in table.rows]
+    lines += [(row.label, *_cells(row, _MISSING, "**{}**", " ± {}")) for row in table.rows]
     lines += [(f"*{row.label}*", *_cells(row, _MISSING)) for row in table.baselines]
     rows = ["| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines]
-    notes = [f"- {note}" for note in table.notes]
+    notes = [f"- {note}" for note in (*table.notes, *table.hints)]
     return "\n".join([f"**{table.title}**", "", *rows, "", *notes]) + "\n"
 
 
 def csv_text(table: Table) -> str:
-    """Returns a table as CSV: plain numbers, empty where one is missing, without notes."""
+    """Returns a table as CSV: plain numbers, empty where one is missing, without notes.
+
+    If a row has several training seeds, there is a column `seed`. The row of a model then has
+    `mean` in it, and is followed by a row with half the width of the 95% interval and one for each
+    seed. It is empty for rows without seeds, such as those of baselines.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     plain = str.maketrans("", "", "↑↓")
-    writer.writerow(["model", *(f"{g} {n}".translate(plain).strip() for g, n in table.columns)])
-    for row in (*table.rows, *table.baselines):
-        writer.writerow([row.label, *_cells(row, missing="")])
+    columns = [f"{g} {n}".translate(plain).strip() for g, n in table.columns]
+    rows = (*table.rows, *table.baselines)
+    has_seeds = any(len(_seeds(row)) > 1 for row in rows)
+    writer.writerow(["model", *["seed"] * has_seeds, *columns])
+    for row in rows:
+        seeds = _seeds(row) if has_seeds else []
+        kind = ["mean" if seeds else ""] if has_seeds else []
+        writer.writerow([row.label, *kind, *_cells(row, "")])
+        if len(seeds) > 1:
+            margins = [cell.margin if cell else "" for cell in row.cells]
+            writer.writerow([row.label, "95% half-width", *margins])
+        for seed in seeds:
+            values = [cell.by_seed.get(seed, "") if cell else "" for cell in row.cells]
+            writer.writerow([row.label, seed, *values])
     return buffer.getvalue()
 
 
@@ -61,9 +78,13 @@ def latex(table: Table) -> str:
         rules.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
         start += count
     sizes = [count for _, count in _groups(table)]
-    body = [_latex_row(row) for row in table.rows]
+    margins = [
+        max((row.cells[i].margin for row in table.rows if row.cells[i]), key=len, default="")
+        for i in range(len(table.columns))
+    ]
+    body = [_latex_row(row, margins) for row in table.rows]
     if table.baselines:
-        body += [r"\midrule", *map(_latex_row, table.baselines)]
+        body += [r"\midrule", *(_latex_row(row, margins) for row in table.baselines)]
     lines = [
         r"\begin{table*}[t]",
         r"\centering",
@@ -113,15 +134,28 @@ def _groups(table):
     ]
 
 
-def _cells(row: Row, missing: str, bold: str = "{}") -> list[str]:
-    """Returns a row's numbers as text; `bold` formats those that are bold."""
+def _seeds(row: Row) -> list[int]:
+    """Returns the training seeds of a row's scores."""
+    return sorted({seed for cell in row.cells if cell for seed in cell.by_seed})
+
+
+def _cells(row: Row, missing: str, bold: str = "{}", margin: str = "") -> list[str]:
+    """Returns a row's numbers as text; `bold` formats those that are bold, `margin` margins."""
     return [
-        missing if cell is None else (bold if cell.bold else "{}").format(cell.text)
+        missing
+        if cell is None
+        else (bold if cell.bold else "{}").format(cell.text)
+        + (margin.format(cell.margin) if cell.margin else "")
         for cell in row.cells
     ]
 
 
-def _latex_row(row: Row) -> str:
+def _latex_row(row: Row, margins: Sequence[str]) -> str:
+    """Returns a line of a table, with the longest margin of each column."""
     # LaTeX reads [ and * as options when they follow the end of a line.
     label = "{}" * row.label.startswith(("[", "*")) + escaped(row.label)
-    return " & ".join([label, *_cells(row, "--", r"\textbf{{{}}}")]) + r" \\"
+    cells = _cells(row, "--", r"\textbf{{{}}}", r" $\pm$ {}")
+    for i, margin in enumerate(margins):
+        if margin and not (row.cells[i] and row.cells[i].margin):
+            cells[i] += rf"\phantom{{ $\pm$ {margin}}}"  # The means of a column are aligned.
+    return " & ".join([label, *cells]) + r" \\"

@@ -17,7 +17,7 @@ from cwvae.errors import UserError
 
 _PATH = pathlib.Path(__file__).with_name("cwvae2021.yml")
 
-_MOVING_MNIST = "moving_mnist_2digit"
+_MOVING_MNIST, _MOVING_DIGITS = "moving_mnist_2digit", "moving_digits"
 # Settings with which `moving_digits` is the paper's Moving MNIST, except for the clips themselves.
 # The paper does not say how overlapping digits add up.
 _AS_IN_THE_PAPER = {
@@ -30,9 +30,9 @@ _AS_IN_THE_PAPER = {
 # On how runs compare with the paper.
 _NOTES = (
     "The paper does not say with which window, value range and clipping its SSIM and PSNR were"
-    " computed; the authors' released code computes what is called cwvae2021 here (--protocol"
-    " cwvae2021). A value range of 2 instead of 1 makes PSNR 6.02 dB and SSIM about 0.1 larger:"
-    " compare under both protocols before claiming a gap or a match.",
+    " computed; the authors' released code computes what is called protocol cwvae2021 here. A value"
+    " range of 2 instead of 1 makes PSNR 6.02 dB and SSIM about 0.1 larger: compare under both"
+    " protocols before claiming a gap or a match.",
     "The paper does not say how many videos and samples its scores average over, nor the horizon on"
     " KTH Action and GQN Mazes. FVD depends on both.",
 )
@@ -62,14 +62,16 @@ def columns(groups: Groups) -> dict[str, str]:
     if not groups:
         return {name: name for name in known}
     found, reasons = {}, []
-    for data, (first, *_) in groups.items():
-        if data in known:
-            found[data] = data
-        elif data == "moving_digits" and _MOVING_MNIST not in groups:
-            settings = scored_settings(first)
+    first_runs = {data: entries[0].first for data, entries in groups.items()}
+    names = {run.data_name for run in first_runs.values()}
+    for data, run in first_runs.items():
+        if run.data_name in known:
+            found[data] = run.data_name
+        elif run.data_name == _MOVING_DIGITS and _MOVING_MNIST not in names:
+            settings = scored_settings(run)
             unlike = {k: v for k, v in _AS_IN_THE_PAPER.items() if settings.get(k) != v}
             reasons += [
-                f"{key} is {json.dumps(settings.get(key))} in {first.folder}, and"
+                f"{key} is {json.dumps(settings.get(key))} in {run.folder}, and"
                 f" {json.dumps(wanted)} in the paper's Moving MNIST"
                 for key, wanted in unlike.items()
             ]
@@ -81,7 +83,7 @@ def columns(groups: Groups) -> dict[str, str]:
             f" They are on {', '.join(groups)}." + "".join(f"\n  {line}" for line in reasons)
         )
     for data, name in found.items():
-        _check_as_the_paper(groups[data][0], name)
+        _check_as_the_paper(first_runs[data], name)
     return found
 
 
@@ -89,12 +91,11 @@ def notes(groups: Groups, columns_of_paper: Mapping[str, str]) -> list[str]:
     """Returns notes on the paper's scores in a table, with `columns_of_paper` from `columns`."""
     found = [f"{PAPER}: as printed in {published()['source']}, Table 1, and not computed here."]
     found += _NOTES if groups else ()
-    if "moving_digits" in columns_of_paper:
-        found.append(
-            "moving_digits stands for the paper's Moving MNIST: the same digits and motions, other"
-            " clips."
-        )
-    return found
+    return found + [
+        f"{data} stands for the paper's Moving MNIST: the same digits and motions, other clips."
+        for data in groups
+        if data in columns_of_paper and groups[data][0].first.data_name == _MOVING_DIGITS
+    ]
 
 
 def _check_as_the_paper(run, name):

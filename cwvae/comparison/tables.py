@@ -2,12 +2,14 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from fractions import Fraction
 
-from cwvae.comparison import paper
+from cwvae.comparison import paper, seeds
 from cwvae.comparison.ranks import highlighted, mean_ranks, printed
 from cwvae.comparison.runs import FVD, PAPER, Groups, labels
+from cwvae.comparison.seeds import Score, over_seeds
 from cwvae.evaluation.results import ARROWS, heading, metric_name
 
 # Table 1: metric, decimals, which is better.
@@ -16,10 +18,12 @@ _TABLE_1 = (("ssim", 2, "higher"), ("psnr", 2, "higher"), ("lpips", 2, "lower"),
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A printed number, which may be bold."""
+    """A printed number, which may be bold, and may be a mean over training seeds."""
 
     text: str
     bold: bool = False
+    margin: str = ""  # half the width of the mean's confidence interval
+    by_seed: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Table:
     rows: list[Row]  # models
     baselines: list[Row]  # rows below a line
     notes: list[str]  # sentences below the table
+    # Sentences with commands, settings or files. They are in the Markdown file only.
+    hints: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +58,22 @@ class _Column:
     decimals: int
     better: str
 
-    def printed(self, scores: Mapping[tuple[str, str], float | None]):
-        """Returns a predictor's number in this column; `scores` is {(data, metric): mean}."""
-        return printed(scores.get((self.data, self.metric)), self.decimals)
+    def printed(self, scores: Mapping[tuple[str, str], Score | None]) -> Decimal | None:
+        """Returns a predictor's number in this column; `scores` is {(data, metric): score}."""
+        score = scores.get((self.data, self.metric))
+        return None if score is None else printed(score.mean, self.decimals)
+
+    def cell(self, scores: Mapping[tuple[str, str], Score | None], bold: bool) -> Cell | None:
+        """Returns a predictor's cell in this column."""
+        score = scores.get((self.data, self.metric))
+        return score and cell(score, lambda value: str(printed(value, self.decimals)), bold)
+
+
+def cell(score: Score, text: Callable[[float], str], bold: bool = False) -> Cell:
+    """Returns the cell of a score; `text` formats a number."""
+    margin = "" if score.margin is None else text(score.margin)
+    by_seed = {seed: text(value) for seed, value in score.by_seed.items()}
+    return Cell(text(score.mean), bold, margin, by_seed)
 
 
 def table_1(
@@ -64,30 +83,40 @@ def table_1(
 
     Also returns the mean rank of each model, which is empty if nothing can be ranked.
     """
+    scores = _scores_of_runs(groups)
+    for model, by_data in paper.published()["scores"].items() if columns_of_paper else ():
+        scores[f"{model} {PAPER}"] = {
+            (data, metric_name(metric, protocol)): Score(value)
+            for data, name in columns_of_paper.items()
+            for metric, value in by_data[name].items()
+        }
     columns = [
         _Column(data, metric_name(metric, protocol), metric.upper(), decimals, better)
         for data in (groups or columns_of_paper)
         for metric, decimals, better in _TABLE_1
     ]
-    scores = _scores_of_runs(groups)
-    for model, by_data in paper.published()["scores"].items() if columns_of_paper else ():
-        scores[f"{model} {PAPER}"] = {
-            (data, metric_name(metric, protocol)): value
-            for data, name in columns_of_paper.items()
-            for metric, value in by_data[name].items()
-        }
+    # A measure that nobody computed has no column.
+    columns = [c for c in columns if any(c.printed(scores[model]) is not None for model in scores)]
     numbers = [[column.printed(scores[model]) for model in scores] for column in columns]
     means, count = mean_ranks((n, c.better) for n, c in zip(numbers, columns, strict=True))
     ranks = dict(zip(scores, means, strict=True)) if means else {}
     rows, baselines = _rows(groups, columns, scores)
-    for row in (*rows, *baselines):
-        rank = ranks.get(row.label)
-        # Round half to even, as in the paper: 2.625 is 2.62.
-        row.cells.append(Cell(f"{float(rank):.2f}") if rank else Cell(""))
+    headings = _headings(columns)
+    if ranks:
+        headings.append(("Mean", "Rank ↓"))
+        for row in (*rows, *baselines):
+            rank = ranks.get(row.label)
+            # Round half to even, as in the paper: 2.625 is 2.62.
+            row.cells.append(Cell(f"{float(rank):.2f}") if rank else Cell(""))
     title = "Open-loop video prediction: means over the predicted frames of all test videos."
     notes = _notes_on_ranks(columns, numbers, list(scores), count)
-    headings = [*_headings(columns), ("Mean", "Rank ↓")]
-    return Table("table", title, headings, rows, baselines, notes), ranks
+    return Table("table", with_seeds(title, groups), headings, rows, baselines, notes), ranks
+
+
+def with_seeds(title: str, groups: Groups) -> str:
+    """Returns a title, with a sentence on the intervals over training seeds if there are any."""
+    counts = [len(entry.runs) for entries in groups.values() for entry in entries]
+    return f"{title} {seeds.caption(counts)}".strip()
 
 
 def other_measures(groups: Groups, protocol: str) -> Table | None:
@@ -97,9 +126,9 @@ def other_measures(groups: Groups, protocol: str) -> Table | None:
     """
     shown = {metric_name(metric, protocol) for metric, _, _ in _TABLE_1}
     columns, protocols = [], []
-    for data, runs in groups.items():
-        for metric, about in runs[0].metrics.items():
-            if metric not in shown and all(r.mean(r.model, metric) is not None for r in runs):
+    for data, entries in groups.items():
+        for metric, about in entries[0].metrics.items():
+            if metric not in shown and all(e.score(e.model, metric) for e in entries):
                 columns.append(_Column(data, metric, heading(about), 2, about["better"]))
                 protocols.append(f"{about['label']}: {about['protocol']}.")
     if not columns:
@@ -107,6 +136,7 @@ def other_measures(groups: Groups, protocol: str) -> Table | None:
     title = "Further measures of the same predictions, without ranks."
     rows, baselines = _rows(groups, columns, _scores_of_runs(groups))
     notes = list(dict.fromkeys(protocols))
+    title = with_seeds(title, groups)
     return Table("measures", title, _headings(columns), rows, baselines, notes)
 
 
@@ -115,24 +145,37 @@ def kl_table(groups: Groups, columns_of_paper: Mapping[str, str]) -> Table | Non
 
     The terms of models without levels are in its notes. Returns None if no model has levels.
     """
-    sums = {label: {} for label in labels(groups)}  # {model: {data: (nats by level, frames)}}
+    sums = {label: {} for label in labels(groups)}  # {model: {data: (cell by level, frames)}}
     others = []
-    for data, runs in groups.items():
-        for run in runs:
-            elbo = run.results["elbo"]
-            terms = dict(zip(elbo["kl_names"], elbo["kl_sum"], strict=True))
-            if all(re.fullmatch(r"level\d+", name) for name in terms):
-                sums[run.label][data] = (elbo["kl_sum"], elbo["frames"])
+    for data, entries in groups.items():
+        for entry in entries:
+            elbo, *_ = elbos = [run.results["elbo"] for run in entry.runs]
+            if None in elbos:  # Predictions from a file.
+                continue
+            by_term = zip(*(elbo["kl_sum"] for elbo in elbos), strict=True)
+            cells = [
+                cell(over_seeds(dict(zip(entry.seeds, values, strict=True))), _nats)
+                for values in by_term
+            ]
+            terms = dict(zip(elbo["kl_names"], cells, strict=True))
+            if all(re.fullmatch(r"level_?\d+", name) for name in terms):
+                frames = str(elbo["frames"])
+                frames = Cell(frames, by_seed=dict.fromkeys(entry.seeds, frames))
+                sums[entry.label][data] = (cells, frames)
             else:
-                values = ", ".join(f"{name} {_nats(value)}" for name, value in terms.items())
-                where = f"{run.label} on {paper.label(data)}"
+                values = ", ".join(
+                    f"{name} {c.text}" + f" ± {c.margin}" * bool(c.margin)
+                    for name, c in terms.items()
+                )
+                where = f"{entry.label} on {paper.label(data)}"
                 others.append(f"{where} has no levels: {values} over {elbo['frames']} frames.")
     sums = {label: by_data for label, by_data in sums.items() if by_data}
     kl = paper.published()["kl"]
     for data, name in columns_of_paper.items():
         if name == kl["dataset"]:
             for model, levels in kl["sums"].items():
-                sums[f"{model} {PAPER}"] = {data: (levels, kl["frames"])}
+                cells = [Cell(_nats(value)) for value in levels]
+                sums[f"{model} {PAPER}"] = {data: (cells, Cell(str(kl["frames"])))}
     columns, rows = [], {model: [] for model in sums}
     for data in groups or columns_of_paper:
         depth = max((len(d[data][0]) for d in sums.values() if data in d), default=0)
@@ -141,51 +184,59 @@ def kl_table(groups: Groups, columns_of_paper: Mapping[str, str]) -> Table | Non
         names = [*(f"Level {i + 1}" for i in range(depth)), "Frames"]
         columns += [(paper.label(data), name) for name in names]
         for model, by_data in sums.items():
-            levels, frames = by_data.get(data, ([], None))
-            cells = [Cell(_nats(value)) for value in levels]
-            cells += [None] * (depth - len(cells))
-            rows[model] += [*cells, Cell(str(frames)) if frames else None]
+            cells, frames = by_data.get(data, ([], None))
+            rows[model] += [*cells, *[None] * (depth - len(cells)), frames]
     if not columns:
         return None
-    notes = ["Level 1 is the fastest, called level0 in logs and in metrics.json.", *others]
-    windows = {frames for by_data in sums.values() for _, frames in by_data.values()}
+    notes = ["Level 1 is the fastest.", *others]
+    windows = {frames.text for by_data in sums.values() for _, frames in by_data.values()}
     if len(windows) > 1:
         notes.append("Sums over windows of different lengths (Frames) cannot be compared.")
     title = "KL divergence of each level in nats, summed over the time steps of a window of frames."
-    return Table("kl", title, columns, [Row(m, cells) for m, cells in rows.items()], [], notes)
+    title, rows = with_seeds(title, groups), [Row(m, cells) for m, cells in rows.items()]
+    return Table("kl", title, columns, rows, [], notes)
 
 
 def _headings(columns):
     return [(paper.label(c.data), f"{c.name} {ARROWS[c.better]}") for c in columns]
 
 
-def _scores_of(run, predictor):
-    """Returns {(data, metric): mean} of a predictor."""
-    return {(run.data, metric): run.mean(predictor, metric) for metric in (*run.metrics, FVD)}
+def _scores_of(entry, predictor):
+    """Returns {(data, metric): score} of a predictor."""
+    metrics = (*entry.metrics, FVD)
+    return {(entry.data, metric): entry.score(predictor, metric) for metric in metrics}
 
 
 def _scores_of_runs(groups):
-    """Returns {label: {(data, metric): mean}} of the models."""
+    """Returns {label: {(data, metric): score}} of the models."""
     scores = {label: {} for label in labels(groups)}
-    for runs in groups.values():
-        for run in runs:
-            scores[run.label] |= _scores_of(run, run.model)
+    for entries in groups.values():
+        for entry in entries:
+            scores[entry.label] |= _scores_of(entry, entry.model)
+    return scores
+
+
+def _scores_of_baselines(groups):
+    """Returns {baseline: {(data, metric): score}}, each from the first run that has it."""
+    scores = {}
+    for run in (run for group in groups.values() for entry in group for run in entry.runs):
+        for name in run.baselines:
+            known = scores.setdefault(name, {})
+            for metric in (*run.metrics, FVD):
+                value = run.mean(name, metric)
+                if value is not None:
+                    known.setdefault((run.data, metric), Score(value))
     return scores
 
 
 def _rows(groups, columns, scores):
     """Returns the rows of models, each followed by its best samples, and those of baselines."""
     best_of = {label: {} for label in scores}  # {label: {label of its best samples: scores}}
-    baselines = {}
-    for run in (run for runs in groups.values() for run in runs):
-        for name in run.best_of:
-            label = run.label + name.removeprefix(run.model)
-            best_of[run.label].setdefault(label, {}).update(_scores_of(run, name))
-        for name in run.baselines:
-            known = baselines.setdefault(name, {})
-            for key, value in _scores_of(run, name).items():
-                if value is not None:
-                    known.setdefault(key, value)  # the first run's
+    for entry in (entry for entries in groups.values() for entry in entries):
+        for name in entry.best_of:
+            label = entry.label + name.removeprefix(entry.model)
+            best_of[entry.label].setdefault(label, {}).update(_scores_of(entry, name))
+    baselines = _scores_of_baselines(groups)
     numbers = [[column.printed(scores[model]) for model in scores] for column in columns]
     bold = [highlighted(n, c.better) for n, c in zip(numbers, columns, strict=True)]
     rows = []
@@ -197,17 +248,22 @@ def _rows(groups, columns, scores):
 
 
 def _row(label, columns, scores, bold=None):
-    numbers = [column.printed(scores) for column in columns]
     flags = bold or [False] * len(columns)
-    cells = [None if n is None else Cell(str(n), b) for n, b in zip(numbers, flags, strict=True)]
-    return Row(label, cells)
+    return Row(label, [c.cell(scores, flag) for c, flag in zip(columns, flags, strict=True)])
 
 
 def _notes_on_ranks(columns, numbers, models, count):
+    ranked = [column.name for column, n in zip(columns, numbers, strict=True) if None not in n]
+    rank = "No ranks: no column has a score of every model. Bold is"
+    if ranked:
+        rank = (
+            "Rank: the mean of a model's ranks among the models, equal scores sharing the better"
+            f" one (1, 2, 2, 4), over {count} of {len(columns)} columns"
+            f" ({', '.join(dict.fromkeys(ranked))}); lower is better. Both are"
+        )
     notes = [
-        "Bold: the best model and those within 5% of it. Rank: the mean of a model's ranks among"
-        f" the models, equal scores sharing the better one (1, 2, 2, 4), over {count} of"
-        f" {len(columns)} columns; lower is better. Both are computed from the numbers as printed."
+        f"Bold: the best model and those within 5% of it. {rank} computed from the numbers as"
+        " printed."
     ]
     unranked = {}  # {(data, models without a score): metrics}
     for column, values in zip(columns, numbers, strict=True):

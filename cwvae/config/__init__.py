@@ -9,6 +9,7 @@ The YAML files explain each key next to its default. `schema.py` holds the types
 import argparse
 import dataclasses
 import difflib
+import io
 import json
 import operator
 import os
@@ -39,9 +40,10 @@ from cwvae.config.schema import (  # noqa: F401 - other modules import the secti
     properties,
 )
 from cwvae.errors import UserError, closest, unknown_name
+from cwvae.installation import CONFIGS, command
 from cwvae.run import files
 
-BASE = pathlib.Path(__file__).parent.parent.parent / "configs" / "base.yml"
+BASE = CONFIGS / "base.yml"
 
 # Settings of earlier versions: the one value that is still accepted, and advice for all others.
 _REMOVED = {
@@ -77,7 +79,8 @@ def load(
     """Reads, layers and validates a configuration.
 
     Args:
-      path: An experiment's YAML file; None for the defaults alone.
+      path: An experiment's YAML file, or the name of one in `configs/`, such as `quickstart`; None
+        for the defaults alone.
       overrides: `section.key=value`, each value written as in YAML.
       purpose: The use of the configuration, which decides the checks. Those of training include
         those of evaluation.
@@ -86,48 +89,106 @@ def load(
       UserError: A file that is missing or not YAML; a key that does not exist; a value of the
         wrong type or out of range; values that contradict each other.
     """
+    path = path and named(path)
     # The defaults are not an experiment: their settings of CW-VAE must not count as given.
-    is_base = path is None or pathlib.Path(path).resolve() == BASE.resolve()
-    given = [] if is_base else [*_settings_of_file(pathlib.Path(path))]
+    is_base = path is None or path.resolve() == BASE.resolve()
+    given = [] if is_base else [*_settings_of_file(path)]
     return _resolve([*given, *map(_setting_of_override, overrides)], purpose)
 
 
-def load_comparison(path: str | pathlib.Path) -> dict[str, Config]:
-    """Reads the configurations of the runs of a comparison, by label.
+def named(path: str | pathlib.Path) -> pathlib.Path:
+    """Returns the file that a name such as `quickstart` stands for; a path as it is."""
+    path = pathlib.Path(path)
+    own = CONFIGS / f"{path}.yml"
+    return own if not path.suffix and not path.is_file() and own.is_file() else path
 
-    For each label, the file's section `runs` holds the content of an experiment's file. The
-    section `shared` comes before it in every run.
+
+def load_comparison(
+    path: str | pathlib.Path, overrides: Iterable[str] = ()
+) -> dict[str, dict[int | None, Config]]:
+    """Reads the configurations of the runs of a comparison.
+
+    For each name, the file's section `runs` holds the content of an experiment's file. The section
+    `shared` comes before it in every run. `seeds` lists the training seeds of each run.
+
+    Args:
+      path: The file, or its name in `configs/`.
+      overrides: As in `load`, for all runs.
+
+    Returns:
+      {name: {training seed: configuration}}; without `seeds`, the only key of a name is None.
 
     Raises:
-      UserError: As for `load`; a label that cannot name a folder; no runs.
+      UserError: As for `load`; a name that cannot be that of a folder; no runs; invalid seeds.
     """
-    path = pathlib.Path(path)
+    path = named(path)
     content = _read(path)
     if isinstance(content, dict) and not content.keys().isdisjoint(_SECTIONS):
         raise UserError(
-            f"{path}: this file describes one run, not a comparison. Train it with: python train.py"
-            f" --config {shlex.quote(str(path))}"
+            f"{path}: this file describes one run, not a comparison. Train it with:"
+            f" {command('train')} --config {shlex.quote(str(path))}"
         )
-    if not isinstance(content, dict) or set(content) - {"shared", "runs"}:
+    if not isinstance(content, dict) or set(content) - {"shared", "runs", "seeds"}:
         raise UserError(
-            f"{path}: a comparison holds two sections, `shared` and `runs`. Example:"
-            " configs/comparison_quick.yml"
+            f"{path}: a comparison holds two sections, `shared` and `runs`, and maybe a list"
+            " `seeds`. Example: configs/comparison_quick.yml"
         )
     runs = content.get("runs")
     if not isinstance(runs, dict) or not runs:
         raise UserError(f"{path}: the section 'runs' must hold, for each run, a name and settings.")
     shared = [*_settings_of_sections(f"{path}", content.get("shared"))]
+    changed = [*map(_setting_of_override, overrides)]
+    seeds = [*_seeds_of_comparison(path, content["seeds"])] if "seeds" in content else [None]
     configs = {}
-    for label, sections in runs.items():
+    for name, sections in runs.items():
         # No dot: a folder of results must not have the name of one of the files next to it.
-        if not isinstance(label, str) or not re.fullmatch(r"\w[\w +-]*", label):
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w +-]*(@\w[\w +-]*)?", name):
             raise UserError(
-                f"{path}: a run called {label!r} cannot have a folder of that name. Use only"
-                " letters, digits, spaces and - + _ (in quotes if YAML would read a number)."
+                f"{path}: a run called {name!r} cannot have a folder of that name. Use only"
+                " letters, digits, spaces and - + _ (in quotes if YAML would read a number). To"
+                " name the data set, too, write NAME@DATA."
             )
         own = [*_settings_of_sections(f"{path}", sections)]
-        configs[label] = _resolve([*shared, *own], "training", f"{path}, run {label}: ")
+        configs[name] = {}
+        for seed in seeds:
+            given = [*shared, *own, *changed]
+            if seed is not None:
+                given.append(_seed_of_run(path, seed, given))
+            try:
+                configs[name][seed] = _resolve(given, "training", f"{path}, run {name}: ")
+            except UserError as error:
+                # A setting of --set may fit some runs and not others.
+                whose = f"{path}, run {name}: " if str(error).startswith("--set ") else ""
+                raise UserError(f"{whose}{error}") from None
     return configs
+
+
+def _seeds_of_comparison(path: pathlib.Path, seeds: Any) -> Iterator[int]:
+    """Yields the training seeds that a comparison's file lists."""
+    limits = properties(TrainingConfig)["seed"]
+    if not isinstance(seeds, list) or not seeds:
+        raise UserError(f"{path}: seeds must be a list of training seeds, such as [0, 1, 2].")
+    seen = set()
+    for seed in seeds:
+        value = _convert(seed, int)
+        if value is _MISFIT:
+            raise UserError(f"{path}: seeds must be a list of whole numbers, not {seed!r}.")
+        _check_range(value, limits, f"{path}: seeds")
+        if value in seen:
+            raise UserError(f"{path}: the seed {value} is in seeds twice. Delete one of the two.")
+        seen.add(value)
+        yield value
+
+
+def _seed_of_run(path: pathlib.Path, seed: int, given: Iterable[_Setting]) -> _Setting:
+    """Returns the setting of a run's seed; raises a UserError if its settings have one."""
+    for setting in given:
+        if setting[:2] == ("training", "seed"):
+            raise UserError(
+                f"{setting.origin}: training.seed is given by seeds in {path}. Remove one of the"
+                " two."
+            )
+    return _Setting("training", "seed", seed, f"{path}: seeds")
 
 
 def _resolve(given: list[_Setting], purpose: str, whose: str = "") -> Config:
@@ -179,9 +240,14 @@ def _resolve(given: list[_Setting], purpose: str, whose: str = "") -> Config:
 def save(config: Config, path: str | pathlib.Path) -> None:
     """Writes a resolved configuration to a file, which `load` reads back."""
     with files.whole(path) as aside, open(aside, "w", encoding="utf-8") as file:
-        file.write(_FIRST_LINE)
-        YAML().dump(as_plain(config), file)
-        file.write(_LAST_LINE)
+        file.write(f"{_FIRST_LINE}{as_yaml(config)}{_LAST_LINE}")
+
+
+def as_yaml(config: Config) -> str:
+    """Returns a configuration as YAML."""
+    text = io.StringIO()
+    YAML().dump(as_plain(config), text)
+    return text.getvalue()
 
 
 def as_plain(config: Config) -> dict[str, dict]:
@@ -221,7 +287,7 @@ def run_path(logdir: str | pathlib.Path) -> pathlib.Path:
             raise UserError(f"{logdir}: a folder of runs, not a run. Give one of: {inside}")
         raise UserError(
             f"{logdir}: no run here (there is no config.yml). Give the folder that train.py"
-            " printed, or train a model: python train.py --config configs/quickstart.yml"
+            f" printed, or train a model: {command('train')} --config configs/quickstart.yml"
         )
     return path
 
@@ -266,7 +332,7 @@ def differences(
       new: Another one.
       counts: Whether to look at a setting, given its properties.
     """
-    return [f"{name}: {a} -> {b}" for name, a, b in _changes(old, new, counts)]
+    return [f"{name}: {a} -> {b}" for name, a, b in changes(old, new, counts)]
 
 
 def overrides(
@@ -278,14 +344,14 @@ def overrides(
     """
     return [
         f"{name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, _, value in _changes(old, new, counts)
+        for name, _, value in changes(old, new, counts)
     ]
 
 
-def _changes(
-    old: Config, new: Config, counts: Callable[[Properties], bool]
+def changes(
+    old: Config, new: Config, counts: Callable[[Properties], bool] = lambda _: True
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Yields `section.key` and both values of every setting that differs."""
+    """Yields `section.key` and both values of every setting that differs; see `differences`."""
     for section in _SECTIONS:
         before, after = (getattr(config, section) for config in (old, new))
         known = properties(before) | properties(after)
@@ -329,23 +395,17 @@ def _not_a_file(path: pathlib.Path) -> str:
     if path.is_dir():
         words = "this is a folder. Give a YAML file."
         if (path / "config.yml").is_file():
-            words += f" To resume the run in it: python train.py --logdir {shlex.quote(str(path))}"
+            folder = shlex.quote(str(path))
+            words += f" To resume the run in it: {command('train')} --logdir {folder}"
         return words
-    folder = BASE.parent
-    root, here = folder.parent, pathlib.Path.cwd()
-    if (root / path).is_file():
-        return (
-            "no such configuration file, because the path is relative to the working directory,"
-            f" {here}. Write {root / path}"
-        )
-    paths = sorted(p for p in (*folder.glob("*.yml"), *folder.glob("baselines/*")) if p != BASE)
-    known = {p: str(p.relative_to(root) if here == root.resolve() else p) for p in paths}
-    near = difflib.get_close_matches(path.stem, [p.stem for p in known], n=1)
-    hint = "".join(f" Did you mean {name}?" for p, name in known.items() if [p.stem] == near)
-    names = ", ".join(p.name for p in known if p.parent == folder)
+    paths = sorted(p for p in (*CONFIGS.glob("*.yml"), *CONFIGS.glob("baselines/*")) if p != BASE)
+    known = [str(p.relative_to(CONFIGS).with_suffix("")) for p in paths]
+    stems = {pathlib.PurePath(name).name: name for name in known}
+    near = difflib.get_close_matches(path.stem, stems, n=1)
+    hint = "".join(f" Did you mean {stems[stem]}?" for stem in near)
     return (
-        f"no such configuration file.{hint} There are, in {folder}: {names}, and the files in"
-        " baselines/."
+        f"no such configuration file.{hint} Give a path, relative to {pathlib.Path.cwd()}, or the"
+        f" name of one of the project's: {', '.join(known)}."
     )
 
 
@@ -402,9 +462,12 @@ def refuse_settings(parser: argparse.ArgumentParser, also: str = "") -> None:
     settings = [word for before, word in pairs if before == "--set" or _is_setting(word)]
     if settings:
         scored = all(setting.startswith(("data.", "evaluation.")) for setting in settings)
-        script = "eval.py --logdir RUN" if scored else "train.py --config FILE --logdir NEW"
+        script = ("eval", "--logdir RUN") if scored else ("train", "--config FILE --logdir NEW")
         sets = " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
-        parser.error(f"this takes no settings. Give them {also}to a script: python {script} {sets}")
+        parser.error(
+            f"this takes no settings. Give them {also}to a script: {command(script[0])} {script[1]}"
+            f" {sets}"
+        )
 
 
 def _is_setting(word: str) -> bool:
@@ -419,8 +482,8 @@ def _settings_of_file(path: pathlib.Path) -> Iterator[_Setting]:
     content = _read(path)
     if isinstance(content, dict) and "runs" in content:
         raise UserError(
-            f"{path}: this file describes several runs. Train them with: python compare.py --train"
-            f" {path} --out DIR"
+            f"{path}: this file describes several runs. Train them with: {command('compare')}"
+            f" --train {path} --out DIR"
         )
     yield from _settings_of_sections(f"{path}", content)
 
@@ -548,6 +611,7 @@ def _check_range(number: float, limits: Properties, origin: str) -> None:
         (limits.minimum, operator.ge, "at least"),
         (limits.above, operator.gt, "above"),
         (limits.maximum, operator.le, "at most"),
+        (limits.below, operator.lt, "below"),
     ):
         if limit is not None and not fits(number, limit):
             raise UserError(f"{origin} must be {words} {limit}, not {number}.")

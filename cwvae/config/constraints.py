@@ -128,7 +128,7 @@ def warnings(config: Config, longest: dict[str, int]) -> Iterator[str]:
     if isinstance(model, CWVAEConfig):
         factors = model.factor
         factors = factors if isinstance(factors, tuple) else (factors,) * (model.levels - 1)
-        for level, period in enumerate(itertools.accumulate(factors, operator.mul), 1):
+        for level, period in enumerate(itertools.accumulate(factors, operator.mul), 2):
             if period >= training.seq_len:
                 yield (
                     f"level {level} ticks every {period} frames, so only once in a training clip of"

@@ -16,8 +16,11 @@ class Properties:
       minimum: Smallest value allowed; it holds for each number of a list, as the other limits do.
       above: Largest value that is too small.
       maximum: Largest value allowed.
-      resumable: Whether it may change when a run is resumed, because the weights do not depend on
-        it (with batch normalization they do depend on `accumulate` and `strategy`).
+      below: Smallest value that is too large.
+      resumable: Whether it may change when a run is resumed.
+      steers_training: Whether a resumable setting decides what the weights become. The weights do
+        not depend on the others (with batch normalization they do depend on `accumulate` and
+        `strategy`).
       shapes_weights: Whether the shapes of the model's weights depend on it.
       changes_test_videos: Whether the pixels of the test videos depend on it. Settings of the data
         only.
@@ -27,7 +30,9 @@ class Properties:
     minimum: float | None = None
     above: float | None = None
     maximum: float | None = None
+    below: float | None = None
     resumable: bool = False
+    steers_training: bool = False
     shapes_weights: bool = False
     changes_test_videos: bool = True
     is_path: bool = False
@@ -166,13 +171,16 @@ class TrainingConfig:
     """The training. `configs/base.yml` explains each key."""
 
     seed: int = setting(minimum=0, maximum=2**31 - 1)
-    steps: int = setting(minimum=1, resumable=True)
+    steps: int = setting(minimum=1, resumable=True, steers_training=True)
     batch_size: int = setting(minimum=1)
     seq_len: int = setting(minimum=1)
-    learning_rate: float = setting(above=0)
+    learning_rate: float = setting(above=0, resumable=True, steers_training=True)
+    schedule: Literal["constant", "cosine"] = setting(resumable=True, steers_training=True)
+    warmup: int = setting(minimum=0, resumable=True, steers_training=True)
+    ema: float | None = setting(above=0, below=1, resumable=True, steers_training=True)
     adam_epsilon: float = setting(above=0)
     amsgrad: bool
-    clip_norm: float = setting(above=0)
+    clip_norm: float = setting(above=0, resumable=True, steers_training=True)
     precision: Literal["float32", "bfloat16"]
     kernels: Literal["auto", "plain", "fast"] = setting(resumable=True)
     accumulate: int = setting(minimum=1, resumable=True)
@@ -203,6 +211,7 @@ class EvaluationConfig:
     num_samples: int = setting(minimum=1, resumable=True)
     batch_size: int = setting(minimum=1, resumable=True)
     observe_levels: str | None = setting(resumable=True)
+    ema: bool = setting(resumable=True)
     batch_statistics: bool = setting(resumable=True)
     readout: bool = setting(resumable=True)
     lpips: Literal["auto"] | bool = setting(resumable=True)

@@ -3,6 +3,7 @@
 `cwvae.evaluation.scoring` holds the loop over predictions. Symbols: N videos, T predicted frames.
 """
 
+import contextlib
 import csv
 import functools
 import json
@@ -18,6 +19,7 @@ from cwvae.errors import MissingWeights, UserError
 from cwvae.evaluation import (
     frame_scores,
     pictures,
+    predictions,
     readout,
     report,
     rollouts,
@@ -25,11 +27,20 @@ from cwvae.evaluation import (
     video_distance,
 )
 from cwvae.evaluation.report import charts
-from cwvae.evaluation.results import COPY, FOLDER, FORMAT, check_folder, digest, heading
+from cwvae.evaluation.results import (
+    COPY,
+    FOLDER,
+    FORMAT,
+    PREDICTIONS,
+    check_folder,
+    digest,
+    heading,
+)
 from cwvae.evaluation.stopwatch import Stopwatch
 from cwvae.metrics import fvd, protocols
 from cwvae.run import files, versions
-from cwvae.startup import many_traces
+from cwvae.run.logs import write_scores
+from cwvae.startup import many_traces, say
 from cwvae.video_model import VideoModel
 
 # Training clips that the mean frame averages. The random guess draws from one frame of each.
@@ -44,6 +55,7 @@ def evaluate(
     test_data,
     logdir: str | pathlib.Path,
     out: str | pathlib.Path | None = None,
+    save_predictions: bool = False,
 ) -> dict:
     """Scores a model, writes everything into a folder, and returns metrics.json's content.
 
@@ -57,63 +69,133 @@ def evaluate(
       test_data: The held-out data set; the first clips that are long enough are scored.
       logdir: The run's folder.
       out: The folder to write; `eval` in the run's folder if None.
+      save_predictions: Whether to write the predictions, too; see `predictions`.
 
     Raises:
       UserError: Clips are too short or too few, the folder cannot be written or another process is
         writing it, weights are damaged, required weights are missing, or predictions are not
         finite.
     """
+    out = pathlib.Path(logdir) / FOLDER if out is None else pathlib.Path(out)
+    about = {
+        "step": step,
+        "model": config.model.name,
+        "weights": model.count_trainable(),
+        "settings": as_plain(config),
+    }
+    where, data = f"{logdir}, step {step}", (train_data, test_data)
+    return _evaluate(config, model, about, where, *data, out, logdir, save_predictions)
+
+
+def evaluate_predictions(
+    config: Config,
+    saved: predictions.Predictions,
+    name: str,
+    file: str,
+    train_data,
+    test_data,
+    out: str | pathlib.Path,
+) -> dict:
+    """Scores predictions from a file as `evaluate` scores those of a model.
+
+    Args:
+      config: The configuration of the data and the evaluation. Nothing else of it is used, except
+        for the number of training frames behind the guesses without a model.
+      saved: The predictions.
+      name: The name of the model that made them.
+      file: The name of the file.
+      train_data: As for `evaluate`.
+      test_data: As for `evaluate`.
+      out: The folder to write.
+
+    Raises:
+      UserError: As for `evaluate`, or the predictions are of other clips.
+    """
+    plain = as_plain(config)
+    settings = {
+        "model": {key: plain["model"][key] for key in ("frame_size", "channels")},
+        "data": plain["data"],
+        "training": {"seq_len": plain["training"]["seq_len"]},
+        "evaluation": plain["evaluation"],
+    }
+    about = {"step": None, "model": name, "weights": None, "settings": settings}
+    about["predictions"] = file
+    return _evaluate(config, saved, about, file, train_data, test_data, pathlib.Path(out))
+
+
+def _evaluate(
+    config: Config,
+    model: VideoModel | predictions.Predictions,
+    about: dict,
+    where: str,
+    train_data,
+    test_data,
+    out: pathlib.Path,
+    logdir: str | pathlib.Path | None = None,
+    save_predictions: bool = False,
+) -> dict:
+    """Scores a model or a file; `about` and `where` describe it in metrics.json and in messages."""
     watch = Stopwatch()
     held_out = rollouts.held_out(config.evaluation, test_data)
-    out = pathlib.Path(logdir) / FOLDER if out is None else pathlib.Path(out)
+    if isinstance(model, predictions.Predictions):
+        model.check_context(held_out, config.evaluation.context)
     check_folder(out)
     advice = "Wait until it ends, or give another folder with --out."
     with files.whole_folder(out, f"evaluating into {out.name}", advice) as folder:
-        results = _scores(config, model, step, train_data, test_data, held_out, logdir, watch)
+        keep = contextlib.nullcontext()
+        if save_predictions:
+            keep = predictions.written(folder / PREDICTIONS, config.evaluation, held_out)
+        with keep as writer:
+            results = _scores(
+                config, model, about, where, train_data, test_data, held_out, watch, writer
+            )
         text = json.dumps(results, indent=1, allow_nan=False) + "\n"
         files.write(folder / "metrics.json", text)
         _write_curves(folder, results)
         options = config.evaluation
+        say("Drawing pictures and writing the report ...")
         with many_traces(), watch.on("pictures"):
             samples = pictures.write_samples(folder, options, model, held_out)
             levels = pictures.write_levels(folder, options, model, held_out)
             segments = pictures.write_boundaries(folder, options, model, held_out)
-        run = pathlib.Path(logdir).resolve().name
         with watch.on("pictures"):
-            report.write(folder, results, samples, levels, segments, run)
+            report.write(folder, results, samples, levels, segments, logdir)
+    if logdir is not None:
+        write_scores(logdir, out.name, results)
     print(watch)
     return results
 
 
 def _scores(
     config: Config,
-    model: VideoModel,
-    step: int,
+    model: VideoModel | predictions.Predictions,
+    about: dict,
+    where: str,
     train_data,
     test_data,
     held_out,
-    logdir: str | pathlib.Path,
     watch: Stopwatch,
+    writer: predictions.Writer | None,
 ) -> dict:
-    """Returns the content of metrics.json. Arguments as for `evaluate`."""
-    options, not_computed = config.evaluation, {}
+    """Returns the content of metrics.json. Arguments as for `_evaluate`."""
+    options, name, not_computed = config.evaluation, about["model"], {}
 
-    def optional(name, make, *arguments, unless=MissingWeights):
+    def optional(measure, make, *arguments, unless=MissingWeights):
         """Returns what `make` returns; if it raises `unless`, None, and notes why."""
-        if getattr(options, name) is False:
-            not_computed[name] = f"evaluation.{name} is false."
+        if getattr(options, measure) is False:
+            not_computed[measure] = f"evaluation.{measure} is false."
             return None
         try:
             return make(*arguments)
         except unless as error:
-            if getattr(options, name) is True and unless is MissingWeights:
-                raise UserError(f"evaluation.{name}=true, but: {error}") from None
-            not_computed[name] = str(error)
+            if getattr(options, measure) is True and unless is MissingWeights:
+                raise UserError(f"evaluation.{measure}=true, but: {error}") from None
+            not_computed[measure] = str(error)
 
     used = frame_scores.image_scores(protocols.names(options.protocol))
     used |= optional("lpips", frame_scores.lpips_score) or {}
     with watch.on("FVD"):
-        distances = optional("fvd", _distances, config, held_out, train_data, test_data)
+        distances = optional("fvd", _distances, options, name, held_out, train_data, test_data)
     # The attributes of mazes come from a package, which may be missing although frames are stored.
     reader = None
     if options.readout:
@@ -123,16 +205,17 @@ def _scores(
     guesses = scoring.guesses(*_training_frames(config, train_data), options.seed)
     try:
         scores = scoring.score(
-            options, config.model.name, model, held_out, used, guesses, reader, distances, watch
+            options, name, model, held_out, used, guesses, reader, distances, watch, writer
         )
         distance_scores = watch.call("FVD", distances.results) if distances else None
     except ValueError as error:
-        raise UserError(f"{logdir}, step {step}: cannot be scored: {error}") from None
+        raise UserError(f"{where}: cannot be scored: {error}") from None
+    elbo = None  # Predictions alone have none.
+    if not isinstance(model, predictions.Predictions):
+        elbo = watch.call("model", elbo_terms, config, model, held_out)
     results = {
         "format": FORMAT,
-        "step": step,
-        "model": config.model.name,
-        "weights": model.count_trainable(),
+        **about,
         "data": config.data.name,
         "protocols": protocols.names(options.protocol),
         "context": options.context,
@@ -141,13 +224,12 @@ def _scores(
         "num_samples": options.num_samples,
         "observe_levels": options.observe_levels,
         "frames": "{}x{}x{}, values in [0, 1]".format(*held_out.frame_shape),
-        "settings": as_plain(config),
         "versions": versions.installed(),
         "metrics": scoring.metrics(used, reader, options.horizon),
         "not_computed": not_computed,
-        "scores": {name: scoring.summary(values) for name, values in scores.items()},
+        "scores": {who: scoring.summary(values) for who, values in scores.items()},
         "fvd": distance_scores,
-        "elbo": watch.call("model", elbo_terms, config, model, held_out),
+        "elbo": elbo,
     }
     return results | {"sha256": digest(results)}
 
@@ -185,9 +267,10 @@ def elbo_terms(config: Config, model: VideoModel, data) -> dict:
     }
 
 
-def _distances(config: Config, held_out, train_data, test_data) -> video_distance.VideoDistances:
+def _distances(
+    options, name: str, held_out, train_data, test_data
+) -> video_distance.VideoDistances:
     """Raises MissingWeights also if there are too few frames or videos."""
-    options = config.evaluation
     if why := video_distance.impossible(options.horizon, options.num_videos):
         raise MissingWeights(why)
     other, source = _other_real(options, train_data, test_data)
@@ -197,7 +280,7 @@ def _distances(config: Config, held_out, train_data, test_data) -> video_distanc
 
     return video_distance.VideoDistances(
         fvd.I3D(),
-        name=config.model.name,
+        name=name,
         horizon=options.horizon,
         num_videos=options.num_videos,
         truth=_continuations(held_out, options),

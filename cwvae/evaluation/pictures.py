@@ -17,24 +17,33 @@ import numpy as np
 
 from cwvae import visualize
 from cwvae.evaluation import rollouts
+from cwvae.levels import label
+from cwvae.levels import names as level_names
 from cwvae.video_model import Rollout, VideoModel
 
 _CLIPS, _SAMPLES = 4, 3  # clips, and predictions of each
 # Frames of an animation: at most before the first prediction, and at most in all.
 _CONTEXT, _FRAMES = 50, 300
-# Approximate width of frames in pixels: in samples.gif, in report.html.
-_SIZE, _CELL = 96, 64
+# Approximate width of frames in pixels: in samples.gif, boundaries.png, animations.
+_SIZE, _CELL, _ENLARGED = 96, 64, 128
 _COLUMNS = 12  # of a film strip
 _LINE = 16  # Frames in a line of boundaries.png: one line of context, and three of predictions.
 # Frames of a true clip that a model sees before and after those whose boundaries are shown.
 _MARGIN = 16
 
 
+class Animation(NamedTuple):
+    """A video, and the picture that a page shows in its place until it plays."""
+
+    video: bytes  # MP4
+    still: bytes  # PNG of the first predicted frame
+
+
 class Samples(NamedTuple):
     """Predictions of some clips."""
 
-    # An animated AVIF per clip: the truth and predictions, with the absolute errors below them.
-    clips: tuple[bytes, ...]
+    # Of each clip: the truth and predictions, with the absolute errors below them.
+    clips: tuple[Animation, ...]
     count: int  # predictions per clip
     frames: range  # shown frames of each clip
     strip: bytes  # content of samples.png
@@ -44,7 +53,7 @@ class Samples(NamedTuple):
 class Levels(NamedTuple):
     """Predictions in which one level at a time samples from its prior (Figure 7 of the paper)."""
 
-    video: bytes  # animated AVIF
+    animation: Animation
     rows: tuple[str, ...]  # descriptions of the animation's rows, top to bottom
     frames: range  # shown frames of the clip
     strip: bytes  # content of levels.png
@@ -68,11 +77,12 @@ def write_samples(folder: pathlib.Path, options, model: VideoModel, data) -> Sam
     rows = [_truth(model, data, videos, shown, options)]
     stills = [_truth(model, data, range(1), range(time, time + 1), options) for time in times]
     strips = [_joined(stills)]
-    for sample in range(_SAMPLES):
+    count = min(_SAMPLES, getattr(model, "num_samples", _SAMPLES))  # Of a predictions file.
+    for sample in range(count):
         row, strip = _predict(model, context, options, sample, [np.array(shown), times])
         rows.append(row)
         strips.append(strip)
-    labels = ["truth", *(f"sample {i + 1}" for i in range(_SAMPLES))]
+    labels = ["truth", *(f"sample {i + 1}" for i in range(count))]
     scale = max(1, _SIZE // context.frames.shape[2])
     seen = options.context - shown.start
     cells = visualize.mark_segments([row.frames for row in rows], [row.boundaries for row in rows])
@@ -82,7 +92,7 @@ def write_samples(folder: pathlib.Path, options, model: VideoModel, data) -> Sam
     visualize.save_png(folder / "samples.png", picture)
     clips = tuple(_with_errors(rows, clip, seen) for clip in videos)
     strip = (folder / "samples.png").read_bytes()
-    return Samples(clips, _SAMPLES, shown, strip, segments=context.boundaries is not None)
+    return Samples(clips, count, shown, strip, segments=context.boundaries is not None)
 
 
 def write_levels(folder: pathlib.Path, options, model: VideoModel, data) -> Levels | None:
@@ -110,9 +120,8 @@ def write_levels(folder: pathlib.Path, options, model: VideoModel, data) -> Leve
     rows = {f"truth, then predictions{chosen}": [truth, *predicted.frames[:-1]]}
     strips.append(strip.frames[0])
     labels = ["truth", f"prediction{chosen}"]
-    for level in reversed(range(count)):
-        speed = {0: " (fastest)", count - 1: " (slowest)"}.get(level, "")
-        name = f"level {level}{speed} from its prior"
+    for level, term in reversed([*enumerate(level_names(count))]):
+        name = f"{label(term, count)} from its prior"
         observed = tuple(other != level for other in range(count))
         predicted, strip = _predict(model, context, options, 0, wanted, observed)
         rows[name] = list(predicted.frames)
@@ -120,8 +129,8 @@ def write_levels(folder: pathlib.Path, options, model: VideoModel, data) -> Leve
         labels += [f"{name}, sample {i + 1}" for i in range(_SAMPLES)]
     picture = visualize.filmstrip(strips, times.tolist(), labels, options.context)
     visualize.save_png(folder / "levels.png", picture)
-    video = _animation(list(rows.values()), options.context - shown.start)
-    return Levels(video, tuple(rows), shown, (folder / "levels.png").read_bytes())
+    animation = _animation(list(rows.values()), options.context - shown.start)
+    return Levels(animation, tuple(rows), shown, (folder / "levels.png").read_bytes())
 
 
 def write_boundaries(folder: pathlib.Path, options, model: VideoModel, data) -> Segments | None:
@@ -223,7 +232,7 @@ def _filmstrip(rows: Sequence[Rollout], times, labels, context, scale=None) -> n
     return visualize.filmstrip(clips, times.tolist(), labels, context, scale, boundaries=flags)
 
 
-def _with_errors(rows: Sequence[Rollout], clip: int, seen: int) -> bytes:
+def _with_errors(rows: Sequence[Rollout], clip: int, seen: int) -> Animation:
     """Returns an animation of one clip: the truth, which is the first row, predictions, errors."""
     truth, *predictions = [row.frames[clip] for row in rows]
     errors = [visualize.error_frames(truth, prediction) for prediction in predictions]
@@ -234,6 +243,7 @@ def _with_errors(rows: Sequence[Rollout], clip: int, seen: int) -> bytes:
     return _animation(cells, seen)
 
 
-def _animation(rows, seen: int) -> bytes:
-    grid = visualize.grid(rows, scale=max(1, _CELL // rows[0][0].shape[2]))
-    return visualize.avif_bytes(visualize.time_bar(visualize.mark_context(grid, seen), seen))
+def _animation(rows, seen: int) -> Animation:
+    grid = visualize.grid(rows, scale=max(1, _ENLARGED // rows[0][0].shape[2]))
+    video = visualize.time_bar(visualize.mark_context(grid, seen, width=4), seen, height=6)
+    return Animation(visualize.mp4_bytes(video), visualize.png_bytes(video[seen]))

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping
 
 from cwvae.errors import UserError
+from cwvae.levels import label
 
 ARROWS = {"higher": "↑", "lower": "↓"}  # by the direction of better values
 
@@ -25,9 +26,9 @@ COPY, MEAN, RANDOM = "copy last frame", "mean training frame", "random training 
 # The readout's scores on true frames are the ceiling of its scores on predicted ones.
 TRUTH = "true frames"
 
-FOLDER = "eval"
+FOLDER, PREDICTIONS = "eval", "predictions.npz"
 FILES = ("metrics.json", "curves.csv", "curves.png", "samples.gif", "samples.png")
-FILES += ("levels.png", "boundaries.png", "report.html")
+FILES += ("levels.png", "boundaries.png", "report.html", PREDICTIONS)
 
 # Settings on which no score depends.
 _UNSCORED = ("data.data_dir", "data.archives_dir", "evaluation.batch_size")
@@ -140,8 +141,9 @@ def heading(about: dict) -> str:
 def table(results: dict) -> str:
     """Returns the scores in a metrics.json as text."""
     metrics, scores = results["metrics"], results["scores"]
+    what = results["model"] if results["step"] is None else f"step {results['step']}"
     lines = [
-        f"step {results['step']}: {results['num_videos']} held-out clips, {results['context']}"
+        f"{what}: {results['num_videos']} held-out clips, {results['context']}"
         f" context frames, {results['horizon']} predicted, samples per clip:"
         f" {results['num_samples']}"
     ]
@@ -167,11 +169,14 @@ def table(results: dict) -> str:
         value = "-" if floor["value"] is None else f"{floor['value']:.1f}"
         lines.append(f"{'other real videos':26}{value:>11}  ({floor['source']})")
         lines += [f"warning: {warning}" for warning in fvd["warnings"]]
-    elbo = results["elbo"]
-    over = f"sum over {elbo['frames']} frames"
-    lines += ["", f"{'KL [nats]':26}{'per step':>18}{over:>24}"]
-    rows = zip(elbo["kl_names"], elbo["kl_per_step"], elbo["kl_sum"], strict=True)
-    lines += [f"{name:26}{step:>18.4g}{total:>24.4g}" for name, step, total in rows]
+    if elbo := results["elbo"]:
+        over = f"sum over {elbo['frames']} frames"
+        lines += ["", f"{'KL [nats]':26}{'per step':>18}{over:>24}"]
+        rows = zip(elbo["kl_names"], elbo["kl_per_step"], elbo["kl_sum"], strict=True)
+        lines += [
+            f"{label(name, len(elbo['kl_names'])):26}{each:>18.4g}{total:>24.4g}"
+            for name, each, total in rows
+        ]
     for name, why in results["not_computed"].items():
         lines += ["", f"{name} was not computed: {why}"]
     return "\n".join(lines)

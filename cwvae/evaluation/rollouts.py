@@ -11,7 +11,8 @@ import tensorflow as tf
 from cwvae.arguments import as_seed
 from cwvae.config import EvaluationConfig, level_flags
 from cwvae.errors import UserError
-from cwvae.video_model import Rollout, VideoModel
+from cwvae.evaluation.predictions import Predictions
+from cwvae.video_model import CHUNK, Rollout, VideoModel
 
 
 def held_out(options: EvaluationConfig, data):
@@ -47,7 +48,7 @@ def clips(data, videos: range, start: int, length: int) -> np.ndarray:
 
 
 def predict(
-    model: VideoModel,
+    model: VideoModel | Predictions,
     context: np.ndarray,
     options: EvaluationConfig,
     sample: int,
@@ -57,22 +58,46 @@ def predict(
     """Predicts `options.horizon` frames after the context [B, context, H, W, C] of clips.
 
     Latents differ between samples (number `sample`) and clips (number `first` of the first one).
-    `observe_levels` has a bool per level and replaces `options.observe_levels`.
+    `observe_levels` has a bool per level and replaces `options.observe_levels`. A predictions file
+    in place of a model has the predictions already.
 
     Yields:
       The number of a stretch's first predicted frame, from 0, and the stretch as NumPy arrays.
-      Frames are float32 in the units of [0, 1], not clipped.
+      Stretches have `CHUNK` frames, except for the last one: some scores depend in their last digit
+      on the frames that are scored together. Frames are float32 in the units of [0, 1], not
+      clipped.
     """
+    if isinstance(model, Predictions):
+        frames = model.sample(first, len(context), sample)
+        for start in range(0, options.horizon, CHUNK):
+            stretch = frames[:, start : start + CHUNK]
+            scale = np.float32(255 if stretch.dtype == np.uint8 else 1)
+            yield start, Rollout(stretch.astype(np.float32) / scale)
+        return
     seed = tf.random.fold_in(as_seed(options.seed), sample)
     chosen = {"row": first} | observed_levels(options)
     if options.batch_statistics:
         chosen["batch_statistics"] = True
     if observe_levels is not None:
         chosen["observe_levels"] = observe_levels
-    start = 0
-    for frames, boundaries in model.predict_chunks(context, options.horizon, seed, **chosen):
-        yield start, Rollout(frames.numpy(), None if boundaries is None else boundaries.numpy())
-        start += frames.shape[1]
+    yield from _regrouped(model.predict_chunks(context, options.horizon, seed, **chosen))
+
+
+def _regrouped(rollouts: Iterator[Rollout]) -> Iterator[tuple[int, Rollout]]:
+    """Yields stretches of `CHUNK` frames, the last one maybe shorter, and where they start."""
+    start, held = 0, None
+    for rollout in rollouts:
+        arrays = [None if values is None else values.numpy() for values in rollout]
+        if held is not None:
+            pairs = zip(held, arrays, strict=True)
+            arrays = [None if new is None else np.concatenate([old, new], 1) for old, new in pairs]
+        while arrays[0].shape[1] >= CHUNK:
+            yield start, Rollout(*(None if a is None else a[:, :CHUNK] for a in arrays))
+            arrays = [None if a is None else a[:, CHUNK:] for a in arrays]
+            start += CHUNK
+        held = arrays
+    if held is not None and held[0].shape[1]:
+        yield start, Rollout(*held)
 
 
 def observed_levels(options: EvaluationConfig) -> dict:

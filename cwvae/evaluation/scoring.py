@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import tqdm
+from scipy.special import stdtrit
 
 from cwvae.baselines import trivial
 from cwvae.evaluation import rollouts
 from cwvae.evaluation.frame_scores import FrameScore
+from cwvae.evaluation.predictions import Predictions, Writer
 from cwvae.evaluation.results import COPY, MEAN, RANDOM, TRUTH, best_of
 from cwvae.evaluation.stopwatch import Stopwatch
 from cwvae.video_model import VideoModel, as_frames
@@ -58,26 +60,28 @@ def read_every(horizon: int) -> int:
 def score(
     options,
     name: str,
-    model: VideoModel,
+    model: VideoModel | Predictions,
     data,
     used: Mapping[str, FrameScore],
     others: Mapping[str, Guess],
     reader=None,
     distances=None,
     watch: Stopwatch | None = None,
+    keep: Writer | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Scores predictions of held-out clips, by a model and without one.
 
     Args:
       options: The section `evaluation` of a configuration.
       name: The model's name.
-      model: The model.
+      model: The model, or a file with its predictions.
       data: Held-out clips.
       used: Scores of frames, by name.
       others: Predictors without a model, by name.
       reader: A `Readout`, to also score how well the data's attributes can be read.
       distances: A `VideoDistances`, which collects the first sample of each clip.
       watch: Counts the time of the model and of each score.
+      keep: Writes the predictions to a file.
 
     Returns:
       {predictor: {score: float32 [N, T]}}. The model's name holds the mean over samples. With
@@ -102,6 +106,8 @@ def score(
             for start, rollout in watch.each("model", stretches):
                 frames = rollout.frames
                 stop = start + frames.shape[1]
+                if keep:
+                    watch.call("saving", keep.add, videos, sample, start, frames)
                 truth = rollouts.clips(data, videos, options.context + start, stop - start)
                 truth = as_frames(truth).numpy()
                 measured.see(data, videos, options.context, start, truth)
@@ -201,6 +207,8 @@ def summary(scores: Mapping[str, np.ndarray]) -> dict[str, dict]:
             "mean_soon": _mean(values[:, :SOON]),
             "soon": min(SOON, values.shape[1]),
             "standard_error": _standard_error(spread),
+            "interval": _interval(spread),
+            "interval_soon": _interval(values[:, :SOON]),
             "per_frame": [_mean(frame, 5) for frame in values.T],
         }
     return found
@@ -219,3 +227,15 @@ def _standard_error(values: np.ndarray) -> float | None:
     """Returns the standard error of the mean over videos [N, T]; None for a single video."""
     means = [mean for mean in map(_mean, values) if mean is not None]
     return float(np.std(means, ddof=1) / np.sqrt(len(means))) if len(means) > 1 else None
+
+
+def _interval(values: np.ndarray) -> list[float] | None:
+    """Returns the 95% interval of the mean over videos [N, T] by Student's t; None for one video.
+
+    It describes how the mean varies with the choice of videos, not with the seed of a training.
+    """
+    count = int((~np.isnan(values)).any(1).sum())
+    if count < 2:
+        return None
+    mean, half = _mean(values), float(stdtrit(count - 1, 0.975)) * _standard_error(values)
+    return [mean - half, mean + half]

@@ -26,9 +26,10 @@ import numpy as np
 import tqdm
 
 from cwvae.errors import MissingWeights, UserError, exit_on_user_error
+from cwvae.installation import program
 from cwvae.metrics import i3d, package_index
 from cwvae.run import files
-from cwvae.startup import quiet_tensorflow
+from cwvae.startup import starting_tensorflow
 
 _CHUNK = 2**18  # Bytes.
 
@@ -400,7 +401,7 @@ def convert_module(folder: str | os.PathLike) -> None:
             " Give the unpacked folder of"
             " https://www.kaggle.com/models/deepmind/i3d-kinetics/tensorFlow1/400/1"
         )
-    with quiet_tensorflow():
+    with starting_tensorflow():
         import tensorflow as tf
 
     source = SOURCES["fvd"]
@@ -438,7 +439,7 @@ def _module_name(name: str, reader) -> str:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m cwvae.metrics.weights",
+        prog=program("cwvae.metrics.weights"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

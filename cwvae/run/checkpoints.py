@@ -1,8 +1,9 @@
 """Checkpoints: one .npz file each, in the run's folder `checkpoints/`.
 
 A file holds the model's weights under `model/<name>`; the optimizer's variables, which resuming
-needs, under `optimizer/<name>`; and under `meta`, as JSON, the step and other values. The archive's
-comment, which ends the file, holds the SHA-256 of all bytes before it.
+needs, under `optimizer/<name>`; with `training.ema`, the averages of the weights under `ema/<name>`
+and their number of updates under `ema/updates`; and under `meta`, as JSON, the step and other
+values. The archive's comment, which ends the file, holds the SHA-256 of all bytes before it.
 
 The first checkpoint leaves a file `.saved` in the run's folder. It distinguishes a run that lost
 its checkpoints from one that has none yet.
@@ -27,12 +28,14 @@ from typing import BinaryIO
 import numpy as np
 
 from cwvae.errors import UserError
+from cwvae.installation import command
 from cwvae.run import files, renamed, versions
 
 _SAVED = ".saved"
 _CHECKSUM = b"sha256:"
 _CHECKSUM_LENGTH = len(_CHECKSUM) + 64
 _CHUNK = 1 << 20
+_UPDATES = "ema/updates"
 
 
 class DamagedCheckpoint(UserError):
@@ -56,6 +59,7 @@ def save(
     step: int,
     model,
     optimizer=None,
+    average=None,
     *,
     keep: int = 1,
     keep_every: int | None = None,
@@ -68,6 +72,7 @@ def save(
       step: Number of updates done.
       model: A model; its `weights` are saved under their `path`.
       optimizer: An optimizer, whose `state` (variables by name) is saved; None for none.
+      average: An average of the weights, whose `state` is saved; None for none.
       keep: Number of newest checkpoints to keep.
       keep_every: Older checkpoints are kept if their step is a multiple of this; None for none.
       meta: More values for `restore` to return with the step: anything that JSON can write.
@@ -83,7 +88,7 @@ def save(
     files.remove_leftovers(folder, "step_")
     path = folder / f"step_{step:09d}.npz"
     meta = (meta or {}) | {"step": step, "versions": versions.packages()}
-    variables = _variables(model, optimizer)
+    variables = _variables(model, optimizer, average)
     with files.whole(path) as aside, open(aside, "w+b") as file:
         _write(file, json.dumps(meta), variables.items())
         _read_back(file)
@@ -131,7 +136,7 @@ def find(logdir: str | pathlib.Path, step: int | None = None) -> pathlib.Path:
     if not found:
         raise UserError(
             f"{logdir}: this run has no checkpoint yet. Resume it:"
-            f" python train.py --logdir {shlex.quote(str(logdir))}"
+            f" {command('train')} --logdir {shlex.quote(str(logdir))}"
         )
     if step is not None and step not in found:
         raise UserError(
@@ -140,13 +145,17 @@ def find(logdir: str | pathlib.Path, step: int | None = None) -> pathlib.Path:
     return found[max(found) if step is None else step]
 
 
-def restore(path: str | pathlib.Path, model, optimizer=None) -> dict:
-    """Sets a model's weights, and an optimizer's variables if given.
+def restore(path: str | pathlib.Path, model, optimizer=None, average=None, averaged=True) -> dict:
+    """Sets a model's weights, to use the model; or with an optimizer, to resume its training.
 
     Args:
       path: A checkpoint.
       model: A model of the configuration that the checkpoint was trained with.
-      optimizer: An optimizer that was built for the model's weights, as in `save`.
+      optimizer: To resume: an optimizer that was built for the model's weights, as in `save`.
+      average: To resume: an average of the model's weights, as in `save`. It starts from the
+        weights if the checkpoint has none.
+      averaged: To use the model: whether to take the averages of the weights, if the checkpoint has
+        them. Training always resumes from the weights themselves.
 
     Returns:
       The `meta` that was saved, with `step` and `versions`.
@@ -156,22 +165,39 @@ def restore(path: str | pathlib.Path, model, optimizer=None) -> dict:
       UserError: The checkpoint does not fit the model. Nothing was set.
     """
     arrays, meta = read(path)
-    _assign(path, arrays, model, optimizer)
+    _assign(path, arrays, model, optimizer, average, averaged)
     return meta
 
 
-def restore_newest(logdir: str | pathlib.Path, model, optimizer=None) -> dict:
+def restore_newest(
+    logdir: str | pathlib.Path, model, optimizer=None, average=None, averaged=True
+) -> dict:
     """Restores the newest checkpoint that is whole; see `restore` and `read_newest`."""
     path, arrays, meta = read_newest(logdir)
-    _assign(path, arrays, model, optimizer)
+    _assign(path, arrays, model, optimizer, average, averaged)
     return meta
 
 
-def restore_step(logdir: str | pathlib.Path, step: int | None, model) -> dict:
+def restore_step(logdir: str | pathlib.Path, step: int | None, model, averaged=True) -> dict:
     """Restores the checkpoint of a step, the newest whole one if None; see `restore`."""
     if step is None:
-        return restore_newest(logdir, model)
-    return restore(find(logdir, step), model)
+        return restore_newest(logdir, model, averaged=averaged)
+    return restore(find(logdir, step), model, averaged=averaged)
+
+
+def model_weights(arrays: dict[str, np.ndarray], averaged: bool = True) -> dict[str, np.ndarray]:
+    """Returns the weights in a checkpoint's arrays, to use the model: `model/<name>` by name.
+
+    Args:
+      arrays: As `read` returns them.
+      averaged: Whether to take the averages of the weights, if there are any.
+    """
+    prefix = "ema/" if averaged and _UPDATES in arrays else "model/"
+    return {
+        f"model/{name.removeprefix(prefix)}": array
+        for name, array in arrays.items()
+        if name.startswith(prefix) and name != _UPDATES
+    }
 
 
 def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -322,11 +348,18 @@ def _checksum(file: BinaryIO, length: int) -> bytes:
     return _CHECKSUM + sha.hexdigest().encode()
 
 
-def _assign(path, arrays: dict[str, np.ndarray], model, optimizer) -> None:
+def _assign(path, arrays: dict[str, np.ndarray], model, optimizer, average, averaged: bool) -> None:
     """Sets variables to a checkpoint's arrays, if all of them fit."""
-    sections = ("model/",) if optimizer is None else ("model/", "optimizer/")
-    arrays = {name: array for name, array in arrays.items() if name.startswith(sections)}
-    variables = _variables(model, optimizer)
+    if optimizer is None:
+        arrays = model_weights(arrays, averaged)
+    else:
+        if average is not None and _UPDATES not in arrays:
+            weights = model_weights(arrays).items()
+            arrays |= {f"ema/{name.removeprefix('model/')}": array for name, array in weights}
+            arrays[_UPDATES] = np.zeros((), np.int64)
+        sections = ("model/", "optimizer/") if average is None else ("model/", "optimizer/", "ema/")
+        arrays = {name: array for name, array in arrays.items() if name.startswith(sections)}
+    variables = _variables(model, optimizer, average)
     difference = misfit(
         {name: array.shape for name, array in arrays.items()},
         {name: tuple(variable.shape) for name, variable in variables.items()},
@@ -340,10 +373,11 @@ def _assign(path, arrays: dict[str, np.ndarray], model, optimizer) -> None:
         variable.assign(arrays[name])
 
 
-def _variables(model, optimizer) -> dict:
+def _variables(model, optimizer, average) -> dict:
     variables = {f"model/{weight.path}": weight for weight in model.weights}
-    if optimizer is not None:
-        variables |= {f"optimizer/{name}": v for name, v in optimizer.state.items()}
+    for section, owner in (("optimizer", optimizer), ("ema", average)):
+        if owner is not None:
+            variables |= {f"{section}/{name}": v for name, v in owner.state.items()}
     return variables
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from cwvae import config as configuration
 from cwvae.config import Config, Properties, constraints
 from cwvae.errors import UserError
+from cwvae.installation import command
 from cwvae.run import checkpoints, files
 
 
@@ -71,13 +72,20 @@ def report_skipped(skipped: list[str], config: Config, logdir: str | pathlib.Pat
     )
 
 
-def check(config: Config, logdir: str | pathlib.Path, advice: str | None = None) -> None:
+def check(
+    config: Config,
+    logdir: str | pathlib.Path,
+    advice: str | None = None,
+    throughout: bool = False,
+) -> None:
     """Checks that a folder holds no run, or one that can be resumed with a configuration.
 
     Args:
       config: The configuration.
       logdir: The folder.
       advice: Advice to the user if it holds another run; None for advice to users of train.py.
+      throughout: Whether the run must have been trained with this configuration from its start, so
+        that settings such as the learning rate may not change either.
 
     Raises:
       UserError: It holds a run of another configuration, or a run that lost its checkpoints.
@@ -91,6 +99,11 @@ def check(config: Config, logdir: str | pathlib.Path, advice: str | None = None)
     if old is None:
         raise _without_settings(logdir)
     frozen = configuration.differences(old, config, _is_fixed)
+    if throughout:
+        steers = configuration.differences(old, config, lambda its: its.steers_training)
+        if config.training.schedule == "constant":  # Else each step depends on their number.
+            steers = [line for line in steers if not line.startswith("training.steps:")]
+        frozen += steers
     # Paths in config.yml may be edited when the data have moved: data.json identifies the data.
     last = there or old
     frozen += configuration.differences(last, config, lambda i: i.is_path and not i.resumable)
@@ -109,7 +122,7 @@ def check(config: Config, logdir: str | pathlib.Path, advice: str | None = None)
 def _advice(old: Config, new: Config, logdir: str) -> str:
     """Returns the commands that work if a run, in a folder in shell quotes, cannot be resumed."""
     advice = (
-        f"Give another --logdir, or resume that run as it is: python train.py --logdir {logdir}"
+        f"Give another --logdir, or resume that run as it is: {command('train')} --logdir {logdir}"
     )
     frozen = configuration.overrides(old, new, lambda its: not its.resumable)
     # Another model may need other weights, and the user has other weights in mind with --init-from.
@@ -117,7 +130,7 @@ def _advice(old: Config, new: Config, logdir: str) -> str:
         return advice
     sets = " ".join(f"--set {shlex.quote(setting)}" for setting in frozen)
     return (
-        f"{advice}\nTo train a new run, from that run's weights: python train.py --config"
+        f"{advice}\nTo train a new run, from that run's weights: {command('train')} --config"
         f" {logdir}/config.yml --init-from {logdir} --logdir {logdir}_2 {sets}"
     )
 
@@ -148,18 +161,22 @@ def prepare(config: Config, logdir: str | pathlib.Path, train_data) -> None:
         that was trained on other clips.
     """
     check(config, logdir)  # Once more, now that the folder is locked.
-    begun = bool(checkpoints.steps(logdir))
-    if begun and _has_other_data(logdir, train_data):
+    check_data(logdir, train_data)
+    if not checkpoints.steps(logdir):
+        save_config(config, logdir)
+    path, content = pathlib.Path(logdir) / "data.json", json.dumps(train_data.fingerprint).encode()
+    if not path.is_file() or path.read_bytes() != content:
+        files.write(path, content)
+
+
+def check_data(logdir: str | pathlib.Path, train_data) -> None:
+    """Raises a UserError if a folder holds a run that was trained on other clips."""
+    if checkpoints.steps(logdir) and _has_other_data(logdir, train_data):
         raise UserError(
             f"{logdir}: the training {train_data.fingerprint_of} are not those that this run began"
             " with. Restore them; or give another --logdir for a new run, which starts from this"
             f" run's weights with --init-from {shlex.quote(str(logdir))}."
         )
-    if not begun:
-        save_config(config, logdir)
-    path, content = pathlib.Path(logdir) / "data.json", json.dumps(train_data.fingerprint).encode()
-    if not path.is_file() or path.read_bytes() != content:
-        files.write(path, content)
 
 
 def save_config(config: Config, logdir: str | pathlib.Path) -> None:
@@ -178,6 +195,9 @@ def save_config(config: Config, logdir: str | pathlib.Path) -> None:
 def load_config(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Config:
     """Reads the configuration of a run or an export, to use its weights.
 
+    If config.yml already has other settings for the rest of the training, such as the learning
+    rate, those of the newest checkpoint count.
+
     Args:
       logdir: The folder.
       overrides: As in `cwvae.config.load_run`.
@@ -191,7 +211,12 @@ def load_config(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Co
         there = configuration.load(path, purpose="data")
         if changed := configuration.differences(old, there, _is_fixed):
             raise _edited(logdir, changed)
-    return configuration.load_run(logdir, overrides)
+    config = configuration.load_run(logdir, overrides)
+    if old is None:
+        return config
+    known = configuration.properties(old.training).items()
+    values = {key: getattr(old.training, key) for key, its in known if its.steers_training}
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, **values))
 
 
 def config_path(logdir: str | pathlib.Path) -> pathlib.Path:
@@ -252,7 +277,7 @@ def _edited(logdir: str | pathlib.Path, changed: list[str]) -> UserError:
     return UserError(
         f"{path} was edited: the run was trained with other settings (-> edited):\n  {lines}\n"
         f"{_to_restore(logdir)} To train with the edited settings, start a new run:"
-        f" python train.py --config {shlex.quote(str(path))} --logdir NEW, with --init-from"
+        f" {command('train')} --config {shlex.quote(str(path))} --logdir NEW, with --init-from"
         f" {shlex.quote(str(logdir))} to start from the weights of this one."
     )
 
@@ -264,7 +289,7 @@ def _without_settings(logdir: str | pathlib.Path) -> UserError:
         return UserError(f"{path} {what}. {_to_restore(logdir)}")
     return UserError(
         f"{path} {what}. Copy it back, or give the settings that the run was trained with:"
-        f" python train.py --config FILE --logdir {shlex.quote(str(logdir))}"
+        f" {command('train')} --config FILE --logdir {shlex.quote(str(logdir))}"
     )
 
 

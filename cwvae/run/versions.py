@@ -1,25 +1,26 @@
 """The versions of this project and of the packages it runs on."""
 
 import contextlib
+import functools
 import importlib.metadata
 import pathlib
 import platform
 import subprocess
 
-OWN = "0.1.0"
+from cwvae import installation
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "tensorflow-gan", "numpy", "numba")
-_ROOT = pathlib.Path(__file__).parent.parent.parent
+_HERE = pathlib.Path(__file__).parent
 
 
 def installed() -> dict[str, str]:
-    """Returns the versions of this project, of Python and of the packages behind the scores."""
-    return {"cwvae": _own()} | packages()
+    """Returns `packages`, in a clone with the commit, which takes a moment to find out."""
+    return packages() | {"cwvae": _own()}
 
 
 def packages() -> dict[str, str]:
-    """Returns the versions of Python and of the packages behind the scores."""
-    found = {"python": platform.python_version()}
+    """Returns the versions of this project, of Python and of the packages behind the scores."""
+    found = {"cwvae": installation.VERSION, "python": platform.python_version()}
     for name in _PACKAGES:
         # TensorFlow may be installed under another name, such as tensorflow-cpu.
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -28,12 +29,10 @@ def packages() -> dict[str, str]:
 
 
 def _own() -> str:
-    """Returns the project's version, with the commit in a clone of its repository."""
-    if not (_ROOT / ".git").exists():
-        return OWN
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return OWN
-    return f"{OWN} ({done.stdout.strip()})" if done.returncode == 0 else OWN
+    version, commit = installation.VERSION, ""
+    if installation.IS_CLONE:
+        command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            run = functools.partial(subprocess.run, capture_output=True, text=True, timeout=10)
+            commit = run(command, cwd=_HERE, check=True).stdout.strip()
+    return f"{version} ({commit})" if commit else version

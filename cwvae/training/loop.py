@@ -1,21 +1,27 @@
 """The training loop: runs compiled steps, logs, saves checkpoints, and stops when asked to."""
 
+import contextlib
 import pathlib
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 import numpy as np
 import tensorflow as tf
 import tqdm
 
-from cwvae.config import Config, TrainingConfig, as_plain
+from cwvae import levels
+from cwvae.config import Config, TrainingConfig, as_plain, as_yaml, properties
 from cwvae.errors import TrainingStopped, UserError
-from cwvae.run import checkpoints
+from cwvae.installation import command
+from cwvae.run import checkpoints, history
 from cwvae.run.logs import RunLog
-from cwvae.training import memory, monitoring, strategies
+from cwvae.startup import say
+from cwvae.training import memory, monitoring, schedule, strategies
 from cwvae.training import step as training_step
+from cwvae.training.average import WeightAverage
 from cwvae.training.optimizer import Adam
 from cwvae.video_model import VideoModel
 
@@ -52,7 +58,7 @@ class Trainer:
         self.strategy = strategy or tf.distribute.get_strategy()
         self.stopped_by, self._stop = None, False
         self._chief, self._several_workers = strategies.is_chief(), strategies.workers()[1] > 1
-        self._resume = f"python train.py --logdir {shlex.quote(str(logdir))}"
+        self._resume = f"{command('train')} --logdir {shlex.quote(str(logdir))}"
         options, replicas = config.training, self.strategy.num_replicas_in_sync
         parts = replicas * options.accumulate
         if options.batch_size % parts:
@@ -64,19 +70,23 @@ class Trainer:
             )
         with self.strategy.scope():
             self.optimizer = build_optimizer(options, model)
+            self.average = WeightAverage(model.weights, options.ema) if options.ema else None
         self._means, self._broken = monitoring.Means(), []
         self.step = self._restore()
         self._saved = self.step if checkpoints.steps(logdir) else -1
         self._held_out = monitoring.HeldOut(config, model, self.data, options.batch_size // parts)
         jit = _use_jit(options.jit)
-        step = training_step.build_step(config, model, self.optimizer, replicas, jit)
+        step = training_step.build_step(config, model, self.optimizer, replicas, jit, self.average)
         self._train_steps = training_step.build_steps(config, step, self.optimizer, self.strategy)
 
-    def run(self) -> bool:
+    def run(self, show_progress: bool = True) -> bool:
         """Trains until `training.steps`, or until it is asked to stop.
 
         Ctrl-C (SIGINT) and SIGTERM, which cluster schedulers send, stop training after the current
         step. `stopped_by` then holds the signal: SIGTERM if another worker received one.
+
+        Args:
+          show_progress: Whether to show a progress bar and an estimate of the run on stderr.
 
         Returns:
           Whether training is complete.
@@ -86,21 +96,28 @@ class Trainer:
             be read, or the last checkpoint cannot be written.
         """
         options = self.config.training
+        self._shown = show_progress and self._chief
         self._log = RunLog(self.logdir, self.step) if self._chief else None
         batches = None
         if self.step < options.steps:
             memory.check_batch(self.config)
+            if self._chief:
+                say("Tracing the training step ...")
             batches = self._batches()
             self._check_memory(batches)
+            if self._log:
+                changes = history.describe(self.logdir)
+                self._log.settings(as_yaml(self.config), hyperparameters(self.config), changes)
         if self._chief and options.init_from and self._saved < 0:
             self._save()  # The run can then be resumed without the source of its weights.
+        self._bar = self._shown and sys.stderr.isatty()  # Otherwise a line per log.
         progress = tqdm.tqdm(
             total=options.steps,
             initial=self.step,
             unit="step",
             dynamic_ncols=True,
             smoothing=0.05,
-            disable=not self._chief,
+            disable=not self._bar,
         )
         signals = (signal.SIGINT, signal.SIGTERM)
         previous = {number: signal.signal(number, self._interrupt) for number in signals}
@@ -124,7 +141,9 @@ class Trainer:
             clock.count(len(rows), options.batch_size * options.seq_len)
             for scalars in rows:
                 self._account(scalars)
-            progress.set_postfix_str(_summary(rows[-1], clock.speed()), refresh=False)
+            progress.set_postfix_str(
+                summary(rows[-1], self.model.kl_names, clock.speed()), refresh=False
+            )
             progress.update(len(rows))
             if not self._several_workers:
                 self._stop = self.stopped_by is not None
@@ -133,7 +152,7 @@ class Trainer:
             if len(self._broken) >= options.skip_limit:
                 self._stop_broken()
             if self._chief:
-                self._log_and_save(clock)
+                self._log_and_save(clock, progress)
         self._save_last()
 
     def _steps_to_call(self, clock: monitoring.Clock) -> int:
@@ -172,22 +191,44 @@ class Trainer:
             self._means.skipped += 1
         self.step += 1
 
-    def _log_and_save(self, clock: monitoring.Clock) -> None:
+    def _log_and_save(self, clock: monitoring.Clock, progress: tqdm.tqdm) -> None:
         """Does what is due after the current step."""
         options, ended = self.config.training, self.step == self.config.training.steps
         if self.step % options.log_every == 0 or ended:
-            speed = {"frames_per_second": clock.speed()}
-            self._log.scalars(self.step, self._means.take() | speed)
-            clock.restart()
+            self._log_scalars(clock)
         with clock.paused():
             if self.step % options.video_every == 0 or ended:
-                self._log.scalars(self.step, self._held_out.scalars())
-                for name, video in self._held_out.videos():
-                    self._log.video(self.step, name, video)
+                self._log_held_out(progress)
             # Not during a streak of skipped updates: if it does not end, training must be resumed
             # from before it.
             if self.step % options.save_every == 0 and not (ended or self._stop or self._broken):
                 self._save()
+
+    def _log_scalars(self, clock: monitoring.Clock) -> None:
+        """Logs the means since the last time, and the state of the last step."""
+        options, means, speed = self.config.training, self._means.take(), clock.speed()
+        rate = schedule.learning_rate(options, self.step - 1)
+        self._log.scalars(self.step, means | {"learning_rate": rate, "frames_per_second": speed})
+        if not self._bar:
+            words = summary(means, self.model.kl_names, speed) if "loss" in means else "all skipped"
+            left = (options.steps - self.step) * (clock.seconds or 0)
+            say(
+                f"Step {self.step:,} of {options.steps:,}: {words},"
+                f" {tqdm.tqdm.format_interval(left)} left"
+            )
+        clock.restart()
+
+    def _log_held_out(self, progress: tqdm.tqdm) -> None:
+        """Logs losses and videos of held-out clips, of the averaged weights if there are any."""
+        if self._bar:
+            progress.set_description("held-out clips")
+        else:
+            say("Predicting held-out clips ...")
+        with self.average.applied() if self.average else contextlib.nullcontext():
+            self._log.scalars(self.step, self._held_out.scalars())
+            for split, frames in self._held_out.videos():
+                self._log.video(self.step, split, frames)
+        progress.set_description()
 
     def _interrupt(self, number: int, _) -> None:
         self.stopped_by = signal.Signals(number)
@@ -226,7 +267,7 @@ class Trainer:
             f"{message} {checkpoints.find(self.logdir)} holds the weights of step {self.step}, the"
             " last that was applied. A lower training.learning_rate or training.clip_norm, or"
             " training.precision=float32, may help. Start a new run from those weights, as in"
-            f" python train.py --config {folder}/config.yml --logdir NEW --init-from {folder}"
+            f" {command('train')} --config {folder}/config.yml --logdir NEW --init-from {folder}"
             " --set training.learning_rate=1e-4"
         )
 
@@ -248,6 +289,7 @@ class Trainer:
                 self.step,
                 self.model,
                 self.optimizer,
+                self.average,
                 keep=options.keep,
                 keep_every=options.keep_every,
                 meta=meta,
@@ -270,7 +312,7 @@ class Trainer:
         """Restores the newest whole checkpoint, if there is one, and returns its step."""
         meta = {}
         if self._chief and checkpoints.steps(self.logdir):
-            meta = checkpoints.restore_newest(self.logdir, self.model, self.optimizer)
+            meta = checkpoints.restore_newest(self.logdir, self.model, self.optimizer, self.average)
         if self._several_workers:  # All must take the checkpoint that the chief chose.
             chosen = strategies.total(self.strategy, meta["step"] + 1 if meta else 0) - 1
             if not self._chief and chosen >= 0:
@@ -280,7 +322,7 @@ class Trainer:
                         " first worker resumes from it. Give a folder that all workers share."
                     )
                 path = checkpoints.find(self.logdir, chosen)
-                meta = checkpoints.restore(path, self.model, self.optimizer)
+                meta = checkpoints.restore(path, self.model, self.optimizer, self.average)
         self._means.restore(meta.get("log", {}))
         # The start of a streak of skipped updates is not saved, so the count restarts.
         self.optimizer.skipped_in_a_row.assign(0)
@@ -305,12 +347,12 @@ class Trainer:
         return iter(self.strategy.distribute_datasets_from_function(parts))
 
     def _check_memory(self, batches) -> None:
-        """Checks that a step fits into memory, and prints an estimate of the run."""
+        """Checks that a step fits into memory, and shows an estimate of the run."""
         arguments = (tf.constant(self.step, tf.int64), tf.constant(1), tf.constant(0.0))
         graph = self._train_steps.get_concrete_function(batches, *arguments).graph
         left = self.config.training.steps - self.step
         estimate = memory.check(graph, self.config, self.model, self.strategy, left)
-        if self._chief:
+        if self._shown:
             tqdm.tqdm.write(estimate, file=sys.stderr)
 
 
@@ -324,7 +366,28 @@ def _logged(scalars: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in scalars.items() if name not in ("finite", "stop")}
 
 
-def _summary(scalars: dict[str, float], speed: float) -> str:
-    """Returns the progress bar's text."""
-    kl = " ".join(f"{value:.1f}" for name, value in scalars.items() if name.endswith("_sum"))
-    return f"loss {scalars['loss']:.1f}, kl {kl}, {speed:.0f} frames/s"
+def hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
+    """Returns the settings that decide what a model becomes, without paths and nulls."""
+    found = {}
+    for name in ("model", "data", "training"):
+        section = getattr(config, name)
+        for key, its in properties(section).items():
+            value = getattr(section, key)
+            if value is not None and not its.is_path and (its.steers_training or not its.resumable):
+                found[f"{name}.{key}"] = str(list(value)) if isinstance(value, tuple) else value
+    return found
+
+
+def summary(scalars: dict[str, float], kl_names: Sequence[str], speed: float) -> str:
+    """Returns the text of the progress bar: `loss 120.4, kl fastest 113.6, slowest 4.2, ...`.
+
+    Args:
+      scalars: Scalars by name, as they are logged.
+      kl_names: `kl_names` of the model.
+      speed: Frames per second.
+    """
+    terms = [
+        f"{levels.short_label(name, len(kl_names))} {scalars[f'kl/{name}_sum']:.1f}".strip()
+        for name in kl_names
+    ]
+    return f"loss {scalars['loss']:.1f}, kl {', '.join(terms)}, {speed:.0f} frames/s"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from cwvae import visualize
+from cwvae import levels, visualize
 from cwvae.config import Config
 from cwvae.training import step as training_step
 from cwvae.video_model import VideoModel, as_frames
@@ -29,7 +29,7 @@ class Means:
     def restore(self, state: dict) -> None:
         """Continues from a `state`, or from nothing if it is empty."""
         self._count, self.skipped = state.get("count", 0), state.get("skipped", 0)
-        self._sums = dict(state.get("sums", {}))
+        self._sums = {levels.renamed(name): total for name, total in state.get("sums", {}).items()}
 
     def state(self) -> dict:
         """Returns an argument for `restore` that JSON can write."""
@@ -115,7 +115,7 @@ class HeldOut:
         return means.take()
 
     def videos(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields names and frames of videos that show truth, open-loop prediction and error."""
+        """Yields splits, and frames of videos that show truth, open-loop prediction and error."""
         context = self._config.evaluation.context
         for split, data in self._data.items():
             length = min(self._config.training.video_length, data.clips.longest)
@@ -131,7 +131,4 @@ class HeldOut:
             rows = [list(truth), list(shown), list(visualize.error_frames(truth, shown))]
             rows = visualize.mark_segments(rows, begins)
             video = visualize.mark_context(visualize.grid(rows), context)
-            yield (
-                f"open_loop/{split}",
-                visualize.label_rows(video, ["truth", "prediction", "error"]),
-            )
+            yield split, visualize.label_rows(video, ["truth", "prediction", "error"])

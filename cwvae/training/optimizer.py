@@ -45,11 +45,20 @@ class Adam:
             for weight, variable in zip(self._weights, variables, strict=True):
                 self.state[f"{name}/{weight.path}"] = variable
 
-    def apply(self, gradients: Sequence[tf.Tensor], finite: tf.Tensor) -> None:
-        """Updates the weights if `finite`; otherwise counts a skipped update."""
-        tf.cond(finite, lambda: self._update(gradients), self._skip)
+    def apply(
+        self, gradients: Sequence[tf.Tensor], finite: tf.Tensor, factor: float | tf.Tensor = 1.0
+    ) -> None:
+        """Updates the weights if `finite`; otherwise counts a skipped update.
 
-    def _update(self, gradients: Sequence[tf.Tensor]) -> None:
+        Args:
+          gradients: One per weight.
+          finite: Whether all of them are finite, a bool.
+          factor: Factor for the learning rate, float32.
+        """
+        rate = self._learning_rate * factor
+        tf.cond(finite, lambda: self._update(gradients, rate), self._skip)
+
+    def _update(self, gradients: Sequence[tf.Tensor], rate: float | tf.Tensor) -> None:
         _add(self._iterations, 1)
         number = tf.cast(self._iterations.read_value(), tf.float32)
         for weight, *moments, gradient in zip(
@@ -57,7 +66,7 @@ class Adam:
         ):
             # XLA lacks the fused operation for AMSGrad on some devices.
             update = _adam if len(moments) == 2 else _amsgrad
-            update(weight.value, *moments, gradient, number, self._learning_rate, self._epsilon)
+            update(weight.value, *moments, gradient, number, rate, self._epsilon)
         _set(self.skipped_in_a_row, 0)
 
     def _skip(self) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from cwvae.config import Config, per_level
+from cwvae.training import schedule
+from cwvae.training.average import WeightAverage
 from cwvae.training.optimizer import Adam
 from cwvae.video_model import Elbo, VideoModel, training_loss
 
@@ -109,7 +111,12 @@ def build_gradients(config: Config, model: VideoModel, replicas: int = 1) -> Cal
 
 
 def build_step(
-    config: Config, model: VideoModel, optimizer: Adam, replicas: int = 1, jit: bool = False
+    config: Config,
+    model: VideoModel,
+    optimizer: Adam,
+    replicas: int = 1,
+    jit: bool = False,
+    average: WeightAverage | None = None,
 ) -> Callable:
     """Returns the training step of one replica, for the strategy to run.
 
@@ -124,10 +131,11 @@ def build_step(
       optimizer: The optimizer of its weights.
       replicas: Number of devices that share the batch.
       jit: Whether XLA compiles the step; with several replicas, only the gradients.
+      average: The average of the weights, which follows them; None for none.
     """
     gradients_of = build_gradients(config, model, replicas)
 
-    def update(gradients: list, statistics: list, scalars: dict) -> dict[str, tf.Tensor]:
+    def update(number, gradients: list, statistics: list, scalars: dict) -> dict[str, tf.Tensor]:
         norm = tf.linalg.global_norm(gradients)
         finite = tf.math.is_finite(scalars["loss"]) & tf.math.is_finite(norm)
         clip = config.training.clip_norm
@@ -136,15 +144,18 @@ def build_step(
             lambda: [gradient * (clip / norm) for gradient in gradients],
             lambda: gradients,
         )
-        optimizer.apply(gradients, finite)
+        factor = tf.cast(schedule.factor(config.training, number), tf.float32)
+        optimizer.apply(gradients, finite, factor)
         _move(model.non_trainable_weights, statistics, finite)
+        if average is not None:
+            average.update(finite)
         return scalars | {"gradient_norm": norm, "finite": tf.cast(finite, tf.float32)}
 
     if replicas == 1:
 
         def whole(video, number, stop):
             *parts, scalars = gradients_of(video, number, 0)
-            return update(*parts, scalars | {"stop": stop})
+            return update(number, *parts, scalars | {"stop": stop})
 
         return tf.function(whole, jit_compile=True, autograph=False) if jit else whole
 
@@ -158,7 +169,7 @@ def build_step(
             tf.distribute.ReduceOp.SUM, [*parts, row.stack(scalars | {"stop": stop})]
         )
         *parts, values = tf.nest.map_structure(lambda total: total / replicas, sums)
-        return update(*parts, row.unstack(values))
+        return update(number, *parts, row.unstack(values))
 
     return step
 

@@ -25,6 +25,13 @@ def same(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one.weights, other.weights, strict=True))
 
 
+FILES = ["README.md", "config.yml", "model.weights.h5"]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
 @pytest.fixture(scope="module")
 def models():
     """Models by their step in the run below."""
@@ -53,7 +60,7 @@ def exported(tmp_path_factory, trained):
 
 
 def test_an_export_holds_the_weights_and_the_configuration(trained, exported, models):
-    assert sorted(path.name for path in exported.iterdir()) == ["config.yml", "model.weights.h5"]
+    assert names(exported) == FILES
     assert config.load_run(exported) == config.load_run(trained)
     plain = model(0)
     plain.load_weights(exported / "model.weights.h5")  # Keras alone reads it.
@@ -79,12 +86,13 @@ def test_an_export_holds_no_paths(models, tmp_path):
     checkpoints.save(tmp_path / "run", 1, models[1])
     export.export(tmp_path / "run", tmp_path / "out")
     assert "/own" in (tmp_path / "run" / "config.yml").read_text()
-    assert "/own" not in (tmp_path / "out" / "config.yml").read_text()
+    for path in (tmp_path / "out").iterdir():
+        assert b"/own" not in path.read_bytes()
     assert config.load_run(tmp_path / "out") == tiny.settings()
 
 
 def test_an_export_is_evaluated(exported, monkeypatch):
-    import eval as script
+    from cwvae.commands import evaluate as script
     from cwvae.evaluation import evaluator
 
     monkeypatch.setattr(
@@ -93,6 +101,76 @@ def test_an_export_is_evaluated(exported, monkeypatch):
     assert script.evaluate(config.load_run(exported), exported) == (2, exported)
     with pytest.raises(UserError, match="an export holds one step"):
         script.evaluate(config.load_run(exported), exported, 2)
+
+
+@pytest.mark.slow
+def test_an_export_of_a_run_on_own_videos_is_evaluated_with_their_folder(tmp_path, models):
+    settings = tiny.settings("data.name=video_folder", "data.videos_dir=/own")
+    config.save_run(settings, tmp_path / "run")
+    checkpoints.save(tmp_path / "run", 1, models[1])
+    export.export(tmp_path / "run", tmp_path / "out")
+    assert same(cwvae.load(tmp_path / "out"), models[1])
+    videos = tmp_path / "videos"
+    for split in ("train", "test"):
+        (videos / split).mkdir(parents=True)
+        np.save(videos / split / "a.npy", tiny.Squares(20).clip(0))
+    given = {"data.videos_dir": videos, "data.data_dir": tmp_path, "evaluation.num_videos": 1}
+    with pytest.raises(UserError, match=r"data\.videos_dir"):
+        cwvae.evaluate(tmp_path / "out", settings={"data.data_dir": tmp_path})
+    results = cwvae.evaluate(tmp_path / "out", settings=given)
+    assert (results["data"], results["num_videos"]) == ("video_folder", 1)
+
+
+def test_a_model_card_that_is_there_is_replaced_only_on_request(trained, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(UserError, match=r"README\.md is there.*--overwrite"):
+        export.export(trained, tmp_path)
+    assert names(tmp_path) == ["README.md"]
+    export.export(trained, tmp_path, overwrite=True)
+    assert "# run" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_saved_model_predicts_without_this_package(trained, tmp_path, models):
+    export.export(trained, tmp_path / "out", saved_model=(None, 70))
+    assert names(tmp_path / "out") == [*FILES, "saved_model"]
+    shape = (3, 5, 32, 32, 1)
+    context = np.random.default_rng(0).random(shape).astype(np.float32)
+    np.save(tmp_path / "context.npy", context)
+    code = """
+import numpy as np, sys, tensorflow as tf
+context = np.load("context.npy", allow_pickle=False)
+saved = tf.saved_model.load("out/saved_model")
+for count in (3, 1):
+    np.save(f"{count}.npy", saved.predict(context[:count], -7))
+signature = saved.signatures["serving_default"]
+(out,) = signature(context=tf.constant(context), seed=tf.constant(-7, tf.int64)).values()
+np.save("served.npy", out)
+assert "cwvae" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    want = models[2].predict(context, 70, -7)
+    for name, count in (("3", 3), ("1", 1), ("served", 3)):
+        got = np.load(tmp_path / f"{name}.npy", allow_pickle=False)
+        np.testing.assert_allclose(got, want[:count], atol=1e-6)
+    export.export(trained, tmp_path / "out", 1, overwrite=True)
+    assert names(tmp_path / "out") == FILES  # The SavedModel was of other weights.
+
+
+@pytest.mark.parametrize("name", ["svg", "vta"])
+@pytest.mark.slow
+def test_every_model_has_a_saved_model(tmp_path, name):
+    import tensorflow as tf
+
+    settings = tiny.settings(model=name)
+    own = factory.build(settings, 0)
+    config.save_run(settings, tmp_path / "run")
+    checkpoints.save(tmp_path / "run", 1, own)
+    export.export(tmp_path / "run", tmp_path / "out", saved_model=(6, 9))
+    context = np.random.default_rng(0).random((4, 6, 32, 32, 1)).astype(np.float32)
+    saved = tf.saved_model.load(tmp_path / "out" / "saved_model")
+    got = saved.predict(context, 3)
+    np.testing.assert_allclose(got, own.predict(context, 9, 3), atol=1e-6)
 
 
 def test_a_step_can_be_chosen(trained, tmp_path, models):
@@ -104,14 +182,15 @@ def test_a_step_can_be_chosen(trained, tmp_path, models):
 
 def test_an_export_is_overwritten_only_on_request(trained, tmp_path, models):
     export.export(trained, tmp_path, 1)
-    (tmp_path / "README").write_text("mine")
+    (tmp_path / "NOTES").write_text("mine")
     with pytest.raises(UserError, match=r"there is an export already.*--overwrite"):
         export.export(trained, tmp_path, 2)
     assert same(cwvae.load(tmp_path), models[1])
     export.export(trained, tmp_path, 2, overwrite=True)
     assert same(cwvae.load(tmp_path), models[2])
-    assert (tmp_path / "README").read_text() == "mine"
-    assert len(list(tmp_path.iterdir())) == 3
+    assert (tmp_path / "NOTES").read_text() == "mine"
+    assert "2 updates" in (tmp_path / "README.md").read_text()
+    assert names(tmp_path) == ["NOTES", *FILES]
 
 
 def test_a_run_is_never_overwritten(trained, tmp_path, exported):
@@ -138,7 +217,7 @@ def test_new_weights_never_stand_next_to_an_old_configuration(trained, tmp_path,
     with pytest.raises(OSError, match="Input/output error") as caught:
         export.export(trained, tmp_path, 2, overwrite=True)
     assert caught.value.filename == str(tmp_path / "config.yml")
-    assert [path.name for path in tmp_path.iterdir()] == ["model.weights.h5"]
+    assert names(tmp_path) == ["README.md", "model.weights.h5"]
     monkeypatch.undo()
     export.export(trained, tmp_path, 2, overwrite=True)
     assert export.is_export(tmp_path)
@@ -148,7 +227,7 @@ def test_the_leftovers_of_a_killed_export_are_removed_by_the_next(trained, tmp_p
     (tmp_path / ".export.tmp").mkdir()
     (tmp_path / ".export.tmp" / "model.weights.h5").write_bytes(b"half")
     export.export(trained, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yml", "model.weights.h5"]
+    assert names(tmp_path) == FILES
 
 
 def test_an_export_that_was_killed_between_its_two_files_is_repeated(trained, tmp_path):
@@ -156,7 +235,7 @@ def test_an_export_that_was_killed_between_its_two_files_is_repeated(trained, tm
     (tmp_path / ".export.tmp").mkdir()
     (tmp_path / "config.yml").rename(tmp_path / ".export.tmp" / "config.yml")
     assert export.export(trained, tmp_path, 2) == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yml", "model.weights.h5"]
+    assert names(tmp_path) == FILES
     with pytest.raises(UserError, match="there is an export already"):
         export.export(trained, tmp_path, 2)
 
@@ -209,7 +288,7 @@ def no_tensorflow(tmp_path_factory):
 def test_the_command_line(trained, tmp_path, models):
     done = command("--logdir", trained, "--step", 1, "--out", tmp_path / "new" / "out")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert done.stderr == "Starting TensorFlow ...\n"
     assert f"Exported step 1. To load it in Python: cwvae.load('{tmp_path}/new/out')" in done.stdout
     assert same(cwvae.load(tmp_path / "new" / "out"), models[1])
 
@@ -223,6 +302,8 @@ def test_mistakes_are_refused_before_tensorflow_starts(trained, exported, tmp_pa
         (("--logdir", trained, "--out", exported), "there is an export already"),
         (("--logdir", trained, "--out", trained), "there is a run"),
         (("--logdir", trained, "--out", tmp_path / "file" / "out"), "cannot write there"),
+        (("--logdir", trained, *out, "--license", "Open Source"), "--license Open Source: write"),
+        (("--logdir", trained, *out, "--saved-model", "--horizon", 0), "--horizon 0: give at"),
     ]:
         done = command(*arguments, env=no_tensorflow)
         assert (done.returncode, done.stdout) == (2, "")

@@ -58,9 +58,9 @@ def test_shapes_for_any_number_of_levels_factors_and_frames(levels, factors, cha
     elbo = model.elbo(video, seed=0)
     assert elbo.nll.shape == (2, length)
     assert [kl.shape for kl in elbo.kl] == [(2, n) for n in nodes(length, factors)]
-    for level, n in enumerate(nodes(length, factors)):
-        assert elbo.diagnostics[f"prior_entropy/level{level}"].shape == (2, n)
-        assert elbo.diagnostics[f"posterior_entropy/level{level}"].shape == (2, n)
+    for level, n in enumerate(nodes(length, factors), 1):
+        assert elbo.diagnostics[f"prior_entropy/level_{level}"].shape == (2, n)
+        assert elbo.diagnostics[f"posterior_entropy/level_{level}"].shape == (2, n)
     assert all(term.dtype == tf.float32 for term in (elbo.nll, *elbo.kl))
     assert all(np.isfinite(term).all() for term in (elbo.nll, *elbo.kl))
     assert model.reconstruct(video, seed=0).shape == video.shape

@@ -14,6 +14,7 @@ import pytest
 from helpers.scripts import ROOT, start, succeed
 
 import cwvae
+from cwvae import levels
 
 FOLDER = ROOT / "tests" / "golden" / "before_move"
 
@@ -43,10 +44,14 @@ def run(request, tmp_path):
     return folder, json.loads((folder / "expected.json").read_text())
 
 
+@pytest.mark.slow
 def test_evaluating_an_old_run_gives_its_scores(run):
     folder, expected = run
     succeed("eval.py", "--logdir", folder)
     results = json.loads((folder / "eval" / "metrics.json").read_text())
+    for scores in results["scores"].values():  # Newer than these runs.
+        for score in scores.values():
+            del score["interval"], score["interval_soon"]
     assert_equal(results["scores"], expected["scores"], 1e-3)
     assert_equal(results["elbo"], expected["elbo"], 1e-3)
 
@@ -59,8 +64,9 @@ def test_an_old_run_resumes_with_its_optimizer(run):
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     later = [row for row in lines if row["step"] > 4]
     for row in later:
-        row.pop("frames_per_second", None)
-    assert_equal(later, expected["steps_after"], 1e-3)
+        row.pop("frames_per_second", None), row.pop("learning_rate", None)
+    wanted = [{levels.renamed(k): v for k, v in row.items()} for row in expected["steps_after"]]
+    assert_equal(later, wanted, 1e-3)
 
 
 @pytest.mark.parametrize("name", ["cwvae", "svg", "vta"])

@@ -30,6 +30,7 @@ def build(home=None, **variables):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_the_settings_of_a_users_keras_do_not_matter(tmp_path):
     settings = {"image_data_format": "channels_first", "floatx": "float64", "backend": "torch"}
     (tmp_path / "keras.json").write_text(json.dumps(settings | {"epsilon": 1e-7}))

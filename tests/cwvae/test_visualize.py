@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
@@ -11,6 +12,7 @@ from PIL import Image, ImageSequence
 from cwvae import visualize
 
 BLUE, VERMILION = visualize.CONTEXT_COLOR, visualize.PREDICTION_COLOR
+BROWN = visualize.PREDICTION_TEXT
 
 
 def flat(value, num_frames=4, height=5, width=7, channels=1):
@@ -163,7 +165,7 @@ def test_filmstrip_shows_the_chosen_frames_and_divides_them():
 
     # Times have the colour of context or prediction, each above its column.
     header = strip[: shown[0][0][0]]
-    for color, columns in ((BLUE, lefts[:2]), (VERMILION, lefts[2:])):
+    for color, columns in ((BLUE, lefts[:2]), (BROWN, lefts[2:])):
         written = np.nonzero((header == color).all(-1))[1]
         assert columns[0] - 10 < written.min() < columns[0] + 30
         assert columns[1] < written.max() < columns[1] + 40
@@ -323,3 +325,24 @@ def test_drawing_needs_neither_tensorflow_nor_pyplot():
         "assert not {'tensorflow', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 48), (33, 47)])
+def test_an_mp4_plays_everywhere_and_shows_the_frames(tmp_path, height, width):
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (9, height // 8 + 1, width // 8 + 1, 1)).astype(np.uint8)
+    video = blocks.repeat(8, 1).repeat(8, 2)[:, :height, :width]
+    visualize.save_mp4(tmp_path / "a.mp4", video, fps=12.5)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        (stream,) = container.streams
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert float(stream.average_rate) == 12.5
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    assert frames.shape == (9, height + height % 2, width + width % 2, 3)
+    assert np.abs(frames[:, :height, :width].astype(int) - video).mean() < 3
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_an_mp4_without_frames_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least one frame"):
+        visualize.save_mp4(tmp_path / "a.mp4", flat(0, num_frames=0))

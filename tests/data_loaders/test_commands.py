@@ -10,6 +10,7 @@ from PIL import Image
 
 from cwvae.errors import UserError
 from data_loaders import __main__ as commands
+from data_loaders.generated.moving_digits import MovingDigits
 from data_loaders.store import store
 
 
@@ -116,6 +117,40 @@ def test_info_says_what_was_done_to_each_video(tmp_path, capsys, monkeypatch):
     assert "test/a.npz and 2 more" in capsys.readouterr().out
 
 
+def test_info_describes_clips_that_are_computed_when_they_are_read(tmp_path, monkeypatch, capsys):
+    settings = ["--set", f"data.data_dir={tmp_path}", "--set", "data.seed=3"]
+    words = ["info", "moving_digits", "--config", "quickstart", *settings]
+    monkeypatch.setattr("sys.argv", ["data_loaders", *words])
+    commands.main()
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("moving_digits: Digits that move across the frame")
+    assert '"seed": 3' in told[2]
+    assert '"num_digits": 1' in told[2]
+    assert told[3] == "frames of 32 x 32 pixels, 1 channel"
+    counts = [line.split() for line in told[5:7]]
+    assert counts == [["train", "2,147,483,647", "100"], ["test", "2,147,483,647", "200"]]
+    assert told[7] == f"sample frames: {tmp_path / 'stores/moving_digits-samples.png'}"
+    picture = np.asarray(Image.open(tmp_path / "stores/moving_digits-samples.png"))
+    clip = MovingDigits("test", frame_size=32, seed=3, num_digits=1, digit_size=16, speed=(1, 2))
+    # The last row is clip 3 of the test split; its first frame is drawn at four times its size.
+    left = picture.shape[1] - 8 * 130 + 2
+    assert np.array_equal(picture[-128::4, left : left + 128 : 4, 0], clip.clip(3, 0, 1)[0, ..., 0])
+
+
+def test_info_describes_mazes_before_their_store_is_made(tmp_path, capsys):
+    pytest.importorskip("labmaze")
+    options = {"name": "procedural_mazes", "data_dir": str(tmp_path), "frame_size": 32}
+    options |= {"train_videos": 5, "test_videos": 2, "train_length": 9, "test_length": 8}
+    commands.info(options, str(tmp_path / "mazes.png"))
+    told = capsys.readouterr().out.splitlines()
+    assert "walks through random mazes" in told[0]
+    assert told[1].startswith(f"There is no store yet. The first use makes {tmp_path}/stores/")
+    assert [line.split() for line in told[5:7]] == [["train", "5", "9"], ["test", "2", "8"]]
+    picture = Image.open(tmp_path / "mazes.png")
+    assert picture.height == 6 * 128 + 5 * 2  # Four training clips and two test clips.
+    assert [path.name for path in tmp_path.iterdir()] == ["mazes.png"]
+
+
 def test_a_missing_store_is_reported_with_the_command_that_makes_it(options):
     message = refused(command("info", "video_folder", *options))
     assert "there is no store" in message
@@ -127,7 +162,7 @@ def test_a_missing_store_is_reported_with_the_command_that_makes_it(options):
     [
         (["prepare", "gqn_mazes", "--processes", "0"], "'0' is not a number from 1"),
         (["prepare", "gqn_maze"], "did you mean 'gqn_mazes'"),
-        (["info", "moving_digits"], "is computed when it is read"),
+        (["check", "moving_digits"], "is computed when it is read"),
         (["check", "video_folder"], "data.videos_dir"),
         (["check", "video_folder", "--set", "data.videos_dir=no"], "no"),
     ],

@@ -9,7 +9,7 @@ from cwvae.video_model import Elbo, Rollout
 class Oracle:
     """Predicts the clip's own future, plus an error that grows with the sample's number."""
 
-    kl_names = ("level0", "level1")
+    kl_names = ("level_1", "level_2")
 
     def count_trainable(self):
         return 7

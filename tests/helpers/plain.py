@@ -41,6 +41,15 @@ class Optimizer:
             self.state[f"moment/{weight.path}"] = Variable("", moment)
 
 
+class Average:
+    """An average of a model's weights after a number of updates, which is also its value."""
+
+    def __init__(self, model, number=0):
+        self.state = {"updates": Variable("", np.int64(number))}
+        for weight in model.weights:
+            self.state[weight.path] = Variable("", np.full(weight.shape, number, np.float32))
+
+
 def values(model, optimizer=None):
     """Returns the number that all variables hold. Fails if they differ."""
     variables = [*model.weights, *(optimizer.state.values() if optimizer else ())]

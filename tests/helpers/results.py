@@ -82,7 +82,7 @@ def make(
         "elbo": {
             "frames": 100,
             "nll_per_frame": 2.0,
-            "kl_names": ["level0", "level1"],
+            "kl_names": ["level_1", "level_2"],
             "kl_per_step": [3.0, 1.0],
             "kl_sum": [300.0, 17.0],
         },
@@ -122,8 +122,14 @@ def _score(metric, shares):
         "mean_soon": float(values[:10].mean()),
         "soon": min(10, len(values)),
         "standard_error": 0.1,
+        "interval": _around(values, 0.2),
+        "interval_soon": _around(values[:10], 0.3),
         "per_frame": [round(float(value), 5) for value in values],
     }
+
+
+def _around(values, half):
+    return [float(values.mean() - half), float(values.mean() + half)]
 
 
 def _fvd(quality, horizon):

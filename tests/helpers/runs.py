@@ -22,15 +22,15 @@ def lines_of(logdir):
 def points_of(logdir):
     """Returns TensorBoard's scalars, (step, value) by name, in the order TensorBoard reads them."""
     found = {}
-    for path in sorted((logdir / "tensorboard").iterdir()):
+    for path in sorted((logdir / "tensorboard").glob("t*/*")):
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             event = tf.compat.v1.Event.FromString(record)
             for value in event.summary.value:
                 if value.metadata.plugin_data.plugin_name == "scalars":
                     point = event.step, float(tf.make_ndarray(value.tensor))
-                    found.setdefault(value.tag, []).append(point)
+                    found.setdefault((path.parent.name, value.tag), []).append(point)
     # The speed is measured, and not at the first steps of a process, so equal runs differ in it.
-    speed = [step for step, _ in found.pop("frames_per_second")]
+    speed = [step for step, _ in found.pop(("train", "frames_per_second"))]
     assert speed == sorted(set(speed))
     return found
 

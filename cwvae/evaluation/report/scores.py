@@ -1,4 +1,4 @@
-"""The report's section of scores: protocol, table, notes on the table, and missing measures."""
+"""The report's section of scores: protocol, table, and notes on it."""
 
 from cwvae.evaluation.report import text
 from cwvae.evaluation.results import TRUTH, is_best_of
@@ -19,11 +19,11 @@ def section(results: dict) -> str:
         facts["Levels that see the context"] = f"{levels} (fastest first)"
     facts = "".join(f"<div><dt>{k}</dt><dd>{text.escape(v)}</dd></div>" for k, v in facts.items())
     warnings = "".join(
-        text.callout(f"<p><b>FVD:</b> {text.escape(warning)}</p>")
+        f'<p class="callout"><b>FVD:</b> {text.escape(warning)}</p>'
         for warning in (results["fvd"] or {}).get("warnings", ())
     )
     facts = f'<dl class="facts">{facts}</dl>'
-    return "\n".join([facts, _table(results), _notes(results), warnings, _not_computed(results)])
+    return "\n".join([facts, _table(results), _notes(results), warnings])
 
 
 def _table(results: dict) -> str:
@@ -34,12 +34,13 @@ def _table(results: dict) -> str:
         f'<th colspan="2" scope="colgroup" class="first">{text.label(metric)}</th>'
         for metric in metrics.values()
     )
-    columns = f'<th class="first">first {soon}</th><th>all {results["horizon"]}</th>'
+    columns = f'<th scope="col" class="first">first {soon}</th>'
+    columns += f'<th scope="col">all {results["horizon"]}</th>'
     columns *= len(metrics)
     names = list(scores)
     if fvd:
-        head += '<th class="first">FVD ↓</th>'
-        columns += f'<th class="first">{fvd["frames"]} frames</th>'
+        head += '<th scope="colgroup" class="first">FVD ↓</th>'
+        columns += f'<th scope="col" class="first">{fvd["frames"]} frames</th>'
         names += [name for name in fvd["scores"] if name not in scores]
     cells = [_metric_cells(results, metric, names) for metric in metrics]
     cells += [_fvd_cells(results, names)] if fvd else []
@@ -48,11 +49,12 @@ def _table(results: dict) -> str:
         f'<th scope="row">{text.escape(name)}</th>{"".join(of_row)}</tr>'
         for name, *of_row in zip(names, *cells, strict=True)
     )
-    return (
-        '<div class="scroll"><table class="scores"><thead>'
-        f'<tr><th class="corner" rowspan="2">Predictor</th>{head}</tr><tr>{columns}</tr>'
-        f"</thead><tbody>{rows}</tbody></table></div>"
+    table = (
+        '<table class="scores"><caption>Scores of predicted frames, with 95% intervals</caption>'
+        f'<thead><tr><th scope="col" class="corner" rowspan="2">Predictor</th>{head}</tr>'
+        f"<tr>{columns}</tr></thead><tbody>{rows}</tbody></table>"
     )
+    return text.scrollable(table, "Scores of predicted frames")
 
 
 def _metric_cells(results: dict, metric: str, names: list[str]) -> list[str]:
@@ -63,14 +65,23 @@ def _metric_cells(results: dict, metric: str, names: list[str]) -> list[str]:
     def printed(key):
         return [text.decimal(summary.get(key), about.get("unit")) for summary in summaries]
 
-    soon = _best_in_bold(results, names, printed("mean_soon"), about["better"])
-    mean = _best_in_bold(results, names, printed("mean"), about["better"])
+    columns = []
+    for mean, interval in (("mean_soon", "interval_soon"), ("mean", "interval")):
+        values = _best_in_bold(results, names, printed(mean), about["better"])
+        halves = [_half(summary.get(interval), about.get("unit")) for summary in summaries]
+        columns.append([value + half for value, half in zip(values, halves, strict=True)])
     return [
-        f'<td class="first">{first}</td><td>{every}'
-        + ("" if error == text.DASH else f'<span class="error">± {error}</span>')
-        + "</td>"
-        for first, every, error in zip(soon, mean, printed("standard_error"), strict=True)
+        f'<td class="first">{soon}</td><td>{every}</td>'
+        for soon, every in zip(*columns, strict=True)
     ]
+
+
+def _half(interval: list[float] | None, unit: str | None) -> str:
+    """Returns half the width of an interval, as markup; nothing without one."""
+    if interval is None:
+        return ""
+    half = text.decimal((interval[1] - interval[0]) / 2, unit)
+    return f'<span class="error">± {half}</span>'
 
 
 def _fvd_cells(results: dict, names: list[str]) -> list[str]:
@@ -113,8 +124,11 @@ def _notes(results: dict) -> str:
         "↑ higher is better, ↓ lower is better; bold: the best predictor that does not use the"
         " truth.",
     ]
-    if any(s.get("standard_error") is not None for row in names.values() for s in row.values()):
-        notes.append("±: standard error of the mean over clips.")
+    if any(score.get("interval") for row in names.values() for score in row.values()):
+        notes.append(
+            "±: half the 95% interval of the mean over clips (standard error times Student's t)."
+            " It tells how the choice of clips changes the mean, not how another training does."
+        )
     if any(is_best_of(name, results["model"]) for name in names):
         notes.append(
             "Best of several: for each clip and metric, the sample with the best mean over its"
@@ -129,10 +143,7 @@ def _notes(results: dict) -> str:
         floor = fvd["floor"]
         value = text.decimal(floor["value"], "FVD")
         notes.append(f"Floor of FVD, between true videos: {value} ({floor['source']}).")
-    return f'<ul class="notes">{"".join(f"<li>{text.escape(note)}</li>" for note in notes)}</ul>'
-
-
-def _not_computed(results: dict) -> str:
     labels = {"lpips": "LPIPS", "fvd": "FVD"}
-    reasons = {labels.get(key, key): why for key, why in results["not_computed"].items()}
-    return text.callout(f"<h3>Not computed</h3>{text.terms(reasons)}") if reasons else ""
+    for measure, why in results["not_computed"].items():
+        notes.append(f"Not computed: {labels.get(measure, measure)}. {why}")
+    return f'<ul class="notes">{"".join(f"<li>{text.escape(note)}</li>" for note in notes)}</ul>'

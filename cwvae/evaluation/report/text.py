@@ -23,9 +23,9 @@ def label(about: dict) -> str:
     return f'{escape(about["label"])} <span class="together">{unit}{arrow}</span>'
 
 
-def callout(content: str) -> str:
-    """Returns markup in a box that stands out."""
-    return f'<div class="callout">{content}</div>'
+def scrollable(content: str, name: str, kind: str = "scroll") -> str:
+    """Returns markup that scrolls if it is too wide, and that the keyboard reaches."""
+    return f'<div class="{kind}" role="region" aria-label="{name}" tabindex="0">{content}</div>'
 
 
 def terms(texts: Mapping[str, str], attributes: str = "") -> str:

@@ -3,23 +3,29 @@
 Most tests replace train.py and eval.py by `Scripts`, which writes the same files without training.
 """
 
+import concurrent.futures
 import contextlib
 import csv
+import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
+import time
 import types
 
+import psutil
 import pytest
 from helpers import results
-from helpers.scripts import TINY, Training, refused, run, succeed
+from helpers.scripts import ROOT, TINY, Training, refused, run, succeed
 
 from cwvae import config as configuration
-from cwvae.comparison import campaign, costs
-from cwvae.comparison.runs import read
+from cwvae.comparison import campaign, costs, processes
+from cwvae.comparison.runs import by_data, read
 from cwvae.errors import UserError
 from cwvae.run import folder as run_folder
 
@@ -49,17 +55,24 @@ def write(tmp_path):
     return write
 
 
-def refusal(path):
+def refusal(path, overrides=()):
     with pytest.raises(UserError) as caught:
-        configuration.load_comparison(path)
+        configuration.load_comparison(path, overrides)
     return str(caught.value)
+
+
+def without_seeds(path, overrides=()):
+    """Returns {name: configuration} of a file without seeds."""
+    configs = configuration.load_comparison(path, overrides)
+    assert all(list(by_seed) == [None] for by_seed in configs.values())
+    return {name: by_seed[None] for name, by_seed in configs.items()}
 
 
 # The file.
 
 
 def test_a_run_has_the_defaults_then_shared_then_own_settings(write):
-    configs = configuration.load_comparison(write())
+    configs = without_seeds(write())
     assert list(configs) == ["CW-VAE", "VTA"]
     first, second = configs.values()
     alone = ["training.steps=6", "training.seq_len=20", "training.batch_size=4"]
@@ -70,9 +83,7 @@ def test_a_run_has_the_defaults_then_shared_then_own_settings(write):
 
 
 def test_shared_and_own_settings_are_optional(write):
-    configs = configuration.load_comparison(
-        write('runs:\n  "1":\n  2 b:\n    model: {levels: 4}\n')
-    )
+    configs = without_seeds(write('runs:\n  "1":\n  2 b:\n    model: {levels: 4}\n'))
     assert configs["1"] == configuration.load()
     assert configs["2 b"].model.levels == 4
 
@@ -89,6 +100,9 @@ def test_shared_and_own_settings_are_optional(write):
         ("runs: {'': {}}\n", ["a run called ''"]),
         ("runs: {1: {}}\n", ["a run called 1", "in quotes"]),
         ("runs: {table.md: {}}\n", ["a run called 'table.md'"]),
+        ("runs: {'a@': {}}\n", ["a run called 'a@'", "write NAME@DATA"]),
+        ("runs: {'@b': {}}\n", ["a run called '@b'"]),
+        ("runs: {'a@b@c': {}}\n", ["a run called 'a@b@c'"]),
         ("runs: {a: {}, a: {}}\n", ["line 1: the key 'a' is here for the second time"]),
         ("runs: {a: 3}\n", ["must hold the sections model, data, training, evaluation"]),
         ("runs: {a: {modle: {}}}\n", ["line 1", "did you mean 'model'?"]),
@@ -107,6 +121,63 @@ def test_a_wrong_file(write, text, words):
     assert str(path) in message or "training.seq_len" in message
     for word in words:
         assert word in message
+
+
+SEEDS = f"seeds: [0, 4]\n{TWO}"
+
+
+def test_every_run_is_trained_with_every_seed(write):
+    configs = configuration.load_comparison(write(SEEDS))
+    alone = without_seeds(write())
+    for name, by_seed in configs.items():
+        assert list(by_seed) == [0, 4]
+        for seed, config in by_seed.items():
+            assert config.training.seed == seed
+            training = dataclasses.replace(config.training, seed=0)
+            assert dataclasses.replace(config, training=training) == alone[name]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [
+        ("3", "seeds must be a list of training seeds, such as [0, 1, 2]"),
+        ("[]", "seeds must be a list"),
+        ("[0, a]", "seeds must be a list of whole numbers, not 'a'"),
+        ("[true]", "whole numbers, not True"),
+        ("[-1]", "seeds must be at least 0, not -1"),
+        ("[4000000000]", "seeds must be at most 2147483647"),
+        ("[1, 0, 1]", "the seed 1 is in seeds twice"),
+    ],
+)
+def test_wrong_seeds(write, seeds, words):
+    path = write(f"seeds: {seeds}\n{TWO}")
+    message = refusal(path)
+    assert message.startswith(f"{path}: ")
+    assert words in message
+
+
+def test_a_seed_next_to_seeds_is_refused(write):
+    path = write(SEEDS.replace("steps: 4", "seed: 3, steps: 4"))
+    assert refusal(path) == (
+        f"{path}, line 11: training.seed is given by seeds in {path}. Remove one of the two."
+    )
+    message = refusal(write(SEEDS), ["training.seed=1"])
+    assert message.startswith("--set training.seed=1: training.seed is given by seeds in")
+
+
+def test_settings_of_the_command_line_change_all_runs(write):
+    configs = without_seeds(write(), ["training.steps=3", "data.speed=[1, 2]"])
+    for config in configs.values():
+        assert (config.training.steps, config.data.speed) == (3, (1.0, 2.0))
+
+
+def test_a_setting_that_a_run_does_not_have_is_refused_with_the_run(write):
+    path = write()
+    message = refusal(path, ["model.levels=1"])
+    assert message.startswith(
+        f"{path}, run VTA: --set model.levels=1: model.levels is a setting of"
+    )
+    assert "did you mean 'steps'" in refusal(path, ["training.stepz=1"])
 
 
 def test_a_missing_file(tmp_path):
@@ -151,6 +222,36 @@ def test_a_name_of_another_row_is_refused_before_training(write, tmp_path):
     assert message.startswith(f"{path}: the name 'copy last frame' is reserved for a row")
 
 
+def test_one_name_may_be_on_several_data_sets(write, tmp_path):
+    text = """
+shared: {data: {name: video_folder}}
+runs:
+  CW-VAE@indoor: {data: {videos_dir: a/videos}}
+  CW-VAE@outdoor: {data: {videos_dir: b/videos}, evaluation: {horizon: 20}}
+"""
+    members = campaign.plan(write(text), tmp_path / "out", "standard")
+    assert [member.folder.name for member in members] == ["CW-VAE@indoor", "CW-VAE@outdoor"]
+    # Folders of one name could be the same videos on another machine.
+    for old, new in (("@indoor", ""), ("@outdoor", "2")):
+        text = text.replace(old, new)
+    message = not_planned(write(text), tmp_path / "out")
+    assert "CW-VAE and CW-VAE2 are both on videos, but differ in what is scored" in message
+    assert "name one of them: NAME@DATA" in message
+    # Folders of other names are other data sets.
+    assert len(campaign.plan(write(text.replace("b/videos", "b/v")), "out", "standard")) == 2
+    text = text.replace("CW-VAE2", "CW-VAE@videos").replace(", evaluation: {horizon: 20}", "")
+    message = not_planned(write(text), tmp_path / "out")
+    assert "CW-VAE and CW-VAE@videos would be one row on one data set, videos" in message
+
+
+def test_each_seed_has_its_folder(write, tmp_path):
+    members = campaign.plan(write(SEEDS), tmp_path / "out", "standard")
+    names = ["CW-VAE-seed_0", "CW-VAE-seed_4", "VTA-seed_0", "VTA-seed_4"]
+    assert [member.folder.name for member in members] == names
+    assert members[1].argument == f"CW-VAE={tmp_path}/out/CW-VAE-seed_4"
+    assert members[1].title == "CW-VAE, seed 4"
+
+
 def test_data_folders_are_relative_to_the_working_directory(write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write(TWO.replace("shared:", "shared:\n  data: {data_dir: here}"))
@@ -172,25 +273,32 @@ def test_a_folder_that_holds_a_run_of_another_configuration(write, tmp_path):
 
 
 class Scripts:
-    """Replaces train.py and eval.py.
+    """Replaces training and evaluation.
 
     Attributes:
       calls: (script, label) in the order of their start.
       commands: {(script, label): shell command to run instead, once}.
       seconds: Duration of a script.
+      shares: The share of the machine of each.
     """
 
     def __init__(self, now):
         self.calls, self.commands, self.seconds, self._now = [], {}, 60, now
+        self.shares = []
 
-    def __call__(self, name, folder):
+    def __call__(self, name, folder, share=None):
         self.calls.append((name, folder.name))
+        self.shares.append(share)
         self._now[0] += self.seconds
         command = self.commands.pop((name, folder.name), None)
         if not command:
             config = configuration.load(folder / "config.yml")
-            (train if name == "train.py" else evaluate)(config, folder)
-        return subprocess.Popen(["sh", "-c", command or "exit 0"])
+            (train if name == "train" else evaluate)(config, folder)
+        words = ["sh", "-c", command or "exit 0"]
+        if not share:
+            return subprocess.Popen(words)
+        with open(processes.log_path(name, folder), "ab") as log:
+            return subprocess.Popen(words, stdout=log, stderr=log)
 
     def take(self):
         calls, self.calls = self.calls, []
@@ -217,7 +325,7 @@ def evaluate(config, folder, **changes):
 def scripts(monkeypatch):
     """Returns the scripts, with a clock that only they advance."""
     now = [1000.0]
-    monkeypatch.setattr(campaign, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(processes, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
     return Scripts(now)
 
 
@@ -225,14 +333,14 @@ def scripts(monkeypatch):
 def go(write, tmp_path, scripts):
     """Runs a comparison; returns the signal that ended it and the scripts that were started."""
 
-    def go(text=TWO):
-        members = campaign.plan(write(text), tmp_path / "out", "standard")
-        return campaign.run(members, tmp_path / "out", scripts), scripts.take()
+    def go(text=TWO, jobs=1, overrides=()):
+        members = campaign.plan(write(text), tmp_path / "out", "standard", overrides)
+        return campaign.run(members, tmp_path / "out", jobs, scripts), scripts.take()
 
     return go
 
 
-ALL = [("train.py", "CW-VAE"), ("eval.py", "CW-VAE"), ("train.py", "VTA"), ("eval.py", "VTA")]
+ALL = [("train", "CW-VAE"), ("eval", "CW-VAE"), ("train", "VTA"), ("eval", "VTA")]
 
 
 def test_each_run_is_trained_and_evaluated_once(go, tmp_path, capfd):
@@ -253,10 +361,33 @@ def test_each_run_is_trained_and_evaluated_once(go, tmp_path, capfd):
     ]
 
 
+def test_seeds_are_trained_and_compared(go, tmp_path):
+    result, calls = go(SEEDS)
+    assert result is None
+    assert [name for _, name in calls[::2]] == [
+        *("CW-VAE-seed_0", "CW-VAE-seed_4", "VTA-seed_0", "VTA-seed_4")
+    ]
+    more = SEEDS.replace("[0, 4]", "[0, 4, 5]")
+    assert [name for _, name in go(more)[1][::2]] == ["CW-VAE-seed_5", "VTA-seed_5"]
+    config = configuration.load(tmp_path / "out" / "VTA-seed_5" / "config.yml")
+    assert config.training.seed == 5
+
+
+def test_settings_of_the_command_line_are_kept_in_the_runs(go, tmp_path):
+    changed = ["training.learning_rate=0.01", "training.steps=3"]
+    assert go(overrides=changed) == (None, ALL)
+    assert go(overrides=changed) == (None, [])
+    for name in ("CW-VAE", "VTA"):
+        config = configuration.load(tmp_path / "out" / name / "config.yml")
+        assert (config.training.learning_rate, config.training.steps) == (0.01, 3)
+    with pytest.raises(UserError, match=r"training\.learning_rate: 0\.01 -> 0\.0003"):
+        go()
+
+
 def test_changed_evaluation_settings_evaluate_again_without_training(go):
     go()
     other = TWO.replace("horizon: 30", "horizon: 25")
-    assert go(other) == (None, [("eval.py", "CW-VAE"), ("eval.py", "VTA")])
+    assert go(other) == (None, [("eval", "CW-VAE"), ("eval", "VTA")])
     assert go(other) == (None, [])
 
 
@@ -283,7 +414,7 @@ def test_an_evaluation_that_was_killed_is_repeated(go, scripts, tmp_path):
     half = f"mkdir {aside}; cp {tmp_path}/whole.json {aside}/metrics.json"
     go()
     shutil.move(folder / "eval" / "metrics.json", tmp_path / "whole.json")
-    scripts.commands["eval.py", "CW-VAE"] = f"{half}; kill -KILL $$"
+    scripts.commands["eval", "CW-VAE"] = f"{half}; kill -KILL $$"
     with pytest.raises(campaign.ScriptFailed, match="was ended by SIGKILL"):
         go()
     scripts.take()
@@ -295,7 +426,7 @@ def test_an_evaluation_of_a_deleted_training_is_not_reused(go, scripts, tmp_path
     shutil.rmtree(tmp_path / "out" / "VTA" / "checkpoints")
     train_and_die = f"mkdir {tmp_path}/out/VTA/checkpoints;"
     train_and_die += f"touch {checkpoint(tmp_path / 'out' / 'VTA', 4)}; kill -KILL $$"
-    scripts.commands["train.py", "VTA"] = train_and_die
+    scripts.commands["train", "VTA"] = train_and_die
     with pytest.raises(campaign.ScriptFailed):
         go()
     scripts.take()
@@ -306,7 +437,7 @@ def test_more_training_removes_the_evaluation_at_once(go, scripts, tmp_path):
     go()
     folder = tmp_path / "out" / "VTA"
     (folder / "eval" / "report.html").write_text("of step 4")
-    scripts.commands["train.py", "VTA"] = f"test ! -e {folder}/eval && exit 7"
+    scripts.commands["train", "VTA"] = f"test ! -e {folder}/eval && exit 7"
     with pytest.raises(campaign.ScriptFailed, match="exit code 7"):
         go(TWO.replace("steps: 4", "steps: 9"))
 
@@ -315,11 +446,11 @@ def test_an_evaluation_of_an_older_checkpoint_is_reported(go, scripts, tmp_path)
     # A damaged checkpoint is set aside, and the one before it is evaluated.
     folder = tmp_path / "out" / "CW-VAE"
     newest, older = checkpoint(folder, 6), checkpoint(folder, 3)
-    scripts.commands["eval.py", "CW-VAE"] = f"mv {newest} {older}"
+    scripts.commands["eval", "CW-VAE"] = f"mv {newest} {older}"
     with pytest.raises(UserError, match="the evaluation is not of step 6 of this configuration"):
         go()
     scripts.take()
-    assert go() == (None, ALL)
+    assert go() == (None, ALL[:2])
 
 
 # Scripts that fail, and signals.
@@ -333,22 +464,60 @@ def test_an_evaluation_of_an_older_checkpoint_is_reported(go, scripts, tmp_path)
         ("kill -TERM $$", 143, "train.py was ended by SIGTERM."),
     ],
 )
-def test_a_script_that_fails_ends_the_comparison(
-    go, scripts, tmp_path, capfd, command, code, words
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_after_a_script_that_fails_the_other_runs_go_on(
+    go, scripts, tmp_path, capfd, command, code, words, jobs
 ):
-    scripts.commands["train.py", "VTA"] = command
+    folder = tmp_path / "out" / "CW-VAE"
+    scripts.commands["train", "CW-VAE"] = command
+    with pytest.raises(campaign.ScriptFailed) as caught:
+        go(jobs=jobs)
+    assert caught.value.exit_code == code
+    message = str(caught.value)
+    assert message.startswith(f"{folder}: python {words}")
+    assert message.endswith("Fix the cause, then run the same command to resume.")
+    out, err = capfd.readouterr()
+    assert f"[1/2] CW-VAE: failed. {message}\n" in out
+    said = "error: no disk\n" * ("error" in command)
+    if jobs == 1:
+        assert err == said
+    else:
+        assert (folder / "train.log").read_text() == said
+        assert err == ""
+        assert f"Its output is in {folder / 'train.log'}." in message
+        assert said in message
+    assert sorted(scripts.take()) == sorted([ALL[0], *ALL[2:]])
+    assert go() == (None, ALL[:2])
+
+
+def test_all_failures_are_reported(go, scripts):
+    scripts.commands["train", "CW-VAE"] = "exit 3"
+    scripts.commands["eval", "VTA"] = "exit 4"
     with pytest.raises(campaign.ScriptFailed) as caught:
         go()
-    assert caught.value.exit_code == code
-    assert str(caught.value).startswith(f"{tmp_path / 'out' / 'VTA'}: {words}")
-    assert str(caught.value).endswith("Fix the cause, then run the same command to resume.")
-    assert capfd.readouterr().err == "error: no disk\n" * ("error" in command)
-    assert scripts.take() == ALL[:3]
-    assert go() == (None, ALL[2:])
+    assert caught.value.exit_code == 3
+    message = str(caught.value)
+    assert message.startswith("2 of 2 runs failed:\n\n")
+    assert "python train.py ended with exit code 3; see its message above. Fix the" in message
+    assert "python eval.py ended with exit code 4; see its message above. Fix the" in message
+
+
+def test_only_the_last_error_of_a_log_is_shown(go, scripts, tmp_path):
+    (tmp_path / "out" / "CW-VAE").mkdir(parents=True)
+    (tmp_path / "out" / "CW-VAE" / "train.log").write_text("error: of an earlier session\n")
+    said = r"printf '10%%\r20%%\rerror: one\nwarning: x\nerror: two,\n  on two lines\n'; exit 2"
+    scripts.commands["train", "CW-VAE"] = said
+    with pytest.raises(campaign.ScriptFailed) as caught:
+        go(jobs=2)
+    assert "It ends with:\nerror: two,\n  on two lines\nFix the cause" in str(caught.value)
+    scripts.commands |= {("train", "CW-VAE"): "exit 2", ("eval", "VTA"): "exit 2"}
+    with pytest.raises(campaign.ScriptFailed) as caught:
+        go(TWO.replace("steps: 4", "steps: 5"), jobs=2)
+    assert "train.log. Fix the cause" in str(caught.value)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("name", ["train.py", "eval.py"])
+@pytest.mark.parametrize("name", ["train", "eval"])
 def test_a_signal_ends_the_script_and_then_the_comparison(go, scripts, tmp_path, name, number):
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     folder = tmp_path / "out" / "CW-VAE"
@@ -368,11 +537,130 @@ def test_no_script_keeps_running_after_an_error(go, scripts, tmp_path, monkeypat
     folder = tmp_path / "out" / "CW-VAE"
     ended = f"trap 'touch {tmp_path}/ended; exit 143' TERM"
     damage = f"{ended}; echo x > {folder}/seconds.json; while :; do sleep .01; done"
-    scripts.commands["train.py", "CW-VAE"] = damage
-    monkeypatch.setattr(campaign, "_TICK", 0.2)
+    scripts.commands["train", "CW-VAE"] = damage
+    monkeypatch.setattr(processes, "_TICK", 0.2)
     with pytest.raises(UserError, match="damaged"):
         go()
     assert (tmp_path / "ended").exists()
+
+
+FOUR = "runs:\n" + "".join(f"  {name}: {{training: {{steps: 2}}}}\n" for name in "abcd")
+
+
+def test_runs_side_by_side_divide_the_cores(go, scripts, monkeypatch, capfd):
+    cores, used = sorted(os.sched_getaffinity(0)), []
+    monkeypatch.setattr(processes, "_gpus", list)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, own: used.append(list(own)))
+    _, calls = go(FOUR, jobs=2)
+    assert sorted(calls) == sorted(
+        (script, name) for script in ("train", "eval") for name in "abcd"
+    )
+    half = len(cores) // 2
+    assert sorted(used) == ([cores[:half], cores[half:]] if half else [cores, cores])
+    assert all(share.environment == {"TQDM_MININTERVAL": "60"} for share in scripts.shares)
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) == 4 * 3
+    assert all(line.startswith("[") for line in lines)
+    # With one run left, it has the whole machine and shows its progress.
+    scripts.shares.clear()
+    go(FOUR.replace("d: {training: {steps: 2", "d: {training: {steps: 4"), jobs=2)
+    assert scripts.shares == [None, None]
+
+
+def test_affinity_is_that_of_one_thread():
+    before = os.sched_getaffinity(0)
+    scripts = processes.Scripts()
+    share = processes.Share([min(before)], {})
+
+    def child():
+        scripts.use(share)
+        words = ["-c", "import os; print(*os.sched_getaffinity(0))"]
+        return subprocess.check_output([sys.executable, *words], text=True)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        assert threads.submit(child).result() == f"{min(before)}\n"
+    assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize(
+    ("visible", "jobs", "want"),
+    [
+        (None, 2, ["0", "1"]),
+        (None, 3, ["0", "1", "0"]),
+        ("3, 5", 2, ["3", "5"]),
+        ("GPU-1a2b", 2, ["GPU-1a2b"] * 2),
+        ("", 2, [None, None]),
+        ("-1", 2, [None, None]),
+    ],
+)
+def test_runs_side_by_side_have_a_gpu_each(monkeypatch, tmp_path, visible, jobs, want):
+    command = tmp_path / "nvidia-smi"
+    command.write_text("#!/bin/sh\necho 'GPU 0: H100 (UUID: a)'; echo 'GPU 1: H100 (UUID: b)'\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    shares = [share.environment for share in processes.shares(jobs)]
+    assert [share.get("CUDA_VISIBLE_DEVICES") for share in shares] == want
+    # Processes that share a GPU must not take all its memory.
+    shared = want[0] is not None and len(set(want)) < jobs
+    assert all(("TF_FORCE_GPU_ALLOW_GROWTH" in share) == shared for share in shares)
+
+
+def test_without_a_driver_there_are_no_gpus(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert all("CUDA_VISIBLE_DEVICES" not in share.environment for share in processes.shares(2))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_shares_use_all_cores(monkeypatch, count):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)))
+    for jobs in range(1, 7):
+        cores = [share.cores for share in processes.shares(jobs)]
+        assert all(cores)
+        assert {core for own in cores for core in own} == set(range(count))
+        assert jobs > count or sum(map(len, cores)) == count
+
+
+def test_a_signal_ends_all_scripts(go, scripts, tmp_path):
+    for name in "ab":
+        wait = "while :; do sleep .01; done"
+        scripts.commands["train", name] = (
+            f"trap 'touch {tmp_path}/{name}; exit 143' TERM; touch {tmp_path}/on-{name}; {wait}"
+        )
+    both = f"until [ -e {tmp_path}/on-a -a -e {tmp_path}/on-b ]; do sleep .01; done"
+    scripts.commands["train", "c"] = f"{both}; kill -TERM $PPID; {wait}"
+    assert go(FOUR, jobs=3)[0] == signal.SIGTERM
+    assert (tmp_path / "a").exists()
+    assert (tmp_path / "b").exists()
+    assert ("train", "d") not in scripts.calls
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
+def test_a_script_ends_with_a_killed_parent(tmp_path):
+    # The launcher starts a process that sleeps instead of train.py.
+    program = f"""
+import sys, time, pathlib
+from cwvae.comparison import processes
+processes._LAUNCHER = processes._LAUNCHER.replace(
+    "[sys.executable, *sys.argv[2:]]", "[sys.executable, '-c', 'import time; time.sleep(60)']"
+)
+process = processes.start_script("train", pathlib.Path({str(tmp_path)!r}))
+print(process.pid, flush=True)
+time.sleep(60)
+"""
+    words = [sys.executable, "-c", program]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        deadline = time.monotonic() + 20
+        while "time.sleep(60)" not in " ".join(child.cmdline()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        parent.kill()
+        gone, _ = psutil.wait_procs([child], timeout=20)
+    assert gone
 
 
 def test_one_comparison_at_a_time(go, tmp_path):
@@ -403,7 +691,7 @@ def test_a_folder_that_cannot_be_written(go, tmp_path):
 def test_times_are_the_sum_over_sessions(go, scripts, tmp_path):
     folder = tmp_path / "out" / "CW-VAE"
     scripts.seconds = 100
-    scripts.commands["train.py", "CW-VAE"] = (
+    scripts.commands["train", "CW-VAE"] = (
         f"mkdir {folder}/checkpoints; touch {checkpoint(folder, 3)}; exit 1"
     )
     with contextlib.suppress(campaign.ScriptFailed):
@@ -446,7 +734,7 @@ def test_the_table_of_costs(tmp_path):
         folder = results.write(tmp_path / label, settings=settings, step=1000, weights=1419377)
         for part, value in seconds.items():
             costs.write_seconds(folder, part, value)
-    texts = costs.texts(read([f"{label}={tmp_path / label}" for label in runs]))
+    texts = costs.texts(by_data(read([f"{label}={tmp_path / label}" for label in runs])))
     assert list(texts) == ["training.md", "training.csv", "training.tex"]
     table = csv.DictReader(io.StringIO(texts["training.csv"]))
     rows = {row["model"]: [*row.values()][1:] for row in table}
@@ -455,6 +743,29 @@ def test_the_table_of_costs(tmp_path):
         "B|C": ["1.42", "1000", "960", "0.96", "", ""],
     }
     assert "| A | 1.42 | 1000 | 480 | 0.48 | 77.0 | 1.0 |" in texts["training.md"]
+    (tmp_path / "A" / "seconds.json").unlink()
+    table = csv.DictReader(
+        io.StringIO(costs.texts(by_data(read([str(tmp_path / "A")])))["training.csv"])
+    )
+    assert not [name for name in table.fieldnames if "Wall time" in name]
+
+
+def test_the_costs_of_seeds(tmp_path):
+    words = []
+    for seed, minutes in ((0, 2), (1, 4)):
+        folder = results.write(tmp_path / f"{seed}", settings__training__seed=seed)
+        costs.write_seconds(folder, "training", 60 * minutes)
+        costs.write_seconds(folder, "evaluation", 60) if seed else None
+        words.append(f"A={folder}")
+    texts = costs.texts(by_data(read(words)))
+    rows = list(csv.DictReader(io.StringIO(texts["training.csv"])))
+    # Half of the 95% interval of two values 2 apart is 12.706.
+    assert [(row["seed"], row["Wall time Training [min]"]) for row in rows] == [
+        *(("mean", "3.0"), ("95% half-width", "12.7"), ("0", "2.0"), ("1", "4.0"))
+    ]
+    assert [row["Training Steps"] for row in rows] == ["12", "", "12", "12"]
+    assert "Wall time Evaluation [min]" not in rows[0]  # One run lacks it.
+    assert "3.0 ± 12.7" in texts["training.md"]
 
 
 @pytest.mark.parametrize(
@@ -475,7 +786,7 @@ def test_durations_in_words(seconds, words):
         (["logs/a", "--train", "a.yml", "--out", "b"], "--train FILE, but not both"),
         (["--out", "b"], "--train FILE to train runs first"),
         (["--train", "--out", "b"], "--train: expected one argument"),
-        (["model.factor=4"], "in the file of --train, or to a script: python train.py --config"),
+        (["model.factor=4"], "with --train FILE, or to a script: python train.py --config"),
     ],
 )
 def test_a_wrong_command_line(no_tensorflow, words, expected):
@@ -495,7 +806,7 @@ def test_a_wrong_configuration_starts_nothing(no_tensorflow, write, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def tiny(labels, **changes):
+def tiny(labels, seeds=None, **changes):
     """Returns the file of a comparison of tiny runs, with changes as in `scripts.sets`."""
     values = TINY | {"evaluation.num_samples": 1, "data.num_digits": 1}
     values |= {name.replace("__", "."): value for name, value in changes.items()}
@@ -505,7 +816,8 @@ def tiny(labels, **changes):
         shared.setdefault(section, {})[key] = value
     factors = {"CW-VAE": 3, "NoTmpAbs": 1}
     runs = {label: {"model": {"factor": factors[label]}} for label in labels}
-    return json.dumps({"shared": shared, "runs": runs})
+    content = {"shared": shared, "runs": runs} | ({"seeds": seeds} if seeds else {})
+    return json.dumps(content)
 
 
 @pytest.mark.slow
@@ -516,13 +828,13 @@ def test_from_nothing_to_a_table(write, tmp_path):
     for words in ("[1/1] CW-VAE: trained in ", "[1/1] CW-VAE: evaluated in "):
         assert words in result.stdout
     assert "To evaluate" not in result.stdout  # advice that the scripts print
-    assert "2/2" in result.stderr  # a progress bar
+    assert "Step 2 of 2" in result.stderr  # train.py says what it does
     with open(out / "table.csv", newline="") as file:
         assert next(csv.DictReader(file))["model"] == "CW-VAE"
     with open(out / "training.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["Training Steps"], row["Training Frames per step"]) == ("2", "12")
-    assert float(row["Wall time train.py [min]"]) > 0
+    assert float(row["Wall time Training [min]"]) > 0
     (line,) = re.findall(r"Written to .*", result.stdout)
     for name in ("table.md", "psnr.png", "training.md"):
         assert (out / name).suffix != ".md" or (out / name).read_text() in result.stdout
@@ -534,6 +846,43 @@ def test_from_nothing_to_a_table(write, tmp_path):
     assert "[1/1] CW-VAE: trained and evaluated already" in again.stdout
     assert again.stderr == ""
     assert "standard: " in again.stdout
+
+
+@pytest.mark.slow
+def test_two_models_with_two_seeds_side_by_side(write, tmp_path):
+    out, labels = tmp_path / "out", ["CW-VAE", "NoTmpAbs"]
+    path = write(tiny(labels, seeds=[0, 7]))
+    words = ["--train", path, "--out", out, "--jobs", 2, "--set", "training.steps=3"]
+    # From another folder, in which Python would not find the package.
+    command = [sys.executable, ROOT / "compare.py", *map(str, words)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1800)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    for number, name in enumerate(["CW-VAE, seed 0", "CW-VAE, seed 7"], 1):
+        assert f"[{number}/4] {name}: evaluated in " in result.stdout
+    rows = {}
+    with open(out / "table.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            rows[row["model"], row["seed"]] = float(row["moving_digits PSNR"])
+    for label in labels:
+        folders = [out / f"{label}-seed_{seed}" for seed in (0, 7)]
+        means = []
+        for folder in folders:
+            assert "Step 3 of 3" in (folder / "train.log").read_text()
+            assert (folder / "eval.log").read_text()
+            scores = json.loads((folder / "eval" / "metrics.json").read_text())["scores"]
+            means.append(scores["cwvae"]["psnr"]["mean"])
+        assert means[0] != means[1]
+        for row, value in (("mean", sum(means) / 2), ("0", means[0]), ("7", means[1])):
+            assert abs(rows[label, row] - value) <= 0.005 + 1e-9
+    assert "means over 2 training seeds ±" in result.stdout
+    again = succeed("compare.py", *words)
+    assert again.stdout.count("trained and evaluated already") == 4
+    # The same runs, given by hand, make the same table.
+    by_hand = [f"{label}={out / f'{label}-seed_{seed}'}" for seed in (0, 7) for label in labels]
+    succeed("compare.py", *by_hand, "--out", tmp_path / "by_hand")
+    for name in ("table.md", "table.csv", "psnr.png", "kl.csv"):
+        assert (tmp_path / "by_hand" / name).read_bytes() == (out / name).read_bytes()
 
 
 @pytest.mark.slow

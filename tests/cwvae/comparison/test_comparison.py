@@ -10,16 +10,19 @@ import typing
 from decimal import Decimal
 from fractions import Fraction
 
+import matplotlib.colors
+import numpy as np
 import pytest
 from helpers import results
 from helpers.scripts import ROOT, refused, run
 from PIL import Image
 
 from cwvae import comparison, config
-from cwvae.comparison import figures, formats, ranks
+from cwvae.comparison import figures, formats, ranks, seeds
 from cwvae.comparison.tables import Cell, Row, Table
 from cwvae.config import EvaluationConfig
 from cwvae.errors import UserError
+from cwvae.evaluation.results import digest
 from cwvae.metrics import protocols
 from cwvae.run import folder as run_folder
 
@@ -222,15 +225,39 @@ def test_missing_scores_are_dashes_with_notes(tmp_path, runs, drawn):
     a = runs("a", metrics=("psnr", "ssim"), fvd=False, protocols=["standard"])
     text = compare(tmp_path / "out", a, runs("b", fvd=False))
     rows = rows_of(tmp_path / "out")
-    assert rows["a"]["moving_digits LPIPS"] == rows["b"]["moving_digits FVD"] == ""
-    assert re.search(r"^\| a \| .* \| – \| – \| \d", text, re.MULTILINE)  # noqa: RUF001
+    assert rows["a"]["moving_digits LPIPS"] == ""
+    assert not [name for name in rows["a"] if "FVD" in name]  # Nobody computed it.
+    assert re.search(r"^\| a \| .* \| – \| \d", text, re.MULTILINE)  # noqa: RUF001
     tex = (tmp_path / "out" / "table.tex").read_text()
-    assert re.search(r"^a & .* & -- & -- & \d", tex, re.MULTILINE)
-    assert "over 2 of 4 columns" in text
+    assert re.search(r"^a & .* & -- & \d", tex, re.MULTILINE)
+    assert "over 2 of 3 columns (SSIM, PSNR); lower" in text
+    assert "Not ranked, because a has no score: LPIPS on moving\\_digits" in tex
     assert "FVD not computed for a on moving_digits, b on moving_digits: weights" in text
     assert "LPIPS not computed for a on moving_digits: weights not found. Get them." in text
     assert "Further measures" not in text
     assert list(drawn) == ["psnr", "ssim", "lpips", "ranks"]
+
+
+def test_without_ranks_there_is_no_column_of_ranks(tmp_path, runs):
+    text = compare(tmp_path / "out", runs("a"), runs("b", data="gqn_mazes"))
+    assert "Mean Rank" not in rows_of(tmp_path / "out")["a"]
+    assert "No ranks: no column has a score of every model." in text
+
+
+def test_latex_has_no_commands_paths_or_empty_columns(tmp_path, runs):
+    why = {
+        "lpips": "/home/me/lpips.npz does not exist. To fetch it: python eval.py --fetch-weights"
+    }
+    other = {"scores__mean training frame__ssim__mean": 0.5, "settings__training__seq_len": 50}
+    options = {"metrics": ("psnr", "ssim"), "fvd": False, "not_computed": why}
+    a, b = runs("a_1", **options), runs("b", **options, **other)
+    compare(tmp_path / "out", a, b, with_costs=True)
+    # The reasons are for the user, on the screen and in table.md.
+    assert why["lpips"] in (tmp_path / "out" / "table.md").read_text()
+    for name in ("table.tex", "training.tex"):
+        text = (tmp_path / "out" / name).read_text()
+        assert not re.search(r"python|cwvae |\w/\w|\.py|\.json|\.npz|--\w|LPIPS|FVD", text)
+    assert "0.54 in a\\_1 and 0.5 in b: the first" in (tmp_path / "out" / "table.tex").read_text()
 
 
 def test_notes_say_how_fvd_was_computed(tmp_path, runs):
@@ -299,7 +326,10 @@ def test_latex_escapes_names():
 
 
 def test_latex_is_balanced(tmp_path, runs):
-    compare(tmp_path / "out", runs("a_1", samples=2), runs("b", samples=2))
+    two = [runs(f"c{i}", samples=2, settings__training__seed=i) for i in (0, 1)]
+    compare(
+        tmp_path / "out", runs("a_1", samples=2), runs("b", samples=2), *(f"c={c}" for c in two)
+    )
     text = (tmp_path / "out" / "table.tex").read_text()
     body = re.sub(r"^%.*", "", text, flags=re.MULTILINE).replace(r"\{", "").replace(r"\}", "")
     assert body.count("{") == body.count("}")
@@ -323,6 +353,187 @@ def test_markdown_and_csv_have_a_cell_for_every_column(tmp_path, runs):
     assert "| a\\|b |" in text
     table = (tmp_path / "out" / "table.csv").read_text()
     assert len({len(row) for row in csv.reader(io.StringIO(table))}) == 1
+
+
+# Training seeds.
+
+
+def test_the_interval_is_students():
+    # t = 4.302653 with two degrees of freedom; the standard deviation of 1, 2, 3 is 1.
+    score = seeds.over_seeds({5: 1.0, 6: 2.0, 7: 3.0})
+    assert score.mean == 2
+    assert score.margin == pytest.approx(4.302652730 / 3**0.5, rel=1e-9)
+    assert score.by_seed == {5: 1.0, 6: 2.0, 7: 3.0}
+    # t = 12.706205 with one degree of freedom.
+    assert seeds.over_seeds({0: 1.0, 1: 3.0}).margin == pytest.approx(12.706204736, rel=1e-9)
+    assert seeds.over_seeds({0: 0.1}) == seeds.Score(0.1, None, {0: 0.1})
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says():
+    samples = np.random.default_rng(0).normal(7, 3, [4, 20000])
+    covered = abs(samples.mean(0) - 7) <= seeds.half_width(samples)
+    assert covered.mean() == pytest.approx(0.95, abs=0.006)
+
+
+@pytest.fixture
+def seeded(runs):
+    """Returns the arguments of three seeds of a model A, in another order, and of two of B."""
+    words = []
+    for label, numbers in (("A", (2, 0, 1)), ("B", (0, 1))):
+        for seed in numbers:
+            options = {"seed": seed, "quality": 0.5 + 0.1 * seed + (label == "B"), "samples": 2}
+            folder = runs(f"{label}-seed_{seed}", settings__training__seed=seed, **options)
+            words.append(f"{label}={folder}")
+    return words
+
+
+def test_a_row_of_seeds_has_their_mean_and_interval(tmp_path, seeded):
+    text = compare(tmp_path / "out", *seeded)
+    with open(tmp_path / "out" / "table.csv", newline="") as file:
+        rows = [*csv.DictReader(file)]
+    fvd = {(row["model"], row["seed"]): row["moving_digits FVD"] for row in rows}
+    best = [(f"{label}, best of 2", kind) for label in "AB" for kind in ("mean", "0", "1")]
+    of_a = [("A", kind) for kind in ("mean", "95% half-width", "0", "1", "2")]
+    assert list(fvd)[:5] == of_a
+    assert {*best, *of_a, *((name, "") for name in results.BASELINES)} < {*fvd}
+    # FVD is 1000 (2 - quality); half the interval of steps of 100 is 248.4.
+    assert [fvd[key] for key in of_a] == ["1400", "248", "1500", "1400", "1300"]
+    assert [fvd["B", kind] for kind in ("mean", "95% half-width")] == ["450", "635"]
+    assert "| 1400 ± 248 | 2.00 |" in text
+    assert "| **450** ± 635 | 1.00 |" in text
+    tex = (tmp_path / "out" / "table.tex").read_text()
+    assert r"& \textbf{450} $\pm$ 635 & 1.00 \\" in tex
+    assert r"Numbers are means over 2 to 3 training seeds $\pm$ half the width of the" in tex
+    assert "Training seeds: 0, 1, 2 (A); 0, 1 (B). All were" in tex
+    psnr = [
+        results.make(seed=seed, quality=0.5 + 0.1 * seed)["scores"]["cwvae"]["psnr"]["mean"]
+        for seed in (0, 1, 2)
+    ]
+    (shown,) = {row["moving_digits PSNR"] for row in rows if (row["model"], row["seed"]) == of_a[0]}
+    assert shown == f"{np.mean(psnr):.2f}"
+    kl = (tmp_path / "out" / "kl.csv").read_text().splitlines()
+    assert kl[:5] == [
+        "model,seed,moving_digits Level 1,moving_digits Level 2,moving_digits Frames",
+        *("A,mean,300.00,17.00,100", "A,95% half-width,0.00,0.00,"),
+        *("A,0,300.00,17.00,100", "A,1,300.00,17.00,100"),
+    ]
+
+
+def test_one_seed_each_is_shown_as_before(tmp_path, runs):
+    text = compare(tmp_path / "out", f"A={runs('a', settings__training__seed=3)}", runs("b"))
+    assert "±" not in text
+    assert "seed" not in text
+    assert (tmp_path / "out" / "table.csv").read_text().startswith("model,moving_digits SSIM,")
+
+
+def test_curves_of_seeds_have_bands(tmp_path, seeded, runs, drawn):
+    compare(tmp_path / "out", *seeded[:3], runs("C", samples=2))
+    (panel,) = drawn["psnr"].axes
+    curves = np.array(
+        [
+            results.make(seed=seed, quality=0.5 + 0.1 * seed)["scores"]["cwvae"]["psnr"][
+                "per_frame"
+            ]
+            for seed in (0, 1, 2)
+        ]
+    )
+    np.testing.assert_allclose(panel.lines[0].get_ydata(), curves.mean(0))
+    assert len(panel.collections) == 1  # C has one seed, baselines have none.
+    edges = panel.collections[0].get_paths()[0].vertices
+    low, high = curves.mean(0) - seeds.half_width(curves), curves.mean(0) + seeds.half_width(curves)
+    for frame in (1, 15, 30):
+        at = edges[edges[:, 0] == frame, 1]
+        assert [min(at), max(at)] == pytest.approx([low[frame - 1], high[frame - 1]])
+    color = panel.collections[0].get_facecolor()[0]
+    assert matplotlib.colors.to_hex(color) == panel.lines[0].get_color().lower()
+    legend = drawn["psnr"].legends[0]
+    assert legend.get_title().get_text() == "mean over training seeds, with its 95% interval"
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["A", "C", *results.BASELINES]
+
+
+def test_a_single_point_of_seeds_has_its_interval(tmp_path, runs, drawn):
+    words = [f"A={runs(f'{i}', horizon=16, settings__training__seed=i)}" for i in (0, 1)]
+    compare(tmp_path / "out", *words)
+    (line,) = drawn["fvd_windows"].axes[0].collections
+    assert len(line.get_segments()) == 1
+
+
+def test_a_score_that_a_seed_lacks_is_missing(tmp_path, runs):
+    a = [runs("a0"), runs("a1", settings__training__seed=1, fvd=False)]
+    text = compare(tmp_path / "out", *(f"A={folder}" for folder in a), runs("B"))
+    with open(tmp_path / "out" / "table.csv", newline="") as file:
+        rows = {(row["model"], row["seed"]): row for row in csv.DictReader(file)}
+    assert rows["A", "mean"]["moving_digits FVD"] == rows["A", "0"]["moving_digits FVD"] == ""
+    assert rows["B", "mean"]["moving_digits FVD"] == "1500"
+    assert "FVD not computed for A (seed 1) on moving_digits: weights not found" in text
+    assert "Not ranked, because A has no score: FVD on moving_digits" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "training.seed is 0 in both. Drop one of them, or give it another name."),
+        ({"settings__model__levels": 2}, "model.levels: 3 in {a}, 2 in {b}"),
+        ({"settings__training__learning_rate": 0.1}, "training.learning_rate: 0.0003 in {a}, 0.1"),
+        ({"settings__data__train_length": 50}, "data.train_length: 100 in {a}, 50 in {b}"),
+        ({"step": 11}, "training step: 12 in {a}, 11 in {b}"),
+        ({"settings__evaluation__batch_statistics": True}, "batch_statistics: false in {a}, true"),
+    ],
+)
+def test_seeds_of_one_row_differ_in_the_seed_only(tmp_path, runs, changes, words):
+    seed = {"settings__training__seed": 1} if changes else {}
+    a, b = runs("a"), runs("b", **changes, **seed)
+    message = fail(tmp_path, f"A={a}", f"A={b}")
+    assert message.startswith(f"{a} and {b} are both called 'A', on moving_digits, so they must be")
+    assert words.format(a=a, b=b) in message
+    compare(tmp_path / "apart", f"A={a}", f"B={b}")
+
+
+def test_seeds_may_differ_in_settings_that_do_not_change_weights(tmp_path, runs):
+    a, b = runs("a"), runs("b", settings__training__seed=1, settings__training__save_every=7)
+    file = b / "eval" / "metrics.json"
+    content = json.loads(file.read_text())
+    del content["settings"]["training"]["clip_norm"]  # as if by an older version
+    content["sha256"] = digest(content)
+    file.write_text(json.dumps(content))
+    compare(tmp_path / "out", f"A={a}", f"A={b}")
+
+
+# Names of data sets.
+
+
+def test_folders_of_videos_are_data_sets(tmp_path, runs):
+    on = {"data": "video_folder", "settings__data__videos_dir": "/data/robots/"}
+    a, b = runs("a", **on), runs("b", **on | {"settings__data__videos_dir": "/data/kth_actions"})
+    text = compare(tmp_path / "out", f"A={a}", f"A={b}")
+    columns = rows_of(tmp_path / "out")["A"]
+    assert "robots SSIM" in columns
+    assert "robots (video_folder): 36 context frames" in text
+    # Another data set of the same name as one of the paper is not the paper's.
+    message = fail(tmp_path / "paper", a, b, with_paper=True)
+    assert "no run is on a data set of the paper's Table 1" in message
+
+
+def test_a_name_for_a_data_set(tmp_path, runs, drawn):
+    on = {"data": "video_folder", "settings__data__videos_dir": "/data/videos"}
+    a, b = runs("a", **on), runs("b", **on, **{"scores__copy last frame__ssim__mean": 0.5})
+    message = fail(tmp_path, a, b)
+    assert "are both on" not in message
+    assert message.endswith("If they are two data sets, name one of them: NAME@DATA=RUN")
+    compare(tmp_path / "out", f"A@left={a}", f"A@right hand={b}")
+    assert list(rows_of(tmp_path / "out")["A"])[::4] == [
+        "left SSIM",
+        "right hand SSIM",
+        "Mean Rank",
+    ]
+    assert [axes.get_title() for axes in drawn["psnr"].axes] == ["left", "right hand"]
+    for wrong in ("@left", "A@"):
+        assert "write NAME or, to name the data set too, NAME@DATA" in fail(
+            tmp_path / "x", f"{wrong}={a}"
+        )
+    message = fail(tmp_path / "y", f"A@left={a}", f"B@left={runs('c')}")
+    assert "both on a data set called left, but data.name is video_folder in one and" in message
 
 
 # Figures.
@@ -491,7 +702,7 @@ def test_names(tmp_path, runs):
     b = runs("two/run")
     message = fail(tmp_path, a, b)
     assert "are both called 'run', on moving_digits" in message
-    assert message.endswith(f"Name one of them: NAME={b}")
+    assert message.endswith(f"For two rows, name one of them: NAME={b}")
     compare(tmp_path / "named", a, f"other={b}")
     assert list(rows_of(tmp_path / "named"))[:2] == ["run", "other"]
     compare(tmp_path / "equals", runs("lr=0.1"))

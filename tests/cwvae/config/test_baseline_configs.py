@@ -119,7 +119,7 @@ def test_a_file_begins_with_a_header(data, model):
 @pytest.mark.parametrize("protocol", ["standard", "cwvae2021"])
 def test_the_quick_comparison_can_be_started(tmp_path, protocol):
     members = campaign.plan(COMPARISON, tmp_path / "out", protocol)
-    assert [m.label for m in members] == ["CW-VAE", "NoTmpAbs", "RSSM", "VTA", "SVG-LP"]
+    assert [m.name for m in members] == ["CW-VAE", "NoTmpAbs", "RSSM", "VTA", "SVG-LP"]
     assert not (tmp_path / "out").exists()
 
 

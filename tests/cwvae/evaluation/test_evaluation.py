@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+import scipy.stats
 from helpers import random_weights, tiny
 from helpers.oracle import Oracle
 from PIL import Image
@@ -74,6 +75,10 @@ def test_scores_are_scikit_images_averaged_over_samples_and_videos(run):
         np.testing.assert_allclose(got["mean_soon"], values[:, :10].mean(), atol=1e-4)
         error = values.mean(1).std(ddof=1) / np.sqrt(3)
         np.testing.assert_allclose(got["standard_error"], error, atol=1e-4)
+        for key, some in (("interval", values), ("interval_soon", values[:, :10])):
+            half = scipy.stats.t.ppf(0.975, 2) * some.mean(1).std(ddof=1) / np.sqrt(3)
+            want = some.mean() - half, some.mean() + half
+            np.testing.assert_allclose(got[key], want, atol=1e-3)
 
 
 def test_baselines_are_scored_against_the_same_truth(run):
@@ -134,7 +139,7 @@ def test_metrics_json_states_the_protocol_and_the_counts(run):
     assert written["elbo"] == {
         "frames": 7,
         "nll_per_frame": 2.0,
-        "kl_names": ["level0", "level1"],
+        "kl_names": ["level_1", "level_2"],
         "kl_per_step": [3.0, 1.0],
         "kl_sum": [21.0, 3.0],
     }
@@ -161,7 +166,13 @@ def test_pictures_can_be_opened(run):
 def test_the_table_names_every_predictor_and_level(run):
     _, _, results, _ = run
     text = evaluation_results.table(results)
-    for word in (*results["scores"], "level0", "level1", "PSNR [dB]", "SSIM (cwvae2021)"):
+    for word in (
+        *results["scores"],
+        "level 1 (fastest)",
+        "level 2 (slowest)",
+        "PSNR [dB]",
+        "SSIM (cwvae2021)",
+    ):
         assert word in text
     assert "lpips was not computed" in text
     assert f"{results['scores']['cwvae']['psnr']['mean']:.3f}" in text
@@ -187,9 +198,10 @@ def test_metrics_json_holds_the_settings(tmp_path):
     assert results["settings"]["evaluation"]["num_videos"] == 3
 
 
-def test_one_video_has_no_standard_error(tmp_path):
+def test_one_video_has_no_standard_error_and_no_interval(tmp_path):
     _, results = evaluate(tiny.settings("evaluation.num_videos=1"), (0.1,), tmp_path)
-    assert results["scores"]["cwvae"]["psnr"]["standard_error"] is None
+    psnr = results["scores"]["cwvae"]["psnr"]
+    assert psnr["standard_error"] is psnr["interval"] is psnr["interval_soon"] is None
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path):
@@ -246,6 +258,7 @@ def test_measures_can_be_left_out(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_with_weights_all_four_are_computed(tmp_path, capsys):
     random_weights.write()
     settings = tiny.settings(
@@ -301,12 +314,15 @@ def test_averages_ignore_nan():
     assert summary["mean"] == 3
     assert summary["per_frame"] == [1, None, 4]
     assert math.isclose(summary["standard_error"], np.std([2, 5], ddof=1) / np.sqrt(2))
+    half = 12.706 * summary["standard_error"]  # Student's t with one degree of freedom.
+    np.testing.assert_allclose(summary["interval"], [3 - half, 3 + half], rtol=1e-4)
+    values[1] = np.nan  # One video without values leaves one, which has no interval.
+    assert scoring.summary({"readout": values})["readout"]["interval"] is None
 
 
-def test_the_version_equals_pyprojects():
-    text = (versions.pathlib.Path(__file__).parents[3] / "pyproject.toml").read_text()
-    assert f'version = "{versions.OWN}"' in text
-    assert versions.installed()["cwvae"].startswith(versions.OWN)
+def test_the_version_names_the_commit_in_a_clone():
+    assert re.fullmatch(r"\d+\.\d+\.\d+ \([0-9a-f]{7,}(-dirty)?\)", versions.installed()["cwvae"])
+    assert versions.packages()["cwvae"] == versions.installed()["cwvae"].partition(" ")[0]
 
 
 @pytest.mark.parametrize("protocol", ["standard", "cwvae2021"])

@@ -1,8 +1,10 @@
 """Tests of pictures of predictions: their content, and the memory that they need."""
 
+import functools
 import io
 import tracemalloc
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,7 +16,8 @@ from cwvae import factory, visualize
 from cwvae.evaluation import pictures
 from cwvae.video_model import Rollout
 
-CELL, GAP, BORDER = 64, 2, 3  # in animations of 32x32 frames
+CELL, GAP, BORDER = 128, 2, 4  # in animations of 32x32 frames
+GIF_BORDER = 3
 
 
 class Levelled(Oracle):
@@ -61,15 +64,19 @@ class Segmented(Oracle):
             start += len(times)
 
 
-def frame(animation: bytes, number: int) -> np.ndarray:
-    image = Image.open(io.BytesIO(animation))
-    image.seek(number)
-    return np.asarray(image.convert("RGB")).astype(int)
+@functools.cache
+def decoded(animation: bytes) -> np.ndarray:
+    """Returns the frames of a GIF or an MP4."""
+    plugin = "pillow" if animation.startswith(b"GIF") else "pyav"
+    return iio.imread(animation, plugin=plugin, index=None if plugin == "pillow" else ...).astype(
+        int
+    )
 
 
-def cell(animation: bytes, number: int, row: int, column: int) -> np.ndarray:
+def cell(animation: pictures.Animation, number: int, row: int, column: int) -> np.ndarray:
     top, left = (BORDER + place * (CELL + GAP) for place in (row, column))
-    return frame(animation, number)[top : top + CELL : 2, left : left + CELL : 2]
+    shown = decoded(animation.video)[number]
+    return shown[top : top + CELL : 4, left : left + CELL : 4]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +93,7 @@ def test_samples_are_written_and_returned(made):
     assert (folder / "samples.png").read_bytes() == samples.strip
     assert Image.open(folder / "samples.png").width > 300
     assert (len(samples.clips), samples.count, samples.frames) == (3, 3, range(17))
-    assert [Image.open(io.BytesIO(clip)).n_frames for clip in samples.clips] == [17] * 3
+    assert [len(decoded(clip.video)) for clip in samples.clips] == [17] * 3
 
 
 @pytest.mark.parametrize("clip", [0, 2])
@@ -104,7 +111,7 @@ def test_a_clip_shows_truth_predictions_and_their_errors(made, clip, time):
     nothing = cell(samples.clips[clip], time, 1, 0)
     assert np.abs(nothing - visualize.GAP_COLOR).mean() < 4
     color = visualize.CONTEXT_COLOR if time < 5 else visualize.PREDICTION_COLOR
-    assert np.abs(frame(samples.clips[clip], time)[:, 0] - color).mean() < 25
+    assert np.abs(decoded(samples.clips[clip].video)[time][:, 0] - color).mean() < 25
 
 
 def test_a_long_context_is_shown_in_part(tmp_path):
@@ -143,19 +150,19 @@ def test_each_level_in_turn_samples_from_its_prior(tmp_path, observed):
     assert model.asked == [first, *unseen]
     assert levels.rows == (
         "truth, then predictions" + (" (TTF)" if observed else ""),
-        "level 2 (slowest) from its prior",
-        "level 1 from its prior",
-        "level 0 (fastest) from its prior",
+        "level 3 (slowest) from its prior",
+        "level 2 from its prior",
+        "level 1 (fastest) from its prior",
     )
     assert (tmp_path / "levels.png").read_bytes() == levels.strip
-    assert Image.open(io.BytesIO(levels.video)).n_frames == len(levels.frames) == 5 + 9
+    assert len(decoded(levels.animation.video)) == len(levels.frames) == 5 + 9
     # Truth and prediction, then three samples for each level.
     height = Image.open(tmp_path / "levels.png").height
     assert (2 + 3 * 3) * 96 < height < (2 + 3 * 3) * 100 + 40
     # The oracle's error changes from call to call, and is the same for all samples of a call.
     truth = data.clip(0, 13, 1)[0].astype(int)
     for row, column, error in [(0, 0, 0.0), (0, 1, 0.1), (1, 0, 0.2), (1, 2, 0.2), (3, 1, 0.1)]:
-        shown = cell(levels.video, 13, row, column)
+        shown = cell(levels.animation, 13, row, column)
         assert np.abs(shown - truth * (1 - error)).mean() < 4
 
 
@@ -173,7 +180,7 @@ def test_the_samples_of_a_level_differ(tmp_path, monkeypatch):
         variable.assign(3 * variable)  # An untrained model's samples are nearly the same gray.
     pictures.write_levels(tmp_path, settings.evaluation, model, tiny.Squares(40))
     assert len(drawn) == 2 + 2 * 3
-    assert "level 1 (slowest) from its prior, sample 1" in drawn
+    assert "level 2 (slowest) from its prior, sample 1" in drawn
     predicted = [clip[-1] for label, clip in drawn.items() if label != "truth"]
     assert len({image.tobytes() for image in predicted}) == 1 + 2 * 3
 
@@ -255,15 +262,6 @@ def test_samples_show_where_segments_begin(segmented):
     assert np.array_equal(np.asarray(Image.open(folder / "samples.png")), expected)
 
 
-def decoded(animation):
-    image = Image.open(io.BytesIO(animation))
-    frames = []
-    for number in range(image.n_frames):
-        image.seek(number)
-        frames.append(np.asarray(image.convert("RGB")).astype(int))
-    return np.array(frames)
-
-
 def color_changes(video, top, left):
     """Returns when a track, given by a pixel of its right end, changes its colour."""
     distances = [np.abs(video[:, top, left] - color).sum(1) for color in visualize.SEGMENT_COLORS]
@@ -284,17 +282,17 @@ def test_tracks_change_colour_where_segments_begin(segmented):
     for row in range(4):
         for clip in range(2):
             begins = predicted_begins(clip) if row else truth[clip]
-            top = BORDER + row * (36 * 3 + GAP) + 34 * 3
-            left = BORDER + clip * (96 + GAP) + 94 - (2 * 96 + GAP + 2 * BORDER)
+            top = GIF_BORDER + row * (36 * 3 + GAP) + 34 * 3
+            left = GIF_BORDER + clip * (96 + GAP) + 94 - (2 * 96 + GAP + 2 * GIF_BORDER)
             assert np.array_equal(color_changes(video, top, left), begun(begins))
     # The report has truth, three samples, and errors without segments.
     for clip, animation in enumerate(samples.clips):
-        video = decoded(animation)
+        video = decoded(animation.video)
         for column in range(4):
             begins = predicted_begins(clip) if column else truth[clip]
-            top, left = BORDER + 69, BORDER + column * (CELL + GAP) + CELL - 2
+            top, left = BORDER + 138, BORDER + column * (CELL + GAP) + CELL - 2
             assert np.array_equal(color_changes(video, top, left), begun(begins))
-            empty = video[:, top + 72 + GAP, left]
+            empty = video[:, top + 144 + GAP, left]
             assert np.abs(empty - visualize.GAP_COLOR).max() < 25
 
 
@@ -341,16 +339,32 @@ def test_pictures_without_segments_are_unchanged(tmp_path):
 # Functions of cwvae.visualize for the report.
 
 
-def test_an_avif_plays_every_frame():
+def test_the_still_picture_is_the_first_predicted_frame(made):
+    _, _, samples = made
+    for clip in samples.clips:
+        still = np.asarray(Image.open(io.BytesIO(clip.still))).astype(int)
+        video = decoded(clip.video)
+        assert still.shape == video.shape[1:]
+        assert (still[:200, 0] == visualize.PREDICTION_COLOR).all()
+        errors = [np.abs(still - frame).mean() for frame in video]
+        assert np.argmin(errors) == 5  # There are five frames of context.
+        assert errors[5] < 4
+
+
+def test_an_mp4_holds_every_frame_in_its_colours():
     rng = np.random.default_rng(0)
-    video = np.repeat(np.repeat(rng.integers(0, 256, (7, 4, 5, 3), dtype=np.uint8), 9, 1), 9, 2)
-    data = visualize.avif_bytes(video, fps=5)
-    image = Image.open(io.BytesIO(data))
-    assert (image.format, image.n_frames, image.size) == ("AVIF", 7, (45, 36))
-    for number, expected in enumerate(video):
-        assert np.abs(frame(data, number) - expected).mean() < 8
+    video = rng.integers(0, 256, (7, 4, 5, 3), dtype=np.uint8).repeat(10, 1).repeat(10, 2)
+    video = video[:, :, :49]
+    data = visualize.mp4_bytes(video, fps=5)
+    assert visualize.mp4_bytes(video, fps=5) == data
+    about = iio.improps(data, plugin="pyav")
+    assert about.shape == (7, 40, 50, 3)  # Even, as H.264 requires.
+    assert iio.immeta(data, plugin="pyav")["duration"] == 7 / 5
+    assert np.abs(decoded(data)[:, :, :49] - video).mean() < 8
+    flat = np.broadcast_to(np.array(visualize.PREDICTION_COLOR, np.uint8), (3, 32, 32, 3))
+    assert np.abs(decoded(visualize.mp4_bytes(flat)) - visualize.PREDICTION_COLOR).max() <= 2
     with pytest.raises(ValueError, match="at least one frame"):
-        visualize.avif_bytes(video[:0])
+        visualize.mp4_bytes(video[:0])
 
 
 def test_a_time_bar_fills_in_the_colours_of_context_and_prediction():

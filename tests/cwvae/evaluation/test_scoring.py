@@ -160,9 +160,24 @@ def test_distances_receive_the_first_sample():
     distances = Distances()
     settings = tiny.settings("evaluation.num_samples=2", "evaluation.batch_size=3")
     score(settings, Oracle(data, (0.0, 0.9)), data, distances=distances)
-    assert [start for start, _ in distances.frames] == [0, 4, 8]
+    assert [start for start, _ in distances.frames] == [0]
     shown = np.concatenate([frames for _, frames in distances.frames], 1)
     np.testing.assert_allclose(shown, rollouts.clips(data, range(3), 5, 9) / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [1, 50, 64, 72, 150])
+def test_scores_see_stretches_of_64_frames_whatever_the_models_are(chunk):
+    data = tiny.Squares(200)
+    options = tiny.settings("data.test_length=200", "evaluation.horizon=150").evaluation
+    context = rollouts.clips(data, range(2), 0, 5)
+    stretches = list(rollouts.predict(Oracle(data, chunk=chunk), context, options, 0, 0))
+    assert [(start, part.frames.shape[1]) for start, part in stretches] == [
+        (0, 64),
+        (64, 64),
+        (128, 22),
+    ]
+    shown = np.concatenate([part.frames for _, part in stretches], 1)
+    np.testing.assert_array_equal(255 * shown, rollouts.clips(data, range(2), 5, 150))
 
 
 def test_predictions_shorter_than_the_truth_are_refused():

@@ -102,7 +102,9 @@ def plain(frames):
     return tf.reduce_mean(x, 1)
 
 
-@pytest.mark.parametrize("length", [9, 16, 21])
+@pytest.mark.parametrize(
+    "length", [9, *(pytest.param(length, marks=pytest.mark.slow) for length in (16, 21))]
+)
 def test_features_equal_the_plain_definition(network, length):
     video = videos(2, length)
     want = plain(fvd.preprocess(video)).numpy()
@@ -112,6 +114,7 @@ def test_features_equal_the_plain_definition(network, length):
     np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 
 
+@pytest.mark.slow
 def test_it_compiles_under_xla(network):
     weights_ = {name: tf.constant(part) for name, part in i3d.fold(ARRAYS).items()}
     frames = fvd.preprocess(videos(1, 9))

@@ -395,7 +395,7 @@ def test_loading_a_run_takes_the_newest_whole_checkpoint_or_the_given_step(tmp_p
 
 
 def test_evaluation_takes_the_newest_whole_checkpoint_or_the_given_step(tmp_path, monkeypatch):
-    import eval as script
+    from cwvae.commands import evaluate as script
     from cwvae.evaluation import evaluator
 
     settings = tiny.settings()
@@ -514,3 +514,51 @@ def test_after_a_kill_at_any_moment_the_newest_checkpoint_is_whole(tmp_path):
         assert checkpoints.restore(checkpoints.find(tmp_path), model, optimizer)["step"] == saved
         assert plain.values(model, optimizer) == saved
     assert set(range(10, saved + 1, 10)) <= set(checkpoints.steps(tmp_path))
+
+
+# An average of the weights.
+
+
+def averaged_run(logdir):
+    model = plain.Model(1)
+    checkpoints.save(logdir, 3, model, plain.Optimizer(model, 2), plain.Average(model, 7))
+    return checkpoints.find(logdir)
+
+
+def test_the_model_is_used_with_the_averages_and_resumes_without_them(tmp_path):
+    path = averaged_run(tmp_path)
+    model = plain.Model()
+    checkpoints.restore(path, model)
+    assert plain.values(model) == 7
+    checkpoints.restore_step(tmp_path, None, model, averaged=False)
+    assert plain.values(model) == 1
+    optimizer, average = plain.Optimizer(model), plain.Average(model)
+    checkpoints.restore_newest(tmp_path, model, optimizer, average)
+    assert plain.values(model) == 1
+    assert {int(np.max(v.numpy(), initial=7)) for v in average.state.values()} == {7}
+    assert optimizer.state["iterations"].numpy() == 2
+    other = plain.Model()
+    checkpoints.restore_newest(tmp_path, other, plain.Optimizer(other))  # It was turned off.
+    assert plain.values(other) == 1
+
+
+def test_an_average_that_a_checkpoint_lacks_starts_from_its_weights(tmp_path):
+    model = plain.Model(1)
+    checkpoints.save(tmp_path, 3, model, plain.Optimizer(model))
+    other = plain.Model()
+    average = plain.Average(other, 7)
+    checkpoints.restore_newest(tmp_path, other, plain.Optimizer(other), average)
+    assert plain.values(other) == 1
+    assert average.state.pop("updates").numpy() == 0
+    assert all((variable.numpy() == 1).all() for variable in average.state.values())
+
+
+def test_averages_that_do_not_fit_are_refused(tmp_path):
+    model = plain.Model(1)
+    checkpoints.save(tmp_path, 3, model, plain.Optimizer(model), plain.Average(plain.Model(0, 4)))
+    other = plain.Model(5)
+    with pytest.raises(UserError, match=r"model/net/kernel has the shape"):
+        checkpoints.restore_newest(tmp_path, other)
+    with pytest.raises(UserError, match=r"ema/net/kernel has the shape"):
+        checkpoints.restore_newest(tmp_path, other, plain.Optimizer(other), plain.Average(other))
+    assert plain.values(other) == 5

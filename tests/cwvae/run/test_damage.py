@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import re
-import runpy
 import shutil
 import sys
 
@@ -16,11 +15,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import results, tiny
-from helpers.scripts import ROOT
 
 import cwvae
+from cwvae import commands, export, factory
 from cwvae import config as configuration
-from cwvae import export, factory
 from cwvae.errors import UserError
 from cwvae.evaluation import evaluator
 from cwvae.evaluation.results import digest
@@ -124,16 +122,17 @@ def _update(config, _, optimizer, __):
             for variable in (*_update.model.weights, optimizer.state["iterations"]):
                 variable.assign(variable + (n + 1))
         column = tf.ones(int(count))
-        return {"loss": column, "finite": column, "stop": 0 * column}
+        kl = {f"kl/{name}_sum": column for name in _update.model.kl_names}
+        return {"loss": column, "finite": column, "stop": 0 * column} | kl
 
     return steps
 
 
-def _scores(config, model, step, *_):
+def _scores(config, model, about, *_):
     """Stands for the evaluator: the scores depend on the weights, step and settings."""
     quality = float(sum(np.abs(weight.numpy()).sum() for weight in model.weights)) % 1
     made = results.make(quality, horizon=config.evaluation.horizon, fvd=False)
-    made |= {"step": step, "settings": configuration.as_plain(config)}
+    made |= {"step": about["step"], "settings": about["settings"]}
     return made | {"sha256": digest(made)}
 
 
@@ -178,7 +177,7 @@ def go(words, capsys):
         patch.setattr(sys, "argv", [str(word) for word in words])
         try:
             if words[0].endswith(".py"):
-                code = runpy.run_path(str(ROOT / words[0]))["main"]() or 0
+                code = commands.run(words[0].removesuffix(".py")) or 0
             else:
                 code = export.main() or 0
         except SystemExit as error:
@@ -236,7 +235,7 @@ def folders(tmp_path_factory, little_work):
         ):
             patch.setattr(sys, "argv", [str(word) for word in words])
             if words[0].endswith(".py"):
-                runpy.run_path(str(ROOT / words[0]))["main"]()
+                commands.run(words[0].removesuffix(".py"))
             else:
                 export.main()
     return folder

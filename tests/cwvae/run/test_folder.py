@@ -107,7 +107,7 @@ def test_changed_frozen_settings_are_refused(tmp_path):
 def test_a_refused_change_of_the_training_prints_a_command_that_works(tmp_path):
     logdir = tmp_path / "my run"
     begin(logdir, tiny.settings())
-    changes = "training.learning_rate=0.5", "training.precision=bfloat16", "training.steps=9"
+    changes = "training.adam_epsilon=0.5", "training.precision=bfloat16", "training.steps=9"
     with pytest.raises(UserError) as caught:
         begin(logdir, tiny.settings(*changes))
     words = shlex.split(str(caught.value).splitlines()[-1].partition(": ")[2])
@@ -155,7 +155,7 @@ def edit(logdir, old, new):
 
 
 EDITS = [
-    ("learning_rate: 0.01\n", "learning_rate: 0.5\n", "training.learning_rate: 0.01 -> 0.5"),
+    ("adam_epsilon: 0.0001\n", "adam_epsilon: 0.5\n", "training.adam_epsilon: 0.0001 -> 0.5"),
     ("beta: 1.0\n", "beta: 2.0\n", "model.beta: 1.0 -> 2.0"),
     ("num_digits: 2\n", "num_digits: 3\n", "data.num_digits: 2 -> 3"),
 ]
@@ -179,6 +179,12 @@ def test_settings_that_may_change_may_be_edited(trained):
     edit(trained, "horizon: 9\n", "horizon: 8\n")
     folder.check(configuration.load(trained / "config.yml"), trained)
     assert folder.load_config(trained).evaluation.horizon == 8
+
+
+def test_the_weights_keep_the_learning_rate_that_they_were_trained_with(trained):
+    edit(trained, "learning_rate: 0.01\n", "learning_rate: 0.5\n")
+    folder.check(configuration.load(trained / "config.yml"), trained)  # It may resume with that.
+    assert folder.load_config(trained) == tiny.settings()
 
 
 def test_paths_of_data_may_be_edited_because_data_json_identifies_the_data(trained):
@@ -278,7 +284,7 @@ def test_a_start_rewrites_nothing_that_is_the_same(trained):
     begin(trained, tiny.settings())
     assert [path.stat().st_mtime_ns for path in paths] == before
     begin(trained, tiny.settings("training.steps=9"))
-    assert folder.load_config(trained).training.steps == 9
+    assert configuration.load(trained / "config.yml").training.steps == 9
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a', b"\xff"])

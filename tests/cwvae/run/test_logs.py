@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
 
 from cwvae.run import logs
 from cwvae.run.logs import RunLog
@@ -18,7 +19,7 @@ def lines(logdir):
 
 
 def event_files(logdir):
-    return sorted((logdir / "tensorboard").iterdir())
+    return sorted((logdir / "tensorboard").glob("*/*"))
 
 
 def records(path):
@@ -51,23 +52,25 @@ def log(logdir, start, numbers):
     """Resumes a run at a step and logs more steps."""
     run = RunLog(logdir, start)
     for number in numbers:
-        run.scalars(number, {"loss": number / 4, "kl/level0_sum": -1.5})
+        run.scalars(number, {"loss": number / 4, "kl/level_1_sum": -1.5})
         if number % 2 == 0:
-            run.video(number, "open_loop/test", GIF)
+            run.video(number, "train", GIF)
     run.close()
 
 
 def test_scalars_and_videos_are_written_to_both(tmp_path):
     log(tmp_path, 0, [1, 2, 3])
-    assert lines(tmp_path) == [{"step": n, "loss": n / 4, "kl/level0_sum": -1.5} for n in (1, 2, 3)]
+    assert lines(tmp_path) == [
+        {"step": n, "loss": n / 4, "kl/level_1_sum": -1.5} for n in (1, 2, 3)
+    ]
     assert [s[:2] for s in summaries(tmp_path)] == [
         (1, "loss"),
-        (1, "kl/level0_sum"),
+        (1, "kl/level_1_sum"),
         (2, "loss"),
-        (2, "kl/level0_sum"),
-        (2, "open_loop/test"),
+        (2, "kl/level_1_sum"),
+        (2, "open_loop"),
         (3, "loss"),
-        (3, "kl/level0_sum"),
+        (3, "kl/level_1_sum"),
     ]
     assert [float(value) for _, name, value in summaries(tmp_path) if name == "loss"] == [
         0.25,
@@ -79,14 +82,14 @@ def test_scalars_and_videos_are_written_to_both(tmp_path):
 def test_tensorboard_reads_them(tmp_path):
     log(tmp_path, 0, [1, 2])
     log(tmp_path, 2, [3])
-    board = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
+    board = EventAccumulator(str(tmp_path / "tensorboard" / "train"), size_guidance={"tensors": 0})
     board.Reload()
     assert [event.step for event in board.Tensors("loss")] == [1, 2, 3]
     plugins = {
         tag: board.SummaryMetadata(tag).plugin_data.plugin_name for tag in board.Tags()["tensors"]
     }
-    assert plugins == {"loss": "scalars", "kl/level0_sum": "scalars", "open_loop/test": "images"}
-    (video,) = board.Tensors("open_loop/test")
+    assert plugins == {"loss": "scalars", "kl/level_1_sum": "scalars", "open_loop": "images"}
+    (video,) = board.Tensors("open_loop")
     width, height, gif = tf.make_ndarray(video.tensor_proto)
     assert (width, height, gif[:6]) == (b"6", b"4", b"GIF89a")
 
@@ -105,7 +108,7 @@ def test_resuming_drops_later_steps_only(tmp_path):
     log(tmp_path, 4, [5, 7])
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 7]
     assert steps(tmp_path) == [1, 2, 3, 4, 5, 7]
-    assert steps(tmp_path, "open_loop/test") == [2, 4]
+    assert steps(tmp_path, "open_loop") == [2, 4]
     log(tmp_path, 5, [6])  # Now there are two files.
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert steps(tmp_path) == [1, 2, 3, 4, 5, 6]
@@ -116,7 +119,7 @@ def test_resuming_drops_later_steps_only(tmp_path):
 
 def test_files_with_other_names_are_left_alone(tmp_path):
     log(tmp_path, 0, [1, 2])
-    stray = tmp_path / "tensorboard" / "events.out.tfevents.backup"
+    stray = tmp_path / "tensorboard" / "train" / "events.out.tfevents.backup"
     stray.write_text("mine")
     log(tmp_path, 1, [2, 3])
     assert stray.read_text() == "mine"
@@ -184,7 +187,7 @@ def test_a_record_with_a_flipped_bit_is_dropped_with_all_after_it(tmp_path):
 
 
 def test_files_of_tensorflows_writer_are_truncated_too(tmp_path):
-    writer = tf.summary.create_file_writer(str(tmp_path / "tensorboard"))
+    writer = tf.summary.create_file_writer(str(tmp_path / "tensorboard" / "train"))
     for step in (1, 2, 3):
         with writer.as_default(step=step):
             tf.summary.scalar("loss", step)
@@ -229,7 +232,7 @@ def test_a_full_disk_is_reported_once_and_records_are_lost(small_disk, run, fill
     fill(small_disk / "filler")
     for step in (4, 5):
         run.scalars(step, long)
-        run.video(step, "v", GIF.repeat(40, 1).repeat(40, 2))
+        run.video(step, "train", GIF.repeat(40, 1).repeat(40, 2))
         assert whole(small_disk) == ([1, 2, 3], [1, 2, 3])
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == 2
@@ -238,10 +241,10 @@ def test_a_full_disk_is_reported_once_and_records_are_lost(small_disk, run, fill
         assert "cannot be written (No space left on device). Training continues" in line
     (small_disk / "filler").unlink()
     run.scalars(6, long)
-    run.video(6, "v", GIF)
+    run.video(6, "train", GIF)
     assert capsys.readouterr().err == ""
     assert whole(small_disk) == ([1, 2, 3, 6], [1, 2, 3, 6])
-    assert steps(small_disk, "v") == [6]
+    assert steps(small_disk, "open_loop") == [6]
     fill(small_disk / "filler")
     run.scalars(7, long)
     assert len(capsys.readouterr().err.splitlines()) == 2  # a new failure
@@ -253,7 +256,7 @@ def test_a_large_video_that_fits_in_part_leaves_nothing(small_disk, run, fill, c
     noise = np.random.default_rng(0).integers(0, 256, (4, 100, 100, 3)).astype(np.uint8)
     (before,) = event_files(small_disk)
     content = before.read_bytes()
-    run.video(4, "v", noise)
+    run.video(4, "train", noise)
     assert "No space left" in capsys.readouterr().err
     assert before.read_bytes() == content
     run.scalars(5, {"loss": 5.0})  # It is small enough, and goes to a new file.
@@ -301,3 +304,82 @@ def test_sync_reaches_the_disk(tmp_path, monkeypatch):
     run.sync()
     (events,) = event_files(tmp_path)
     assert {path.stat().st_ino for path in (tmp_path / "metrics.jsonl", events)} <= synced
+
+
+# TensorBoard's own reader.
+
+
+def board_of(folder):
+    board = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    board.Reload()
+    return board
+
+
+def test_training_and_held_out_clips_have_the_same_names_in_two_folders(tmp_path):
+    run = RunLog(tmp_path, 0)
+    run.scalars(1, {"loss": 1.0, "kl/level_1_sum": 2.0, "learning_rate": 0.1})
+    run.scalars(1, {"test/loss": 3.0, "test/kl/level_1_sum": 4.0})
+    run.video(1, "test", GIF)
+    train, test = (board_of(tmp_path / "tensorboard" / split) for split in ("train", "test"))
+    assert train.Tags()["tensors"] == ["loss", "kl/level_1_sum", "learning_rate"]
+    assert test.Tags()["tensors"] == ["loss", "kl/level_1_sum", "open_loop"]
+    assert float(tf.make_ndarray(test.Tensors("loss")[0].tensor_proto)) == 3.0
+    assert "Level 1 is the fastest" in train.SummaryMetadata("kl/level_1_sum").summary_description
+    assert all(train.SummaryMetadata(tag).summary_description for tag in train.Tags()["tensors"])
+
+
+def test_events_of_earlier_versions_continue_in_the_folder_of_training(tmp_path):
+    log(tmp_path, 0, [1, 2, 3])
+    (old,) = (tmp_path / "tensorboard" / "train").iterdir()
+    old.rename(tmp_path / "tensorboard" / old.name)
+    old.parent.rmdir()
+    log(tmp_path, 2, [3])
+    assert steps(tmp_path) == [1, 2, 3]
+    assert [path.name for path in (tmp_path / "tensorboard").iterdir()] == ["train"]
+
+
+def test_the_settings_are_text_and_hyperparameters(tmp_path):
+    run = RunLog(tmp_path, 0)
+    run.settings("training:\n  steps: 6\n", {"training.steps": 6, "model.name": "cwvae"}, [])
+    changes = ["From step 6 on (today): training.steps: 6 -> 9"]
+    run.settings("training:\n  steps: 9\n", {"training.steps": 9, "model.name": "cwvae"}, changes)
+    board = board_of(tmp_path / "tensorboard")
+    (text,) = board.Tensors("configuration")
+    assert tf.make_ndarray(text.tensor_proto).item().decode() == (
+        "```yaml\ntraining:\n  steps: 9\n```\n\n* From step 6 on (today): training.steps: 6 -> 9"
+    )
+    content = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    values = parse_session_start_info_plugin_data(content).hparams
+    assert values["training.steps"].number_value == 9
+    assert values["model.name"].string_value == "cwvae"
+    log(tmp_path, 0, [1])  # A resume leaves them alone.
+    assert len(board_of(tmp_path / "tensorboard").Tensors("configuration")) == 1
+
+
+def test_settings_on_a_full_disk_give_a_warning(small_disk, fill, capsys):
+    run = RunLog(small_disk, 0)
+    fill(small_disk / "filler")
+    run.settings("training:\n", {"training.steps": 9}, [])
+    assert "TensorBoard lacks the settings" in capsys.readouterr().err
+
+
+def test_scores_of_an_evaluation_replace_those_of_the_same_step(tmp_path):
+    about = {"label": "PSNR", "unit": "dB", "better": "higher"}
+    results = {"model": "cwvae", "metrics": {"psnr": about}, "fvd": None}
+
+    def write(step, mean):
+        scores = {"cwvae": {"psnr": {"mean": mean}}, "copy last frame": {"psnr": {"mean": 0.0}}}
+        logs.write_scores(tmp_path, "eval", results | {"step": step, "scores": scores})
+
+    write(2, 10.0)
+    assert not (tmp_path / "tensorboard").exists()  # An export, for example.
+    (tmp_path / "tensorboard").mkdir()
+    for step, mean in ((2, 10.0), (4, 12.0), (4, 13.0)):
+        write(step, mean)
+    board = board_of(tmp_path / "tensorboard" / "scores" / "eval")
+    points = [
+        (e.step, float(tf.make_ndarray(e.tensor_proto))) for e in board.Tensors("scores/psnr")
+    ]
+    assert points == [(2, 10.0), (4, 13.0)]
+    description = board.SummaryMetadata("scores/psnr").summary_description
+    assert description == "PSNR in dB, mean over all predicted frames; higher is better."

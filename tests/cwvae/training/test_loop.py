@@ -13,7 +13,7 @@ from PIL import Image
 from cwvae import config, factory
 from cwvae.errors import TrainingStopped, UserError
 from cwvae.run import checkpoints
-from cwvae.training import loop
+from cwvae.training import loop, monitoring
 from data_loaders.generated.moving_digits import MovingDigits
 
 
@@ -45,11 +45,15 @@ def test_scalars_are_logged_as_json_lines(run):
     assert [line["step"] for line in train] == [2, 4, 6]
     for line in train:
         assert np.isfinite(list(line.values())).all()
-        kl = line["kl/level0_sum"] + line["kl/level1_sum"]
+        kl = line["kl/level_1_sum"] + line["kl/level_2_sum"]
         np.testing.assert_allclose(line["loss"], line["nll"] + kl / 7, rtol=1e-5)
         # Seven frames: seven active steps of the fastest level, three of the one above.
-        np.testing.assert_allclose(line["kl/level0_sum"], 7 * line["kl/level0_per_step"], rtol=1e-5)
-        np.testing.assert_allclose(line["kl/level1_sum"], 3 * line["kl/level1_per_step"], rtol=1e-5)
+        np.testing.assert_allclose(
+            line["kl/level_1_sum"], 7 * line["kl/level_1_per_step"], rtol=1e-5
+        )
+        np.testing.assert_allclose(
+            line["kl/level_2_sum"], 3 * line["kl/level_2_per_step"], rtol=1e-5
+        )
         assert line["frames_per_second"] > 0
         assert line["gradient_norm"] > 0
     test = [line["step"] for line in lines(logdir) if "test/loss" in line]
@@ -57,12 +61,14 @@ def test_scalars_are_logged_as_json_lines(run):
 
 
 def summaries(logdir):
+    """Returns TensorBoard's points, (step, value) by name; of held-out clips as `test/<name>`."""
     found = {}
-    for path in sorted((logdir / "tensorboard").iterdir()):
-        for record in tf.data.TFRecordDataset(str(path)):
-            event = tf.compat.v1.Event.FromString(record.numpy())
-            for value in event.summary.value:
-                found.setdefault(value.tag, []).append((event.step, value))
+    for split, prefix in (("train", ""), ("test", "test/")):
+        for path in sorted((logdir / "tensorboard" / split).iterdir()):
+            for record in tf.data.TFRecordDataset(str(path)):
+                event = tf.compat.v1.Event.FromString(record.numpy())
+                for value in event.summary.value:
+                    found.setdefault(prefix + value.tag, []).append((event.step, value))
     return found
 
 
@@ -74,10 +80,10 @@ def test_tensorboard_holds_the_same_scalars_and_the_videos(run):
             if name != "step":
                 got = {step: tf.make_ndarray(value.tensor) for step, value in found[name]}
                 np.testing.assert_allclose(got[line["step"]], want, rtol=1e-5)
-    for split in ("train", "test"):
-        steps = [step for step, _ in found[f"open_loop/{split}"]]
+    for name in ("open_loop", "test/open_loop"):
+        steps = [step for step, _ in found[name]]
         assert steps == [4, 6]
-        value = found[f"open_loop/{split}"][0][1]
+        value = found[name][0][1]
         assert value.metadata.plugin_data.plugin_name == "images"
         width, height, gif = tf.make_ndarray(value.tensor)
         image = Image.open(io.BytesIO(gif))
@@ -88,7 +94,7 @@ def test_tensorboard_holds_the_same_scalars_and_the_videos(run):
 
 def test_the_open_loop_video_shows_truth_prediction_and_error(run):
     trained, logdir = run
-    _, _, gif = tf.make_ndarray(summaries(logdir)["open_loop/test"][-1][1].tensor)
+    _, _, gif = tf.make_ndarray(summaries(logdir)["test/open_loop"][-1][1].tensor)
     image = Image.open(io.BytesIO(gif))
     image.seek(8)
     frame = np.asarray(image.convert("L")).astype(int)
@@ -150,6 +156,7 @@ def test_an_error_of_the_data_ends_training_with_its_message(tmp_path):
     assert trainer(settings, tmp_path).step > 0
 
 
+@pytest.mark.slow
 def test_seeds_change_weights_data_and_latents(tmp_path):
     runs = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -170,7 +177,7 @@ def test_a_loss_that_is_not_finite_names_step_and_term_and_keeps_the_weights(tmp
     trained = trainer(tiny.settings("training.skip_limit=3"), tmp_path)
     trained.model.cells[1].prior_mean.bias.assign(np.full(3, np.nan))
     before = [weight.numpy() for weight in trained.model.weights]
-    with pytest.raises(TrainingStopped, match=r"step 1: kl/level1_sum is nan.* 3 in a row"):
+    with pytest.raises(TrainingStopped, match=r"step 1: kl/level_2_sum is nan.* 3 in a row"):
         trained.run()
     for old, weight in zip(before, trained.model.weights, strict=True):
         np.testing.assert_array_equal(old, weight)
@@ -223,7 +230,8 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted_and_training_contin
     assert np.isfinite(line["loss"])
 
 
-@pytest.mark.parametrize("per_call", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("per_call", [1, 10])
 def test_after_too_many_in_a_row_the_last_good_step_is_saved_and_named(tmp_path, per_call):
     settings = tiny.settings(
         "training.steps=20",
@@ -295,7 +303,7 @@ def whole_run(settings, logdir, steps):
 def test_a_broken_posterior_is_named_although_it_breaks_all_levels_below(tmp_path):
     trained = trainer(tiny.settings("training.skip_limit=1"), tmp_path)
     trained.model.cells[1].posterior_mean.bias.assign(np.full(3, np.nan))
-    with pytest.raises(TrainingStopped, match=r"step 1: kl/level1_sum is nan.*loss, nll"):
+    with pytest.raises(TrainingStopped, match=r"step 1: kl/level_2_sum is nan.*loss, nll"):
         trained.run()
 
 
@@ -332,11 +340,96 @@ def test_a_stop_between_log_lines_leaves_no_trace(run, tmp_path, stop_after):
         one.pop("frames_per_second", None), other.pop("frames_per_second", None)
         assert one == other
     for name, points in summaries(logdir).items():
-        if name.startswith("open_loop"):
+        if name.endswith("open_loop"):
             continue
         assert [step for step, _ in summaries(tmp_path)[name]] == [step for step, _ in points]
 
 
+@pytest.mark.slow
+def test_a_stop_within_a_warm_up_leaves_no_trace_in_the_schedule_and_the_average(tmp_path):
+    overrides = ["training.warmup=4", "training.schedule=cosine", "training.ema=0.9"]
+    settings = tiny.settings(*overrides, "training.steps_per_call=1", "training.log_every=1")
+    folders = [tmp_path / "whole", tmp_path / "stopped"]
+    for folder in folders:
+        folder.mkdir()
+    assert trainer(settings, folders[0]).run()
+    stopped = trainer(settings, folders[1])
+    account = stopped._account
+
+    def stop(scalars):
+        account(scalars)
+        if stopped.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped._account = stop
+    assert not stopped.run()
+    assert trainer(settings, folders[1]).run()
+    one, other = (checkpoints.read(checkpoints.find(folder))[0] for folder in folders)
+    assert one.keys() == other.keys()
+    assert one["ema/updates"] == 6
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name], err_msg=name)
+    rates = [[line["learning_rate"] for line in lines(f) if "loss" in line] for f in folders]
+    assert rates[0] == rates[1]
+    np.testing.assert_allclose(rates[0][:5], [0.0025, 0.005, 0.0075, 0.01, 0.01])
+    np.testing.assert_allclose(rates[0][5], 0.01 * (1 + np.cos(np.pi / 2)) / 2)
+
+
+@pytest.mark.slow
+def test_an_average_that_is_turned_on_later_starts_there_and_changes_no_training(run, tmp_path):
+    whole, _ = run
+    assert trainer(tiny.settings("training.steps=3"), tmp_path).run()
+    settings = tiny.settings("training.ema=0.9")
+    resumed = trainer(settings, tmp_path)
+    assert resumed.run()
+    arrays, _ = checkpoints.read(checkpoints.find(tmp_path))
+    assert arrays["ema/updates"] == 3
+    for want, weight in zip(whole.model.weights, resumed.model.weights, strict=True):
+        np.testing.assert_array_equal(weight, want, err_msg=weight.path)
+        np.testing.assert_array_equal(arrays[f"model/{weight.path}"], want)
+    # The averages are evaluated: during training, and by whoever restores the model.
+    model = factory.build(settings)
+    checkpoints.restore_newest(tmp_path, model)
+    for weight in model.weights:
+        np.testing.assert_array_equal(weight, arrays[f"ema/{weight.path}"])
+    held_out = monitoring.HeldOut(settings, model, resumed.data, 2).scalars()
+    np.testing.assert_allclose(lines(tmp_path)[-1]["test/loss"], held_out["test/loss"], rtol=1e-5)
+    assert held_out["test/loss"] != lines(run[1])[-1]["test/loss"]
+    checkpoints.restore_newest(tmp_path, model, averaged=False)
+    for want, weight in zip(whole.model.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(weight, want)
+
+
+@pytest.mark.parametrize(
+    ("names", "kl"),
+    [
+        (["level_1"], "kl 0.0"),
+        (["level_1", "level_2"], "kl fastest 0.0, slowest 1.0"),
+        (["level_1", "level_2", "level_3"], "kl fastest 0.0, level 2 1.0, slowest 2.0"),
+        (["abstraction", "boundary"], "kl abstraction 0.0, boundary 1.0"),
+    ],
+)
+def test_the_progress_names_the_kl_terms(names, kl):
+    scalars = {"loss": 12.34} | {f"kl/{name}_sum": n for n, name in enumerate(names)}
+    assert loop.summary(scalars, names, 987.6) == f"loss 12.3, {kl}, 988 frames/s"
+
+
+def test_hyperparameters_are_the_settings_that_decide_what_the_model_becomes():
+    found = loop.hyperparameters(tiny.settings("training.schedule=cosine", "data.data_dir=/x"))
+    assert found["training.schedule"] == "cosine"
+    assert found["model.levels"] == 2
+    assert found["data.speed"] == "[2.0, 6.0]"
+    assert not {"data.data_dir", "training.keep", "training.ema"} & found.keys()
+
+
+def test_means_of_an_earlier_version_continue_under_the_names_of_today():
+    means = monitoring.Means()
+    means.restore({"count": 1, "skipped": 0, "sums": {"loss": 2.0, "kl/level0_sum": 4.0}})
+    means.add({"loss": 4.0, "kl/level_1_sum": 6.0})
+    assert means.take() == {"loss": 3.0, "kl/level_1_sum": 5.0}
+
+
+@pytest.mark.slow
 def test_training_continues_if_a_checkpoint_cannot_be_written(tmp_path, monkeypatch, capsys):
     whole = checkpoints.save
 

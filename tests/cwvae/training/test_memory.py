@@ -80,6 +80,7 @@ def test_the_machine_is_measured():
     assert 2**20 < memory.available_memory() < 2**60
 
 
+@pytest.mark.slow
 def test_pieces_and_recomputation_need_less_memory():
     def needed(*overrides):
         settings = tiny.settings("training.batch_size=8", *overrides)

@@ -32,6 +32,7 @@ from cwvae.training import strategies
 STEPS = 40
 CPU = ENVIRONMENT | {"CUDA_VISIBLE_DEVICES": "-1"}
 SETTINGS = {"training__steps": STEPS, "training__save_every": 4, "training__log_every": 5}
+SETTINGS |= {"training__ema": 0.9}
 EXAMPLE = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
 
 
@@ -177,7 +178,7 @@ def test_training_that_diverges_ends_on_both_workers_with_the_reason(tmp_path):
     workers = pair(logdir, training__learning_rate=1e30)
     for worker in workers:
         assert worker.wait() == 1
-        assert error_of(worker.err()).startswith("step 2: kl/level1_sum is ")
+        assert error_of(worker.err()).startswith("step 2: kl/level_2_sum is ")
     assert checkpoints.read(checkpoints.find(logdir))[1]["step"] == 1
 
 
@@ -200,7 +201,8 @@ def test_a_worker_whose_port_is_taken_is_refused(tmp_path):
         ports = [free_port(), other.getsockname()[1]]
         result = run(*command(tmp_path / "run"), env=environment(ports, 1))
     assert result.returncode == 2
-    waiting, error = result.stderr.splitlines()
+    waiting, starting, error = result.stderr.splitlines()
+    assert starting == "Starting TensorFlow ..."
     assert waiting == "Worker 1 of the 2 in TF_CONFIG: waiting for the others."
     assert error.startswith("error: cannot join the workers of TF_CONFIG: ")
     assert "Check that the port of this worker is free" in error

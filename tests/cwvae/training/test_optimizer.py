@@ -59,6 +59,19 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(compiled):
     assert guarded.skipped.numpy() == 3
 
 
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_a_factor_multiplies_the_learning_rate_and_a_factor_of_one_changes_no_bit(amsgrad):
+    variables = [keras.Variable(START) for _ in range(4)]
+    rates, factors = (0.01, 0.01, 0.02, 0.01), (None, tf.constant(1.0), None, tf.constant(2.0))
+    for variable, rate, factor in zip(variables, rates, factors, strict=True):
+        apply = Adam([variable], rate, 1e-4, amsgrad).apply
+        more = () if factor is None else (factor,)
+        for gradient in GRADIENTS:
+            apply([tf.constant(gradient)], tf.constant(True), *more)
+    np.testing.assert_array_equal(variables[0].numpy(), variables[1].numpy())
+    np.testing.assert_allclose(variables[2].numpy(), variables[3].numpy(), rtol=1e-6)
+
+
 def test_the_state_holds_all_that_resuming_needs():
     variables = [keras.Variable(START) for _ in range(2)]
     whole, other = (Adam([v], 0.01, 1e-4) for v in variables)

@@ -10,6 +10,7 @@ from helpers import tiny
 from cwvae import factory
 from cwvae.training import loop
 from cwvae.training import step as training_step
+from cwvae.training.average import WeightAverage
 
 
 def results(*overrides, model="cwvae", strategy=None, steps=3, jit=False):
@@ -20,7 +21,9 @@ def results(*overrides, model="cwvae", strategy=None, steps=3, jit=False):
     with strategy.scope():
         model = factory.build(settings, settings.training.seed)
         optimizer = loop.build_optimizer(settings.training, model)
-    step = training_step.build_step(settings, model, optimizer, replicas, jit)
+        decay = settings.training.ema
+        average = WeightAverage(model.weights, decay) if decay else None
+    step = training_step.build_step(settings, model, optimizer, replicas, jit, average)
     run = training_step.build_steps(settings, step, optimizer, strategy)
 
     def batches(_):
@@ -33,7 +36,8 @@ def results(*overrides, model="cwvae", strategy=None, steps=3, jit=False):
         columns = run(iterator, number, tf.constant(count), tf.constant(0.0))
         calls.append({name: column.numpy() for name, column in columns.items()})
     scalars = {name: np.concatenate([call[name] for call in calls]) for name in calls[0]}
-    return scalars, [weight.numpy() for weight in model.weights]
+    weights = [*model.weights, *(average.state.values() if average else ())]
+    return scalars, [weight.numpy() for weight in weights]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,15 @@ def test_two_replicas_with_half_the_batch_each_equal_one(plain):
 
 
 @pytest.mark.slow
+def test_a_schedule_and_an_average_do_not_depend_on_devices_and_pieces():
+    overrides = ["training.ema=0.9", "training.schedule=cosine", "training.warmup=2"]
+    one = results(*overrides)
+    assert_same(one, results(*overrides, "training.accumulate=4"), 1e-4)
+    assert_same(one, results(*overrides, strategy=mirrored()), 1e-4)
+    assert one[1][-len(one[1]) // 2].shape == ()  # The number of updates, before the averages.
+
+
+@pytest.mark.slow
 def test_two_replicas_in_pieces_equal_one(plain):
     assert_same(plain, results("training.accumulate=2", strategy=mirrored()), 1e-4)
 
@@ -89,8 +102,12 @@ def test_recomputing_activations_changes_nothing(plain, frames):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
-    [[], ["training.accumulate=2", "training.gradient_checkpointing=5"]],
-    ids=["plain", "in pieces"],
+    [
+        [],
+        ["training.accumulate=2", "training.gradient_checkpointing=5"],
+        ["training.ema=0.9", "training.schedule=cosine", "training.warmup=2"],
+    ],
+    ids=["plain", "in pieces", "average"],
 )
 def test_the_whole_step_compiles_under_xla_and_computes_the_same(overrides):
     # XLA's random bits differ from those of TensorFlow's kernels, so no samples are drawn.
@@ -176,7 +193,7 @@ def test_beta_and_free_nats_affect_the_loss():
 
     plain = scalars()
     weighted = scalars("model.beta=[2.0, 0.0]")
-    want = plain["nll"] + 2 * plain["kl/level0_sum"] / 7
+    want = plain["nll"] + 2 * plain["kl/level_1_sum"] / 7
     np.testing.assert_allclose(weighted["loss"], want, rtol=1e-5)
     free = scalars("model.free_nats=100.0")
     np.testing.assert_allclose(free["loss"], plain["nll"] + 100 * (7 + 3) / 7, rtol=1e-5)
