@@ -97,7 +97,7 @@ def test_the_shortest_videos_are_read(tmp_path, suffix, codec, length):
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
 def test_files_joined_as_they_are(tmp_path, codec):
-    """A break shows in the counters of the packets, of 4 bits, unless they go on by chance."""
+    """A break shows in the counters of the packets, of 4 bits, unless they continue by chance."""
     content = write_video(tmp_path / "a.ts", large(30), codec=codec).read_bytes()
     for jump in range(1, 16):
         joined = content + following(content, jump)
