@@ -160,7 +160,8 @@ def _evaluate(
             segments = pictures.write_boundaries(folder, options, model, held_out)
         with watch.on("pictures"):
             report.write(folder, results, samples, levels, segments, logdir)
-    if logdir is not None:
+    # An evaluation elsewhere leaves the run's folder as it is, which may be read-only.
+    if logdir is not None and out.resolve().parent == pathlib.Path(logdir).resolve():
         write_scores(logdir, out.name, results)
     print(watch)
     return results
