@@ -56,7 +56,7 @@ class Trainer:
         self.config, self.model, self.logdir = config, model, pathlib.Path(logdir)
         self.data = {"train": train_data, "test": test_data}
         self.strategy = strategy or tf.distribute.get_strategy()
-        self.stopped_by, self._stop = None, False
+        self.stopped_by, self._stop, self._shown = None, False, False
         self._chief, self._several_workers = strategies.is_chief(), strategies.workers()[1] > 1
         self._resume = f"{command('train')} --logdir {shlex.quote(str(logdir))}"
         options, replicas = config.training, self.strategy.num_replicas_in_sync
