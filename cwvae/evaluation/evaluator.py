@@ -214,6 +214,7 @@ def _scores(
     elbo = None  # Predictions alone have none.
     if not isinstance(model, predictions.Predictions):
         elbo = watch.call("model", elbo_terms, config, model, held_out)
+    whole = [metric for metric, one in used.items() if one.every_frame]
     results = {
         "format": FORMAT,
         **about,
@@ -228,7 +229,10 @@ def _scores(
         "versions": versions.installed(),
         "metrics": scoring.metrics(used, reader, options.horizon),
         "not_computed": not_computed,
-        "scores": {who: scoring.summary(values) for who, values in scores.items()},
+        "scores": {
+            who: scoring.summary(values, () if who in guesses else whole)
+            for who, values in scores.items()
+        },
         "fvd": distance_scores,
         "elbo": elbo,
     }
