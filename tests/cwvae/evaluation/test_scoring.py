@@ -243,7 +243,7 @@ def test_memory_does_not_grow_with_horizon_samples_or_videos(tmp_path):
         score(tiny.settings("evaluation.num_videos=2"), model, data)  # warm up
         tracemalloc.start()
         score(settings, model, data)
-        pictures.write_samples(tmp_path, settings.evaluation, model, data)
+        pictures.samples(tmp_path, settings.evaluation, model, data)()
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return size
