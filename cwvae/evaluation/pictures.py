@@ -4,8 +4,8 @@ Only the frames that are shown are kept, so memory depends on neither the horizo
 videos. For a model with segments, true clips show where the posterior begins segments. Predictions
 show the posterior's segments in the context and the prior's after it.
 
-`samples`, `levels` and `boundaries` predict, and return a function that draws and writes the pictures
-of it. It does not use the model, so it can run in a thread while the model predicts other clips.
+`samples`, `levels` and `boundaries` predict, and return a function that draws and writes. It does
+not use the model, so it can run in a thread while the model predicts other clips.
 
 `folder` is the folder to write into, `options` the section `evaluation` of a configuration, `data`
 held-out clips.
