@@ -28,12 +28,12 @@ from cwvae.run import files
 # Raise it when the same training frames would give other weights. It is part of the protocol, so
 # scores of different readouts are never compared.
 VERSION = 3
-STEPS = 600
+STEPS = 1000
 BATCH = 64  # Frames.
-# Frames that are drawn before training, because drawing takes time: each is seen several times, and
-# warped in another way each time.
+# Frames that are drawn before training. Drawing costs as much as learning, so each frame is used
+# several times, each time warped in another way.
 _FRAMES = 8192
-_DRAWN = 128  # Frames drawn at a time; a number of them stands for the data in the cache's key.
+_DRAWN = 128  # Frames drawn at a time. The first of these draws stands for the data in the key.
 _WINDOW = 4  # Consecutive frames drawn from one clip.
 _LEARNING_RATE, _WARM_UP = 0.005, 50
 _WARP = 0.2
@@ -153,7 +153,7 @@ def distance(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def fit(data, seed: int = 0, *, steps: int = STEPS) -> Readout | None:
-    """Returns a data set's readout, from the cache or trained here, which takes a minute.
+    """Returns a data set's readout, from the cache or trained here, which takes half a minute.
 
     Args:
       data: The training split of a data set, with `readable` and `readings`.
@@ -177,7 +177,12 @@ def fit(data, seed: int = 0, *, steps: int = STEPS) -> Readout | None:
     if not _restore(path, network):
         _train(network, data, seed, steps)
         _save(path, network)
-    return Readout(network, _FRAMES // _DRAWN * len(first[0]))
+    return Readout(network, _draws(steps) * len(first[0]))
+
+
+def _draws(steps: int) -> int:
+    """Returns how often frames are drawn: no more than are used."""
+    return -(-min(_FRAMES, steps * BATCH) // _DRAWN)
 
 
 def _draw(data, seed: int, number: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -196,7 +201,7 @@ def _train(network: Network, data, seed: int, steps: int) -> None:
     weights = network.trainable_weights
     optimizer = keras.optimizers.Adam()
     optimizer.build(weights)
-    drawn = [_draw(data, seed, number) for number in range(_FRAMES // _DRAWN)]
+    drawn = [_draw(data, seed, number) for number in range(_draws(steps))]
     pool = tf.constant(np.concatenate([frames for frames, _ in drawn]))
     known = {
         name: tf.constant(np.concatenate([readings[name] for _, readings in drawn]))

@@ -290,8 +290,11 @@ def test_metrics_state_label_unit_direction_and_protocol(trained):
     assert [each["better"] for each in about.values()] == ["higher", "lower", "higher"]
     assert [each["unit"] for each in about.values()] == ["%", "pixels", "%"]
     assert about["readout_places"]["label"] == "place error"
-    # A batch has 42 clips of 3 frames.
-    assert f"trained on {EASY_STEPS * 126:,} true frames" in about["readout_shapes"]["protocol"]
+    # The pool has 42 clips of 3 frames per draw of 128.
+    assert (
+        f"trained on {-(-EASY_STEPS * readout.BATCH // 128) * 126:,} true frames"
+        in about["readout_shapes"]["protocol"]
+    )
 
 
 def test_bad_predictions_are_refused(trained):
