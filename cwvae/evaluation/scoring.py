@@ -3,10 +3,9 @@
 Memory use, except for the scores, does not depend on the horizon, videos or samples.
 
 PSNR and SSIM of the model's predictions are computed for every frame. LPIPS and the readout cost
-more than the prediction of a frame, so they are computed for some frames: those soon after the
-context, and evenly spaced ones. So is every score of the predictors without a model, which are a
-reference for the means. Of long videos, neighbouring frames hardly differ. The mean over all frames
-is that of the evenly spaced ones.
+more than the prediction of a frame. If the horizon is long, they are computed for the frames soon
+after the context and for evenly spaced ones, and the mean over all frames is that of the evenly
+spaced ones: neighbouring frames hardly differ. So is every score of the predictors without a model.
 
 Symbols: N videos, B of a batch, S samples, T predicted frames.
 """
@@ -138,7 +137,9 @@ def score(
         for metric, values in samples.items():
             scores[name][metric][rows] = values.mean(0)
             if options.num_samples > 1:
-                scores[best][metric][rows] = _best(values, measured.higher_is_better[metric])
+                every = 1 if metric in measured.whole else stride(options.horizon)
+                chosen = _best(values[:, :, ::every], measured.higher_is_better[metric])
+                scores[best][metric][rows] = values[chosen, np.arange(len(videos))]
     progress.close()
     order = (name, best, *others, TRUTH)
     return {predictor: dict(scores[predictor]) for predictor in order if scores[predictor]}
@@ -160,15 +161,15 @@ class _Measured:
     def __init__(self, used: Mapping[str, FrameScore], reader, horizon: int, watch: Stopwatch):
         self._used, self._reader, self._watch = used, reader, watch
         self._every = stride(horizon)
-        self._whole = [name for name, one in used.items() if one.every_frame]
-        self._sparse = [name for name in used if name not in self._whole]
+        self.whole = [name for name, one in used.items() if one.every_frame]
+        self._sparse = [name for name in used if name not in self.whole]
         about = metrics(used, reader, horizon)
         self.higher_is_better = {name: one["better"] == "higher" for name, one in about.items()}
 
     def see(self, data, videos: range, context: int, start: int, truth: np.ndarray) -> None:
         """Takes the true frames [B, t, H, W, C] from predicted frame `start` on."""
         self._parts = self._of_grid(start, truth.shape[1])
-        self._scores = self._against(truth, self._whole)
+        self._scores = self._against(truth, self.whole)
         self._scores_of = [self._against(truth[:, part], self._used) for part in self._parts]
         if self._reader is None:
             return
@@ -226,10 +227,10 @@ class _Measured:
 
 
 def _best(values: np.ndarray, higher_is_better: bool) -> np.ndarray:
-    """Returns the best of samples [S, B, T] by the mean over frames, chosen per clip: [B, T]."""
+    """Returns the number of the sample [S, B, T] with the best mean over frames, per clip: [B]."""
     sign = 1 if higher_is_better else -1
     means = sign * np.nan_to_num(values).mean(2)  # A frame is unreadable in all samples or none.
-    return values[means.argmax(0), np.arange(values.shape[1])]
+    return means.argmax(0)
 
 
 def summary(scores: Mapping[str, np.ndarray], whole: Collection[str] = ()) -> dict[str, dict]:

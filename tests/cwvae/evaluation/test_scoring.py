@@ -38,8 +38,8 @@ def test_every_batch_and_sample_has_its_own_noise():
 def test_the_best_sample_is_chosen_per_clip_and_score():
     # [S, B, T]: the first clip's second sample, the second clip's first.
     values = np.array([[[1, 2], [9, 3]], [[4, 0], [5, 5]]], np.float32)
-    np.testing.assert_array_equal(scoring._best(values, True), [[4, 0], [9, 3]])
-    np.testing.assert_array_equal(scoring._best(values, False), [[1, 2], [5, 5]])
+    np.testing.assert_array_equal(scoring._best(values, True), [1, 0])
+    np.testing.assert_array_equal(scoring._best(values, False), [0, 1])
 
 
 def test_the_best_of_samples_is_a_whole_sample_not_a_mix_of_frames():
