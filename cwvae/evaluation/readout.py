@@ -28,7 +28,7 @@ from cwvae.run import files
 # Raise it when the same training frames would give other weights. It is part of the protocol, so
 # scores of different readouts are never compared.
 VERSION = 3
-STEPS = 1000
+STEPS = 1000  # For each thing in a frame: several that cross are harder to read than one.
 BATCH = 64  # Frames.
 # Frames that are drawn before training. Each is used several times, warped in another way each
 # time: drawing new frames for each step took a quarter of the time, and the answers are as good.
@@ -152,13 +152,13 @@ def distance(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
     return np.min(orders, axis=0).astype(np.float32)
 
 
-def fit(data, seed: int = 0, *, steps: int = STEPS) -> Readout | None:
+def fit(data, seed: int = 0, *, steps: int | None = None) -> Readout | None:
     """Returns a data set's readout, from the cache or trained here, which takes half a minute.
 
     Args:
       data: The training split of a data set, with `readable` and `readings`.
       seed: Seed of the initial weights, the drawn frames and their random warps.
-      steps: Number of updates.
+      steps: Number of updates; by default `STEPS` for each of the K things.
 
     Returns:
       The readout; None if the data set has nothing to read. Equal arguments give equal readouts on
@@ -172,6 +172,7 @@ def fit(data, seed: int = 0, *, steps: int = STEPS) -> Readout | None:
     if not readables:
         return None
     network = Network(readables, data.frame_shape, seed)
+    steps = steps or STEPS * max(readable.count for readable in readables)
     first = _draw(data, seed, 0)
     path = files.cache_folder() / "readouts" / f"{_key(network, data, first, seed, steps)}.npz"
     if not _restore(path, network):

@@ -284,6 +284,13 @@ def test_repeated_frames_are_scored_like_copies(trained):
             np.testing.assert_allclose(values, copies[name], atol=1e-4)
 
 
+def test_several_things_take_more_steps_than_one(own_cache, monkeypatch):
+    taken = []
+    monkeypatch.setattr(readout, "_train", lambda network, data, seed, steps: taken.append(steps))
+    readout.fit(Marks())
+    assert taken == [2 * readout.STEPS]
+
+
 def test_metrics_state_label_unit_direction_and_protocol(trained):
     about = trained.metrics()
     assert list(about) == ["readout_shapes", "readout_places", "readout_shade"]
