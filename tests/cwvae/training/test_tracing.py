@@ -43,10 +43,10 @@ class Watched(loop.Trainer):
 def trained(logdir, graphs, *overrides):
     """Trains with logs, videos and checkpoints; returns the trainer, its settings and its data."""
     settings = tiny.settings(
-        "training.steps=9",
+        "training.steps=6",
         "training.steps_per_call=2",
-        "training.video_every=3",
-        "training.save_every=3",
+        "training.video_every=2",
+        "training.save_every=2",
         "training.ema=0.9",
         "evaluation.lpips=false",
         "evaluation.fvd=false",
@@ -62,9 +62,9 @@ def trained(logdir, graphs, *overrides):
 
 
 def test_a_training_is_traced_once(graphs, tmp_path):
-    trainer, *_ = trained(tmp_path, graphs)
-    # The first videos and scalars of held-out clips are traced after step 3, and nothing later.
-    assert trainer.after[3] == trainer.after[9] > trainer.after[2]
+    trainer, *_ = trained(tmp_path, graphs, "model.levels=1")
+    # The first videos and scalars of held-out clips are traced after step 2, and nothing later.
+    assert trainer.after[2] == trainer.after[6] > trainer.after[1]
     assert trainer._train_steps.experimental_get_tracing_count() == 1
     assert trainer._held_out._scalars.experimental_get_tracing_count() == 1
     assert trainer.model._observe.count() == (1, 1)
@@ -77,7 +77,7 @@ def test_evaluations_after_a_training_trace_little_more(graphs, tmp_path):
     counts = []
     for number in range(3):
         out = tmp_path / f"eval{number}"
-        evaluator.evaluate(settings, trainer.model, 9, *data, tmp_path, out)
+        evaluator.evaluate(settings, trainer.model, 6, *data, tmp_path, out)
         names = ("_observe", "_roll", "_reconstruct")
         traces = [getattr(trainer.model, name).count() for name in names]
         counts.append((len(graphs), traces))
@@ -85,7 +85,7 @@ def test_evaluations_after_a_training_trace_little_more(graphs, tmp_path):
     assert sum(made for made, _ in counts[2][1]) <= TRACES
     # Each evaluation traces the terms of the ELBO: for whole batches, and for the last clips.
     assert counts[2][0] - counts[1][0] == counts[1][0] - counts[0][0]
-    assert graphs[counts[1][0] :].count("elbo") <= 2
+    assert graphs[counts[1][0] :].count("elbo") == 2
     assert trainer._train_steps.experimental_get_tracing_count() == 1
 
 
@@ -102,7 +102,7 @@ def test_predictions_of_many_lengths_keep_few_traces_and_no_memory():
 
     before = memory(range(1, 31))  # More than the traces that are kept.
     after = memory(range(31, 61))
-    # 30 traces of each of two methods, were they kept, would take at least 480 MiB.
+    # Measured: 8 MiB. If all traces were kept, it would be 490.
     assert after - before < 100
     assert memory([60] * 30) - after < 50
     for method in (model._observe, model._roll):
@@ -145,4 +145,4 @@ def test_a_training_with_xla_is_traced_once(graphs, tmp_path, monkeypatch):
     (step,) = made
     assert step.experimental_get_tracing_count() == 1
     assert trainer._train_steps.experimental_get_tracing_count() == 1
-    assert trainer.after[3] == trainer.after[9]
+    assert trainer.after[2] == trainer.after[6]
