@@ -71,7 +71,7 @@ def kernels(config: Config) -> None:
 def _time_of_fast_kernels(config: Config) -> float:
     """Measures how many times as long as with the plain kernels gradients take with the fast."""
     functions = [_gradients(config, name) for name in ("plain", "fast")]
-    plain, fast = machine.fastest(functions, least=3, most=10, limit=1.5)
+    plain, fast = machine.fastest(functions, least=5, most=10, limit=1.5)
     return fast / plain
 
 
