@@ -1,4 +1,4 @@
-"""What is measured on a machine: how fast it computes in bfloat16, and with which kernels.
+"""Measures a machine once: how fast it computes in bfloat16, and with which kernels.
 
 Answers are kept in `files.cache_folder()`, so that all runs on a machine get the same ones. A file
 that cannot be read is measured again.
@@ -26,16 +26,16 @@ from cwvae.run import files
 # products, and gains nothing. So with less than this a step would gain next to nothing.
 BFLOAT16_GAIN = 1.3
 
-# Products of a size take turns for about so many seconds, but at least and at most so many times.
+# Products of one size take turns: for this time in seconds, within these numbers of turns.
 _SECONDS, _LEAST_TURNS, _MOST_TURNS = 0.2, 6, 30
 # Sizes of the matrices. A GPU needs large ones; a processor without bfloat16 may need seconds for
 # the second.
 _SMALLEST, _LARGEST = 256, 8192
-# A product of so many seconds is long enough to make the time to start it negligible, and short
-# enough that some are not interrupted by other programs.
+# The duration of a product in seconds: long enough to make the time to start it negligible, and
+# short enough that other programs do not interrupt all of them.
 _LONG_ENOUGH = 0.002
 
-# Values that decide how fast oneDNN, TensorFlow's library for CPUs, computes.
+# Environment variables that change the speed of oneDNN, TensorFlow's library for CPUs.
 _ENVIRONMENT = ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS")
 
 # What was read or measured in this process, by file.

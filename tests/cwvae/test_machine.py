@@ -1,4 +1,4 @@
-"""What is measured on a machine, and how the answers are kept."""
+"""Measurements of a machine, and how their answers are kept."""
 
 import json
 import os

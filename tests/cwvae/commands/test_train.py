@@ -17,7 +17,7 @@ from cwvae.training import loop
 
 @pytest.fixture
 def gains(tmp_path, monkeypatch):
-    """A function that moves to a machine where bfloat16 is so many times as fast as float32."""
+    """A function that moves to a machine where bfloat16 is faster than float32 by a factor."""
 
     def move(gain):
         monkeypatch.setenv("CWVAE_CACHE", str(tmp_path / f"cache{gain}"))
