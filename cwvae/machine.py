@@ -65,14 +65,16 @@ def _measure_bfloat16() -> float:
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
     if limit and not limit.startswith(("AVX512", "AVX10", "ALL", "DEFAULT")) and not has_gpu():
         return 0.0
+    # Of a CPU the time that it computes, not that of the clock, in which other programs run, too.
+    timer = time.perf_counter if has_gpu() else time.process_time
     try:
-        plain, rounded = product_rates(tf.float32, tf.bfloat16)
+        plain, rounded = product_rates(tf.float32, tf.bfloat16, timer=timer)
     except tf.errors.OpError:  # For example, a GPU without such products.
         return 0.0
     return rounded / plain
 
 
-def product_rates(*dtypes: tf.DType) -> list[float]:
+def product_rates(*dtypes: tf.DType, timer: Callable[[], float] = time.perf_counter) -> list[float]:
     """Measures the speed of matrix products on the default device, in a fraction of a second.
 
     The types take turns, and the fastest product of each counts, because other programs may be at
@@ -80,6 +82,7 @@ def product_rates(*dtypes: tf.DType) -> list[float]:
 
     Args:
       *dtypes: The types of the matrices.
+      timer: Returns the time in seconds.
 
     Returns:
       Floating-point operations per second for each type.
@@ -87,7 +90,7 @@ def product_rates(*dtypes: tf.DType) -> list[float]:
     size = _SMALLEST
     while True:
         products = [_product(size, dtype) for dtype in dtypes]
-        seconds = fastest(products, _LEAST_TURNS, _MOST_TURNS, _SECONDS)
+        seconds = fastest(products, _LEAST_TURNS, _MOST_TURNS, _SECONDS, timer)
         if max(seconds) > _LONG_ENOUGH or size == _LARGEST:
             return [2 * size**3 / each for each in seconds]
         size *= 2
@@ -99,7 +102,11 @@ def _product(size: int, dtype: tf.DType) -> Callable[[], object]:
 
 
 def fastest(
-    functions: Sequence[Callable[[], object]], least: int, most: int, limit: float
+    functions: Sequence[Callable[[], object]],
+    least: int,
+    most: int,
+    limit: float,
+    timer: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
     """Returns the time of the fastest call of each function, in seconds.
 
@@ -108,6 +115,7 @@ def fastest(
       least: The smallest number of turns.
       most: The largest number of turns.
       limit: Seconds after which no further turn begins, once there are enough.
+      timer: Returns the time in seconds.
     """
     for function in functions:
         function()
@@ -116,7 +124,7 @@ def fastest(
         if turn >= least and time.perf_counter() > end:
             break
         for i, function in enumerate(functions):
-            best[i] = min(best[i], timeit.timeit(function, number=1))
+            best[i] = min(best[i], timeit.timeit(function, timer=timer, number=1))
     return best
 
 

@@ -97,13 +97,13 @@ def test_a_cache_that_cannot_be_written_is_warned_of(tmp_path, monkeypatch, caps
     ("gain", "wanted"), [(0.3, "float32"), (1.29, "float32"), (1.31, "bfloat16"), (5, "bfloat16")]
 )
 def test_bfloat16_is_chosen_where_its_products_are_clearly_faster(monkeypatch, gain, wanted):
-    monkeypatch.setattr(machine, "product_rates", lambda *dtypes: [2.0, 2.0 * gain])
+    monkeypatch.setattr(machine, "product_rates", lambda *dtypes, **_: [2.0, 2.0 * gain])
     assert machine.precision() == wanted
     assert machine.bfloat16_gain() == pytest.approx(gain)
 
 
 def test_a_device_without_bfloat16_gets_float32(monkeypatch):
-    def fail(*dtypes):
+    def fail(*dtypes, **_):
         raise tf.errors.UnimplementedError(None, None, "no such product")
 
     monkeypatch.setattr(machine, "product_rates", fail)
@@ -117,7 +117,7 @@ def test_a_device_without_bfloat16_gets_float32(monkeypatch):
 )
 def test_a_limit_under_which_tensorflow_crashes_is_not_measured(monkeypatch, limit, measured):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    monkeypatch.setattr(machine, "product_rates", lambda *dtypes: [1.0, 2.0])
+    monkeypatch.setattr(machine, "product_rates", lambda *dtypes, **_: [1.0, 2.0])
     assert machine.bfloat16_gain() == (2.0 if measured else 0.0)
 
 
@@ -149,7 +149,7 @@ def test_the_fastest_call_counts_and_the_first_does_not(monkeypatch):
 
 
 def timed(now):
-    def run(function, number):
+    def run(function, number, timer):
         before = now[0]
         function()
         return now[0] - before
