@@ -54,8 +54,15 @@ _REMOVED = {
     )
 }
 
+# Settings that files of earlier versions may lack, with their values at that time, where today's
+# default is another one.
+FORMER_DEFAULTS = {("training", "precision"): "float32"}
+# What lies next to the config.yml of a run or an export.
+_WEIGHTS = ("checkpoints", "model.weights.h5")
+
 _SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
 _EXAMPLE = "Example: --set training.steps=1000"
+_IN_FLOAT32 = "training.precision=float32"
 
 # Of a file that `save` wrote. Without them, the settings after a cut would become the defaults.
 _FIRST_LINE = "# All settings. Keep the last line: without it, this file counts as cut short.\n"
@@ -92,8 +99,20 @@ def load(
     path = path and named(path)
     # The defaults are not an experiment: their settings of CW-VAE must not count as given.
     is_base = path is None or path.resolve() == BASE.resolve()
-    given = [] if is_base else [*_settings_of_file(path)]
+    given = [] if is_base else [*_former_defaults(path), *_settings_of_file(path)]
     return _resolve([*given, *map(_setting_of_override, overrides)], purpose)
+
+
+def _former_defaults(path: pathlib.Path) -> Iterator[_Setting]:
+    """Yields `FORMER_DEFAULTS` for a file that `save` wrote in a run or an export: they hold all.
+
+    A setting that such a file lacks did not exist at its time. In an experiment's file it means
+    today's default.
+    """
+    beside = path.is_file() and any((path.parent / name).exists() for name in _WEIGHTS)
+    if beside or (path.is_file() and path.read_bytes().startswith(_FIRST_LINE.encode())):
+        for (section, key), value in FORMER_DEFAULTS.items():
+            yield _Setting(section, key, value, f"{path}")
 
 
 def named(path: str | pathlib.Path) -> pathlib.Path:
@@ -298,17 +317,18 @@ def load_run(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Confi
     Args:
       logdir: The run's folder.
       overrides: As in `load`, but of the sections `data` and `evaluation` only. The weights were
-        trained with the other sections.
+        trained with the other sections. They are float32, so that networks may also compute in
+        `training.precision=float32` if they were trained in bfloat16.
 
     Raises:
       UserError: The folder holds no run, or an override is of another section.
     """
     path, overrides = run_path(logdir), list(overrides)
     for override in overrides:
-        if override.strip().startswith(("model.", "training.")):
+        if override.strip().startswith(("model.", "training.")) and override.strip() != _IN_FLOAT32:
             raise UserError(
                 f"--set {override}: a trained run keeps its model and training settings."
-                " Set only data.* and evaluation.* here."
+                f" Set only data.*, evaluation.* and {_IN_FLOAT32} here."
             )
     return load(path, overrides, purpose="evaluation")
 

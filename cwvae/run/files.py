@@ -240,7 +240,7 @@ def cache_folder() -> pathlib.Path:
     """Returns the folder for files kept between runs, which need not exist.
 
     It is $CWVAE_CACHE, or `cwvae` in $XDG_CACHE_HOME or ~/.cache. It holds the weights of metrics,
-    their statistics, and trained readouts.
+    their statistics, trained readouts, and what was measured on this machine.
     """
     given = os.environ.get("CWVAE_CACHE")
     if given:
