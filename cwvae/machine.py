@@ -38,6 +38,14 @@ _LONG_ENOUGH = 0.002
 # Environment variables that change the speed of oneDNN, TensorFlow's library for CPUs.
 _ENVIRONMENT = ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS")
 
+# How a device says that it cannot compute such products. Other errors, such as a lack of memory,
+# pass, and must not become an answer that is kept.
+_NO_SUCH_PRODUCT = (
+    tf.errors.UnimplementedError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+)
+
 # What was read or measured in this process, by file.
 _known: dict[pathlib.Path, float] = {}
 
@@ -69,7 +77,7 @@ def _measure_bfloat16() -> float:
     timer = time.perf_counter if has_gpu() else time.process_time
     try:
         plain, rounded = product_rates(tf.float32, tf.bfloat16, timer=timer)
-    except tf.errors.OpError:  # For example, a GPU without such products.
+    except _NO_SUCH_PRODUCT:
         return 0.0
     return rounded / plain
 
@@ -150,6 +158,8 @@ def known(name: str, **about: object) -> float | None:
 def remembered(name: str, measure: Callable[[], float], **about: object) -> float:
     """Returns the answer of an earlier measurement on this machine, or measures and keeps it.
 
+    Of several processes that need the same answer one measures, and the others wait for it.
+
     Args:
       name: What is measured.
       measure: Measures it.
@@ -158,17 +168,23 @@ def remembered(name: str, measure: Callable[[], float], **about: object) -> floa
     if (value := known(name, **about)) is not None:
         return value
     path = _path(name, about)
-    value = _known[path] = measure()
     try:
-        with files.cached(path) as aside:
-            aside.write_text(json.dumps(_machine() | about | {"value": value}, indent=1))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.locked(path.with_name(f".{path.stem}.lock"), "measuring this machine's speed"):
+            if known(name, **about) is None:
+                _known[path] = measure()
+                content = _machine() | about | {"value": _known[path]}
+                with files.cached(path) as aside:
+                    aside.write_text(json.dumps(content, indent=1))
     except OSError as error:
         print(
             f"warning: {path}: cannot be written ({error.strerror}). The next run measures the"
             " speed of this machine again.",
             file=sys.stderr,
         )
-    return value
+        if path not in _known:
+            _known[path] = measure()
+    return _known[path]
 
 
 def _path(name: str, about: dict[str, object]) -> pathlib.Path:

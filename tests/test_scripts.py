@@ -495,7 +495,7 @@ def read_results(logdir):
 def test_eval_writes_its_scores(evaluated):
     results = read_results(evaluated[0])
     stated = {
-        "format": 4,
+        "format": 5,
         "step": 2,
         "model": "cwvae",
         "data": "moving_digits",

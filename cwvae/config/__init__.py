@@ -62,7 +62,6 @@ _WEIGHTS = ("checkpoints", "model.weights.h5")
 
 _SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
 _EXAMPLE = "Example: --set training.steps=1000"
-_IN_FLOAT32 = "training.precision=float32"
 
 # Of a file that `save` wrote. Without them, the settings after a cut would become the defaults.
 _FIRST_LINE = "# All settings. Keep the last line: without it, this file counts as cut short.\n"
@@ -109,8 +108,8 @@ def _former_defaults(path: pathlib.Path) -> Iterator[_Setting]:
     A setting that such a file lacks did not exist at its time. In an experiment's file it means
     today's default.
     """
-    beside = path.is_file() and any((path.parent / name).exists() for name in _WEIGHTS)
-    if beside or (path.is_file() and path.read_bytes().startswith(_FIRST_LINE.encode())):
+    beside = path.name == "config.yml" and any((path.parent / name).exists() for name in _WEIGHTS)
+    if path.is_file() and (beside or path.read_bytes().startswith(_FIRST_LINE.encode())):
         for (section, key), value in FORMER_DEFAULTS.items():
             yield _Setting(section, key, value, f"{path}")
 
@@ -317,18 +316,17 @@ def load_run(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Confi
     Args:
       logdir: The run's folder.
       overrides: As in `load`, but of the sections `data` and `evaluation` only. The weights were
-        trained with the other sections. They are float32, so that networks may also compute in
-        `training.precision=float32` if they were trained in bfloat16.
+        trained with the other sections.
 
     Raises:
       UserError: The folder holds no run, or an override is of another section.
     """
     path, overrides = run_path(logdir), list(overrides)
     for override in overrides:
-        if override.strip().startswith(("model.", "training.")) and override.strip() != _IN_FLOAT32:
+        if override.strip().startswith(("model.", "training.")):
             raise UserError(
                 f"--set {override}: a trained run keeps its model and training settings."
-                f" Set only data.*, evaluation.* and {_IN_FLOAT32} here."
+                " Set only data.* and evaluation.* here."
             )
     return load(path, overrides, purpose="evaluation")
 

@@ -177,13 +177,14 @@ def _drawn(
     The thread ends with the block: if that fails, pictures that are not drawn yet are dropped.
     """
     say("Predicting for pictures ...")
-    kinds = (pictures.samples, pictures.levels, pictures.boundaries)
-    with many_traces(), watch.on("model"):
-        draws = [predict(folder, options, model, held_out) for predict in kinds]
     # A thread suffices: encoders, NumPy, TensorFlow and the loops of metrics release Python's lock.
-    thread = concurrent.futures.ThreadPoolExecutor(1, "pictures")
+    thread, drawn = concurrent.futures.ThreadPoolExecutor(1, "pictures"), []
     try:
-        yield [thread.submit(draw) for draw in draws]
+        with many_traces(), watch.on("model"):
+            for predict in (pictures.samples, pictures.levels, pictures.boundaries):
+                # The thread alone keeps the frames, until they are drawn.
+                drawn.append(thread.submit(predict(folder, options, model, held_out)))
+        yield drawn
     finally:
         thread.shutdown(cancel_futures=True)
 

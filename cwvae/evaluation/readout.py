@@ -209,6 +209,8 @@ def _train(network: Network, data, seed: int, steps: int) -> None:
         for name in network.readables
     }
 
+    del drawn
+
     @tf.function(autograph=False)
     def update(rows, step):
         readings = {name: tf.gather(values, rows) for name, values in known.items()}

@@ -2,11 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
 
 from cwvae import machine
+from cwvae.errors import UserError
+from cwvae.run import files
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +45,7 @@ def test_an_answer_is_measured_once_and_kept_for_later_processes(cache, monkeypa
     forget(monkeypatch)
     assert machine.known("speed", jit=True) == machine.remembered("speed", measure, jit=True) == 1.5
     assert measure.count == 1
-    (path,) = cache.iterdir()
+    (path,) = cache.glob("*.json")
     content = json.loads(path.read_text())
     assert content["tensorflow"] == tf.__version__
     assert content["jit"] is True
@@ -61,7 +65,7 @@ def test_another_machine_version_or_question_is_measured_again(cache, monkeypatc
         machine.remembered("speed", measure, jit=True)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     machine.remembered("speed", measure, jit=True)
-    assert measure.count == len([*cache.iterdir()]) == 7
+    assert measure.count == len([*cache.glob("*.json")]) == 7
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,7 @@ def test_another_machine_version_or_question_is_measured_again(cache, monkeypatc
 )
 def test_an_unreadable_answer_is_measured_again(cache, monkeypatch, content):
     machine.remembered("speed", Measurement())
-    (path,) = cache.iterdir()
+    (path,) = cache.glob("*.json")
     if content is None:
         path.unlink()
     else:
@@ -162,3 +166,47 @@ def test_the_processor_is_more_than_its_name():
     assert found
     if os.path.exists("/proc/cpuinfo"):
         assert any(line.startswith(("flags", "Features")) for line in found)
+
+
+def test_a_failure_that_passes_is_not_kept(cache, monkeypatch):
+    def fail(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+
+    monkeypatch.setattr(machine, "product_rates", fail)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        machine.bfloat16_gain()
+    monkeypatch.setattr(machine, "product_rates", lambda *_, **__: [1.0, 2.0])
+    assert machine.bfloat16_gain() == 2
+
+
+_ASK = """
+import sys, time
+from cwvae import machine
+
+def measure():
+    time.sleep(2)
+    return float(sys.argv[1])
+
+print(machine.remembered("speed", measure))
+"""
+
+
+def test_processes_that_start_together_get_one_answer(tmp_path):
+    env = os.environ | {"CWVAE_CACHE": str(tmp_path), "CUDA_VISIBLE_DEVICES": "-1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _ASK, str(value)], env=env, stdout=subprocess.PIPE, text=True
+        )
+        for value in (1, 2)
+    ]
+    answers = {process.communicate()[0] for process in processes}
+    assert len(answers) == 1
+    assert answers < {"1.0\n", "2.0\n"}
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    for name in ("CWVAE_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # As for an unknown user.
+    with pytest.raises(UserError, match="Set the environment variable CWVAE_CACHE"):
+        files.cache_folder()

@@ -745,13 +745,13 @@ def test_a_run_that_was_not_evaluated(tmp_path):
     ("content", "words"),
     [
         ("", "damaged (Expecting value"),
-        ('{"format": 4, "st', "damaged (Unterminated string"),
+        ('{"format": 5, "st', "damaged (Unterminated string"),
         (b"\xff\xfe", "damaged ("),
         ("[1, 2]", "damaged ("),
         ("[" * 100000, "damaged ("),
-        ('{"step": 3}', "(format 1, not 4)"),
-        ('{"format": 3}', "(format 3, not 4)"),
-        ('{"format": 4}', "damaged (the content does not match its checksum)"),
+        ('{"step": 3}', "(format 1, not 5)"),
+        ('{"format": 4}', "(format 4, not 5)"),
+        ('{"format": 5}', "damaged (the content does not match its checksum)"),
     ],
 )
 def test_a_damaged_or_older_file(tmp_path, runs, content, words):

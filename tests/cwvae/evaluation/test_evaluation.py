@@ -127,7 +127,7 @@ def test_metrics_json_states_the_protocol_and_the_counts(run):
     assert written["sha256"] == evaluation_results.digest(written)
     for key, value in {
         "step": 12,
-        "format": 4,
+        "format": 5,
         "protocols": ["standard", "cwvae2021"],
         "frames": "32x32x1, values in [0, 1]",
         "data": "moving_digits",
@@ -370,14 +370,17 @@ def test_an_evaluation_that_fails_late_leaves_the_earlier_one(tmp_path, monkeypa
 
 
 def test_pictures_are_drawn_while_predictions_are_scored(tmp_path, monkeypatch):
-    scored, waited, save = threading.Event(), [], visualize.save_gif
+    drawing, scored = threading.Event(), threading.Event()
+    met, save = [], visualize.save_gif
 
     def wait(*arguments):
-        waited.append(scored.wait(60))
+        drawing.set()
+        met.append(scored.wait(60))
         save(*arguments)
 
     def score(*arguments):
         found = scoring_score(*arguments)
+        met.append(drawing.wait(60))
         scored.set()
         return found
 
@@ -385,7 +388,7 @@ def test_pictures_are_drawn_while_predictions_are_scored(tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "score", score)
     monkeypatch.setattr(visualize, "save_gif", wait)
     evaluate(tiny.settings(), (0.1,), tmp_path)
-    assert waited == [True]
+    assert met == [True, True]
     assert (tmp_path / "eval" / "samples.gif").exists()
 
 

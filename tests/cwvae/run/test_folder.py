@@ -349,14 +349,6 @@ def test_without_a_checkpoints_settings_the_precision_is_that_of_the_file(tmp_pa
     assert folder.keep_precision(auto, logdir).training.precision == "bfloat16"
 
 
-def test_a_model_that_was_trained_in_bfloat16_may_be_used_in_float32(rounded):
-    logdir, _ = rounded
-    found = folder.load_config(logdir, ["training.precision=float32"])
-    assert found == tiny.settings("training.precision=float32")
-    with pytest.raises(UserError, match=r"and training\.precision=float32 here"):
-        folder.load_config(logdir, ["training.precision=bfloat16"])
-
-
 def test_settings_of_a_checkpoint_without_a_precision_mean_float32(trained):
     plain_settings = configuration.as_plain(tiny.settings())
     del plain_settings["training"]["precision"]
