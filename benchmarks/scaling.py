@@ -27,7 +27,7 @@ def main() -> None:
     for dtype in (tf.float32, tf.bfloat16):
         machine = memory.measure(dtype)
         print(
-            f"{dtype.name}: {machine.operations / 1e9:.0f} GFLOP/s in products of 1024x1024,"
+            f"{dtype.name}: {machine.operations / 1e9:.0f} GFLOP/s in matrix products,"
             f" {machine.bandwidth / 1e9:.0f} GB/s read and written"
         )
     for symbol, (name, values) in SWEEPS.items():

@@ -6,9 +6,11 @@
     python benchmarks/train_step.py --jit 1                     the step compiled by XLA
     python benchmarks/train_step.py --yardstick OTHER.py        compares with another script
 
-Prints one JSON line. --length is the number of frames per clip; --checkpointing FRAMES sets
-training.gradient_checkpointing. OTHER.py takes --batch, --length and --repeats, and prints a JSON
-line with `train_frames_per_second`. Both take --rounds turns.
+Prints one JSON line. `share_of_products` is the step's rate of arithmetic divided by that of
+products of 2048x2048 matrices in the same precision, measured right afterwards. --length is the
+number of frames per clip; --checkpointing FRAMES sets training.gradient_checkpointing. OTHER.py
+takes --batch, --length and --repeats, and prints a JSON line with `train_frames_per_second`. Both
+take --rounds turns.
 """
 
 import argparse
@@ -26,7 +28,7 @@ def measure(options: argparse.Namespace) -> dict:
         import tensorflow as tf
 
         from cwvae import factory
-        from cwvae.training import loop
+        from cwvae.training import loop, memory
         from cwvae.training import step as training_step
 
     hierarchy = [f"model.levels={options.levels}", f"model.factor={options.factor}"]
@@ -53,7 +55,11 @@ def measure(options: argparse.Namespace) -> dict:
     video = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     batches = iter(tf.data.Dataset.from_tensors(video).repeat())
     arguments = tf.constant(0, tf.int64), tf.constant(1), tf.constant(0.0)
+    operations = memory.cost(steps.get_concrete_function(batches, *arguments).graph).operations
     seconds = timing.seconds(lambda: steps(batches, *arguments)["loss"].numpy(), options.repeats)
+    # Afterwards, in the memory that the step has left, so that the peak is the step's.
+    matrix = tf.cast(tf.random.normal((2048, 2048)), options.precision)
+    of_product = timing.seconds(lambda: tf.linalg.matmul(matrix, matrix)[0, 0].numpy(), 16)
     return {
         "device": timing.device_name(),
         "precision": options.precision,
@@ -67,6 +73,7 @@ def measure(options: argparse.Namespace) -> dict:
         ),
         "parameters": model.count_trainable(),
         "frames_per_second": round(options.batch * options.length / seconds, 1),
+        "share_of_products": round(operations / seconds / (2 * 2048**3 / of_product), 3),
         "peak_rss_mib": round(timing.peak_memory()),
     }
 

@@ -4,11 +4,13 @@
 `cwvae.fast`, which is imported only where it is used.
 """
 
+import dataclasses
 import sys
+from collections.abc import Callable
 
 import keras
-import tensorflow as tf
 
+from cwvae import machine
 from cwvae.baselines import svg, vta
 from cwvae.config import Config, per_level
 from cwvae.model import CWVAE
@@ -25,20 +27,63 @@ def build(config: Config, seed: int | None = None) -> VideoModel:
     """
     if seed is not None:
         keras.utils.set_random_seed(seed)
-    return _BUILDERS[config.model.name](config)
+    return _BUILDERS[config.model.name](with_precision(config))
+
+
+def with_precision(config: Config) -> Config:
+    """Returns a configuration with the precision of this machine instead of `auto`.
+
+    The first call on a machine measures it, in at most about a second.
+    """
+    if config.training.precision != "auto":
+        return config
+    training = dataclasses.replace(config.training, precision=machine.precision())
+    return dataclasses.replace(config, training=training)
+
+
+def uses_jit(config: Config) -> bool:
+    """Returns whether XLA compiles the training step. `auto` means on GPUs: CPUs get slower."""
+    return machine.has_gpu() if config.training.jit == "auto" else config.training.jit
+
+
+def has_choice_of_kernels(config: Config) -> bool:
+    """Returns whether the speed of the machine decides which kernels `training.kernels` means.
+
+    The other models have one implementation, and only the fast kernels can do with less memory
+    (`training.gradient_checkpointing`).
+    """
+    options = config.training
+    automatic = options.kernels == "auto" and options.gradient_checkpointing is None
+    return automatic and config.model.name == "cwvae"
+
+
+def time_of_fast_kernels(
+    config: Config, measure: Callable[[], float] | None = None
+) -> float | None:
+    """Returns how many times as long as with the plain kernels a step takes with the fast ones.
+
+    Args:
+      config: The configuration of a run.
+      measure: Measures it, if that was not done on this machine yet. None: do not measure.
+
+    Returns:
+      None if it was not measured.
+    """
+    about = {"precision": with_precision(config).training.precision, "jit": uses_jit(config)}
+    if measure is None:
+        return machine.known("kernels", **about)
+    return machine.remembered("kernels", measure, **about)
 
 
 def uses_fast_kernels(config: Config) -> bool:
     """Returns whether `training.kernels` means the fast kernels on this machine.
 
-    `auto` takes them on CPUs, where they are measured to be faster, and where only they can do with
-    less memory (`training.gradient_checkpointing`). On GPUs XLA compiles the plain definition.
+    `auto` means them unless training has measured here that the plain ones are at least 10% faster.
     """
-    kernels = config.training.kernels
-    if kernels == "auto":
-        on_gpu = bool(tf.config.list_physical_devices("GPU"))
-        return not on_gpu or config.training.gradient_checkpointing is not None
-    return kernels == "fast"
+    if not has_choice_of_kernels(config):
+        return config.training.kernels != "plain"
+    time = time_of_fast_kernels(config)
+    return time is None or time < _TOO_SLOW
 
 
 def _cwvae(config: Config) -> CWVAE:
@@ -112,6 +157,8 @@ def _vta(config: Config) -> vta.VTA:
     )
 
 
+# Both kernels compute the same, so the plain ones must be clearly faster to be chosen.
+_TOO_SLOW = 1.1
 _BUILDERS = {"cwvae": _cwvae, "svg": _svg, "vta": _vta}
 _PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 # What `FastCWVAE.uncovered` said of a cell and sizes: it takes half a second.

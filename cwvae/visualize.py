@@ -12,7 +12,7 @@ import io
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import imageio.v3 as iio
@@ -116,16 +116,27 @@ def mark_context(video: ArrayLike, context: int, width: int = 3) -> np.ndarray:
     return marked
 
 
-def time_bar(video: ArrayLike, context: int, height: int = 4) -> np.ndarray:
+def time_bar(
+    video: ArrayLike, context: int, height: int = 4, first: int = 0, length: int | None = None
+) -> np.ndarray:
     """Draws a bar below a video that fills as it plays: blue for `context` frames, then vermilion.
 
-    Returns uint8 [T, H + height, W, 3].
+    Args:
+      video: A clip, or the part of one that begins at frame `first`.
+      context: Number of context frames of the whole clip.
+      height: Height of the bar in pixels.
+      first: Number of the first frame of a part, from 0.
+      length: Frames of the whole clip; those of `video` by default.
+
+    Returns:
+      uint8 [T, H + height, W, 3].
     """
     video = _as_rgb(video)
     num_frames, _, width, _ = video.shape
-    frame_of = np.arange(width) * num_frames // width  # the frame that fills each column
+    # The frame that fills each column.
+    frame_of = np.arange(width) * (num_frames if length is None else length) // width
     color = np.where((frame_of < context)[:, None], CONTEXT_COLOR, PREDICTION_COLOR)
-    filled = frame_of <= np.arange(num_frames)[:, None]  # [T, W]
+    filled = frame_of <= first + np.arange(num_frames)[:, None]  # [T, W]
     bar = np.where(filled[..., None], color, GAP_COLOR).astype(np.uint8)[:, None]
     bar = np.broadcast_to(bar, (num_frames, height, width, 3))
     return np.concatenate([video, bar], axis=1)
@@ -281,24 +292,32 @@ def mp4_bytes(video: ArrayLike, fps: float = 10) -> bytes:
     Colour has half the resolution of brightness, so frames should be enlarged by an even factor.
     An odd height or width grows by one pixel. Raises ValueError without frames.
     """
+    return mp4_of_parts([_at_least_one(video)], fps)
+
+
+def mp4_of_parts(parts: Iterable[ArrayLike], fps: float = 10) -> bytes:
+    """Encodes as `mp4_bytes` the clip whose consecutive parts are given, without holding it."""
     import av  # Slow to import.
 
-    video = _at_least_one(video)
-    _, height, width, _ = video.shape
-    video = np.pad(video, [(0, 0), (0, height % 2), (0, width % 2), (0, 0)], mode="edge")
     rate = fractions.Fraction(fps).limit_denominator(1001)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "a.mp4"
         # The index comes first, so that browsers play the file while they load it. To move it
         # there, FFmpeg reads the file once more, so it cannot be in memory.
         with av.open(str(path), "w", options={"movflags": "faststart"}) as file:
-            stream = file.add_stream("libx264", rate=rate, options=_H264)
-            stream.height, stream.width = video.shape[1:3]
-            stream.pix_fmt = "yuv420p"
-            stream.codec_context.colorspace = av.video.reformatter.Colorspace.ITU601
-            for frame in video:
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                file.mux(stream.encode(frame))
+            stream = None
+            for part in parts:
+                part = _as_rgb(part)
+                _, height, width, _ = part.shape
+                part = np.pad(part, [(0, 0), (0, height % 2), (0, width % 2), (0, 0)], mode="edge")
+                if stream is None:
+                    stream = file.add_stream("libx264", rate=rate, options=_H264)
+                    stream.height, stream.width = part.shape[1:3]
+                    stream.pix_fmt = "yuv420p"
+                    stream.codec_context.colorspace = av.video.reformatter.Colorspace.ITU601
+                for frame in part:
+                    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                    file.mux(stream.encode(frame))
             file.mux(stream.encode())
         return path.read_bytes()
 
@@ -458,7 +477,12 @@ def _with_track(clip, boundaries, span):
 
 
 def _enlarged(clip, scale):
-    return clip.repeat(scale, axis=1).repeat(scale, axis=2)
+    """Enlarges an RGB clip by an integer factor, without smoothing."""
+    num_frames, height, width, _ = clip.shape
+    # Bytes of whole rows: NumPy is slow at repeating pixels of three bytes.
+    columns = np.arange(3 * width).reshape(width, 1, 3).repeat(scale, 1).ravel()
+    rows = clip.reshape(num_frames, height, 3 * width).take(columns, -1).repeat(scale, 1)
+    return rows.reshape(num_frames, scale * height, scale * width, 3)
 
 
 def _joined(clips, axis, gap):

@@ -15,7 +15,7 @@ LAYERS = [
     {"cwvae.errors", "cwvae.frame_sizes", "cwvae.installation", "cwvae.levels"},
     {"cwvae.startup", "cwvae.run.files", "cwvae.run.__init__"},
     {"cwvae.distributions", "cwvae.config", "cwvae.metrics", "cwvae.visualize"},
-    {"cwvae.arguments", "cwvae.compiled"},
+    {"cwvae.arguments", "cwvae.compiled", "cwvae.machine"},
     {"cwvae.networks", "cwvae.cell"},
     {"cwvae.clockwork"},
     {"cwvae.video_model"},
@@ -37,7 +37,7 @@ KNOW_CONFIG |= {"cwvae.run.restore_config"}
 KNOW_CONFIG |= {"cwvae.export", "cwvae.original", "cwvae.api", "cwvae.comparison.campaign"}
 KNOW_CONFIG |= {"cwvae.model_card"}
 KNOW_CONFIG |= {"cwvae.evaluation.evaluator", "cwvae.evaluation.rollouts"}
-KNOW_CONFIG |= {"cwvae.comparison.runs"}
+KNOW_CONFIG |= {"cwvae.comparison.runs", "cwvae.training.choices"}
 KNOW_CONFIG |= {"cwvae.comparison.agreement", "cwvae.training.memory", "cwvae.training.monitoring"}
 
 TENSORFLOW = {"tensorflow", "keras", "tf_keras", "tensorflow_probability", "tensorflow_datasets"}

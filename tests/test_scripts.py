@@ -423,18 +423,16 @@ def test_a_learning_rate_that_no_step_is_left_for_is_not_written(copy, no_tensor
 def test_more_steps_continue_where_the_run_ended(copy):
     # The held-out clips are shorter than seq_len frames here.
     changes = ("training.steps=4", "data.test_length=5", "evaluation.horizon=2")
-    changes += ("training.learning_rate=0.002",)
+    changes += ("training.learning_rate=0.004",)
     before = metrics_of(copy)
     words = [word for change in changes for word in ("--set", change)]
     said = succeed("train.py", "--logdir", copy, *words).stderr
     assert "Resuming from step 2 ...\n" in said
-    assert "training.learning_rate: 0.001 -> 0.002" in said
+    assert "training.learning_rate: 0.002 -> 0.004" in said
     (event,) = map(json.loads, (copy / "history.jsonl").read_text().splitlines())
-    assert (event["step"], event["changes"]["training.learning_rate"]) == (2, [0.001, 0.002])
-    assert [line["learning_rate"] for line in metrics_of(copy) if "loss" in line][1:3] == [
-        0.001,
-        0.002,
-    ]
+    assert (event["step"], event["changes"]["training.learning_rate"]) == (2, [0.002, 0.004])
+    rates = [line["learning_rate"] for line in metrics_of(copy) if "loss" in line]
+    assert rates[1:3] == pytest.approx([0.002 * 2 / 100, 0.004 * 3 / 100])  # warmup: 100
     assert configuration.load_run(copy).training.steps == 4
     assert sorted(steps_of(copy)) == [2, 4]
     after = metrics_of(copy)
@@ -497,7 +495,7 @@ def read_results(logdir):
 def test_eval_writes_its_scores(evaluated):
     results = read_results(evaluated[0])
     stated = {
-        "format": 4,
+        "format": 5,
         "step": 2,
         "model": "cwvae",
         "data": "moving_digits",

@@ -46,6 +46,7 @@ def train(
     """
     _check_no_export(logdir)
     strategies.check(config.training.strategy)
+    config = run_folder.keep_precision(config, logdir)
     (number, count), chief = strategies.workers(), strategies.is_chief()
     # Preparing the data may take hours, so this comes first.
     run_folder.check(config, logdir)
@@ -76,12 +77,14 @@ def train(
         # TensorFlow is slow to start, so the user's mistakes are reported first.
         with starting_tensorflow():
             from cwvae import factory
-            from cwvae.training import loop
+            from cwvae.training import choices, loop
 
             strategy = strategies.build(config.training.strategy)
         with strategies.reporting_lost_workers():
             content = [configuration.as_plain(config), data[0].fingerprint]
             strategies.check_same(strategy, json.dumps(content))
+            config = choices.precision(config, strategy)
+            choices.kernels(config)
             with strategy.scope():
                 model = factory.build(config, config.training.seed)
                 if source:

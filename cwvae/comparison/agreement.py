@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from cwvae.comparison.runs import COUNTS, Entry, Run, eval_command
-from cwvae.config import DataConfig, TrainingConfig, properties
+from cwvae.config import FORMER_DEFAULTS, DataConfig, TrainingConfig, properties
 from cwvae.errors import UserError
 from cwvae.evaluation.results import COPY
 
@@ -98,6 +98,7 @@ def _check_seeds(entry):
 def _trained_settings(run):
     """Returns the settings that runs of one row have in common, except the seed."""
     settings, found = run.results["settings"], {"training step": run.results["step"]}
+    found |= {".".join(name): value for name, value in FORMER_DEFAULTS.items()}
     found |= {f"model.{key}": value for key, value in settings["model"].items()}
     for section, keys in _TRAINED.items():
         known = settings[section].items()

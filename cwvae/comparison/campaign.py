@@ -159,7 +159,7 @@ def _train_and_evaluate(member: Member, heading: str, scripts: Scripts) -> None:
     with run_folder.locked(folder):
         # Checked again, because only now is the folder locked.
         run_folder.check(member.config, folder, _OTHER_RUN, throughout=True)
-        configuration.save_run(member.config, folder)
+        configuration.save_run(run_folder.keep_precision(member.config, folder), folder)
     spent = costs.read_seconds(folder)
     if done < options.steps:
         since = f"steps {done:,} to {options.steps:,}" if done else f"{options.steps:,} steps"

@@ -54,6 +54,12 @@ _REMOVED = {
     )
 }
 
+# Settings that files of earlier versions may lack, with their values at that time, where today's
+# default is another one.
+FORMER_DEFAULTS = {("training", "precision"): "float32"}
+# What lies next to the config.yml of a run or an export.
+_WEIGHTS = ("checkpoints", "model.weights.h5")
+
 _SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
 _EXAMPLE = "Example: --set training.steps=1000"
 
@@ -92,8 +98,20 @@ def load(
     path = path and named(path)
     # The defaults are not an experiment: their settings of CW-VAE must not count as given.
     is_base = path is None or path.resolve() == BASE.resolve()
-    given = [] if is_base else [*_settings_of_file(path)]
+    given = [] if is_base else [*_former_defaults(path), *_settings_of_file(path)]
     return _resolve([*given, *map(_setting_of_override, overrides)], purpose)
+
+
+def _former_defaults(path: pathlib.Path) -> Iterator[_Setting]:
+    """Yields `FORMER_DEFAULTS` for a file that `save` wrote in a run or an export: they hold all.
+
+    A setting that such a file lacks did not exist at its time. In an experiment's file it means
+    today's default.
+    """
+    beside = path.name == "config.yml" and any((path.parent / name).exists() for name in _WEIGHTS)
+    if path.is_file() and (beside or path.read_bytes().startswith(_FIRST_LINE.encode())):
+        for (section, key), value in FORMER_DEFAULTS.items():
+            yield _Setting(section, key, value, f"{path}")
 
 
 def named(path: str | pathlib.Path) -> pathlib.Path:

@@ -181,7 +181,7 @@ class TrainingConfig:
     adam_epsilon: float = setting(above=0)
     amsgrad: bool
     clip_norm: float = setting(above=0, resumable=True, steers_training=True)
-    precision: Literal["float32", "bfloat16"]
+    precision: Literal["auto", "float32", "bfloat16"]
     kernels: Literal["auto", "plain", "fast"] = setting(resumable=True)
     accumulate: int = setting(minimum=1, resumable=True)
     gradient_checkpointing: int | None = setting(minimum=1, resumable=True)

@@ -3,11 +3,13 @@
 `cwvae.evaluation.scoring` holds the loop over predictions. Symbols: N videos, T predicted frames.
 """
 
+import concurrent.futures
 import contextlib
 import csv
 import functools
 import json
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -141,7 +143,10 @@ def _evaluate(
         model.check_context(held_out, config.evaluation.context)
     check_folder(out)
     advice = "Wait until it ends, or give another folder with --out."
-    with files.whole_folder(out, f"evaluating into {out.name}", advice) as folder:
+    with (
+        files.whole_folder(out, f"evaluating into {out.name}", advice) as folder,
+        _drawn(folder, config.evaluation, model, held_out, watch) as drawn,
+    ):
         keep = contextlib.nullcontext()
         if save_predictions:
             keep = predictions.written(folder / PREDICTIONS, config.evaluation, held_out)
@@ -152,18 +157,36 @@ def _evaluate(
         text = json.dumps(results, indent=1, allow_nan=False) + "\n"
         files.write(folder / "metrics.json", text)
         _write_curves(folder, results)
-        options = config.evaluation
-        say("Drawing pictures and writing the report ...")
-        with many_traces(), watch.on("pictures"):
-            samples = pictures.write_samples(folder, options, model, held_out)
-            levels = pictures.write_levels(folder, options, model, held_out)
-            segments = pictures.write_boundaries(folder, options, model, held_out)
+        say("Writing pictures and the report ...")
         with watch.on("pictures"):
+            samples, levels, segments = (picture.result() for picture in drawn)
             report.write(folder, results, samples, levels, segments, logdir)
-    if logdir is not None:
+    # An evaluation elsewhere leaves the run's folder as it is, which may be read-only.
+    if logdir is not None and out.resolve().parent == pathlib.Path(logdir).resolve():
         write_scores(logdir, out.name, results)
     print(watch)
     return results
+
+
+@contextlib.contextmanager
+def _drawn(
+    folder: pathlib.Path, options, model: VideoModel | predictions.Predictions, held_out, watch
+) -> Iterator[list[concurrent.futures.Future]]:
+    """Predicts what pictures show; yields their futures, drawn in a thread during a `with` block.
+
+    The thread ends with the block: if that fails, pictures that are not drawn yet are dropped.
+    """
+    say("Predicting for pictures ...")
+    # A thread suffices: encoders, NumPy, TensorFlow and the loops of metrics release Python's lock.
+    thread, drawn = concurrent.futures.ThreadPoolExecutor(1, "pictures"), []
+    try:
+        with many_traces(), watch.on("model"):
+            for predict in (pictures.samples, pictures.levels, pictures.boundaries):
+                # The thread alone keeps the frames, until they are drawn.
+                drawn.append(thread.submit(predict(folder, options, model, held_out)))
+        yield drawn
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 def _scores(
@@ -213,6 +236,7 @@ def _scores(
     elbo = None  # Predictions alone have none.
     if not isinstance(model, predictions.Predictions):
         elbo = watch.call("model", elbo_terms, config, model, held_out)
+    whole = [metric for metric, one in used.items() if one.every_frame]
     results = {
         "format": FORMAT,
         **about,
@@ -227,7 +251,10 @@ def _scores(
         "versions": versions.installed(),
         "metrics": scoring.metrics(used, reader, options.horizon),
         "not_computed": not_computed,
-        "scores": {who: scoring.summary(values) for who, values in scores.items()},
+        "scores": {
+            who: scoring.summary(values, () if who in guesses else whole)
+            for who, values in scores.items()
+        },
         "fvd": distance_scores,
         "elbo": elbo,
     }

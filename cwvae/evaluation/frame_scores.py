@@ -22,6 +22,7 @@ class FrameScore(NamedTuple):
     # [N, T, H, W, C].
     against: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]]
     purpose: str = "PSNR and SSIM"  # as in `Stopwatch`
+    every_frame: bool = True  # False: costly, so that only some of a model's frames are scored
 
 
 def image_scores(protocols: Iterable[str]) -> dict[str, FrameScore]:
@@ -44,4 +45,4 @@ def lpips_score() -> dict[str, FrameScore]:
     distance = lpips.LPIPS(lpips.load())
     protocol = f"{lpips.PROTOCOL}; weights {distance.digest[:12]}"
     about = {"label": "LPIPS", "unit": "", "better": "lower", "protocol": protocol}
-    return {"lpips": FrameScore(about, distance.against, "LPIPS")}
+    return {"lpips": FrameScore(about, distance.against, "LPIPS", every_frame=False)}

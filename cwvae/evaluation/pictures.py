@@ -4,13 +4,16 @@ Only the frames that are shown are kept, so memory depends on neither the horizo
 videos. For a model with segments, true clips show where the posterior begins segments. Predictions
 show the posterior's segments in the context and the prior's after it.
 
+`samples`, `levels` and `boundaries` predict, and return a function that draws and writes. It does
+not use the model, so it can run in a thread while the model predicts other clips.
+
 `folder` is the folder to write into, `options` the section `evaluation` of a configuration, `data`
 held-out clips.
 """
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +29,7 @@ _CLIPS, _SAMPLES = 4, 3  # clips, and predictions of each
 _CONTEXT, _FRAMES = 50, 300
 # Approximate width of frames in pixels: in samples.gif, boundaries.png, animations.
 _SIZE, _CELL, _ENLARGED = 96, 64, 128
+_PART = 16  # Frames of an animation that are drawn at a time.
 _COLUMNS = 12  # of a film strip
 _LINE = 16  # Frames in a line of boundaries.png: one line of context, and three of predictions.
 # Frames of a true clip that a model sees before and after those whose boundaries are shown.
@@ -66,10 +70,10 @@ class Segments(NamedTuple):
     strip: bytes  # content of boundaries.png
 
 
-def write_samples(folder: pathlib.Path, options, model: VideoModel, data) -> Samples:
-    """Writes samples.gif, truth above predictions, and samples.png, one clip to the last frame.
+def samples(folder: pathlib.Path, options, model: VideoModel, data) -> Callable[[], Samples]:
+    """Predicts samples.gif, truth above predictions, and samples.png, one clip to the last frame.
 
-    Returns the same predictions, for report.html.
+    Returns a function that writes both, and returns the same predictions, for report.html.
     """
     videos = range(min(_CLIPS, options.num_videos))
     context = _seen(model, rollouts.clips(data, videos, 0, options.context), options)
@@ -82,32 +86,37 @@ def write_samples(folder: pathlib.Path, options, model: VideoModel, data) -> Sam
         row, strip = _predict(model, context, options, sample, [np.array(shown), times])
         rows.append(row)
         strips.append(strip)
-    labels = ["truth", *(f"sample {i + 1}" for i in range(count))]
-    scale = max(1, _SIZE // context.frames.shape[2])
-    seen = options.context - shown.start
-    cells = visualize.mark_segments([row.frames for row in rows], [row.boundaries for row in rows])
-    grid = visualize.mark_context(visualize.grid(cells, scale=scale), seen)
-    visualize.save_gif(folder / "samples.gif", visualize.label_rows(grid, labels))
-    picture = _filmstrip(strips, times, labels, options.context)
-    visualize.save_png(folder / "samples.png", picture)
-    clips = tuple(_with_errors(rows, clip, seen) for clip in videos)
-    strip = (folder / "samples.png").read_bytes()
-    return Samples(clips, count, shown, strip, segments=context.boundaries is not None)
+
+    def draw() -> Samples:
+        labels = ["truth", *(f"sample {i + 1}" for i in range(count))]
+        scale = max(1, _SIZE // context.frames.shape[2])
+        seen = options.context - shown.start
+        cells = [row.frames for row in rows]
+        cells = visualize.mark_segments(cells, [row.boundaries for row in rows])
+        grid = visualize.mark_context(visualize.grid(cells, scale=scale), seen)
+        visualize.save_gif(folder / "samples.gif", visualize.label_rows(grid, labels))
+        picture = _filmstrip(strips, times, labels, options.context)
+        visualize.save_png(folder / "samples.png", picture)
+        clips = tuple(_with_errors(rows, clip, seen) for clip in videos)
+        strip = (folder / "samples.png").read_bytes()
+        return Samples(clips, count, shown, strip, segments=context.boundaries is not None)
+
+    return draw
 
 
-def write_levels(folder: pathlib.Path, options, model: VideoModel, data) -> Levels | None:
-    """Writes levels.png: the first clip, a prediction, and predictions with a level unobserved.
+def levels(folder: pathlib.Path, options, model: VideoModel, data) -> Callable[[], Levels | None]:
+    """Predicts levels.png: the first clip, a prediction, and predictions with a level unobserved.
 
     A level that samples from its prior does not show what it saw. What then differs from the truth
     is what the level stores (Section 3.6 of the paper). The first prediction uses
     `options.observe_levels`. In the others one level, the slowest first, samples from its prior.
 
-    Returns the same predictions, for report.html. A model without several levels gives None and no
-    file.
+    Returns a function that writes it, and returns the same predictions, for report.html. For a
+    model without several levels it returns None and writes no file.
     """
     count = getattr(model, "levels", 1)
     if count < 2:
-        return None
+        return lambda: None
     shown, times = _shown(options), strip_times(options.context, options.horizon)
     truth = data.clip(0, shown.start, len(shown))
     strips = [np.concatenate([data.clip(0, int(time), 1) for time in times])]
@@ -127,35 +136,45 @@ def write_levels(folder: pathlib.Path, options, model: VideoModel, data) -> Leve
         rows[name] = list(predicted.frames)
         strips += list(strip.frames)
         labels += [f"{name}, sample {i + 1}" for i in range(_SAMPLES)]
-    picture = visualize.filmstrip(strips, times.tolist(), labels, options.context)
-    visualize.save_png(folder / "levels.png", picture)
-    animation = _animation(list(rows.values()), options.context - shown.start)
-    return Levels(animation, tuple(rows), shown, (folder / "levels.png").read_bytes())
+
+    def draw() -> Levels:
+        picture = visualize.filmstrip(strips, times.tolist(), labels, options.context)
+        visualize.save_png(folder / "levels.png", picture)
+        animation = _animation(list(rows.values()), options.context - shown.start)
+        return Levels(animation, tuple(rows), shown, (folder / "levels.png").read_bytes())
+
+    return draw
 
 
-def write_boundaries(folder: pathlib.Path, options, model: VideoModel, data) -> Segments | None:
-    """Writes boundaries.png: consecutive frames of the first clip around the end of the context.
+def boundaries(
+    folder: pathlib.Path, options, model: VideoModel, data
+) -> Callable[[], Segments | None]:
+    """Predicts boundaries.png: consecutive frames of the first clip around the context's end.
 
-    Each line shows the truth above a prediction. Returns the same picture, for report.html. A model
-    without segments gives None and no file.
+    Each line shows the truth above a prediction. Returns a function that writes it, and returns the
+    same picture, for report.html. For a model without segments it returns None and writes no file.
     """
     # The batch of samples.gif, for the same prediction; batch statistics need several clips.
     videos = range(min(_CLIPS, options.num_videos))
     context = _seen(model, rollouts.clips(data, videos, 0, options.context), options)
     if context.boundaries is None:
-        return None
+        return lambda: None
     near = dataclasses.replace(options, horizon=min(options.horizon, 3 * _LINE))
     frames = range(max(0, options.context - _LINE), options.context + near.horizon)
     truth = _truth(model, data, range(1), frames, options)
     (predicted,) = _predict(model, context, near, 0, [np.array(frames)])
-    lines = []
-    for start in range(frames.start, frames.stop, _LINE):
-        times = np.array(range(start, min(start + _LINE, frames.stop)))
-        rows = [_at(row, frames.start, times) for row in (truth, predicted)]
-        scale = max(1, _CELL // context.frames.shape[2])
-        lines.append(_filmstrip(rows, times, ["truth", "prediction"], options.context, scale))
-    visualize.save_png(folder / "boundaries.png", visualize.stacked(lines))
-    return Segments(frames, (folder / "boundaries.png").read_bytes())
+
+    def draw() -> Segments:
+        lines = []
+        for start in range(frames.start, frames.stop, _LINE):
+            times = np.array(range(start, min(start + _LINE, frames.stop)))
+            rows = [_at(row, frames.start, times) for row in (truth, predicted)]
+            scale = max(1, _CELL // context.frames.shape[2])
+            lines.append(_filmstrip(rows, times, ["truth", "prediction"], options.context, scale))
+        visualize.save_png(folder / "boundaries.png", visualize.stacked(lines))
+        return Segments(frames, (folder / "boundaries.png").read_bytes())
+
+    return draw
 
 
 def strip_times(context: int, horizon: int) -> np.ndarray:
@@ -244,6 +263,14 @@ def _with_errors(rows: Sequence[Rollout], clip: int, seen: int) -> Animation:
 
 
 def _animation(rows, seen: int) -> Animation:
-    grid = visualize.grid(rows, scale=max(1, _ENLARGED // rows[0][0].shape[2]))
-    video = visualize.time_bar(visualize.mark_context(grid, seen, width=4), seen, height=6)
-    return Animation(visualize.mp4_bytes(video), visualize.png_bytes(video[seen]))
+    length, scale = len(rows[0][0]), max(1, _ENLARGED // rows[0][0].shape[2])
+
+    def drawn(start: int, stop: int) -> np.ndarray:
+        cells = [[clip[start:stop] for clip in row] for row in rows]
+        grid = visualize.grid(cells, scale=scale)
+        grid = visualize.mark_context(grid, max(0, seen - start), width=4)
+        return visualize.time_bar(grid, seen, height=6, first=start, length=length)
+
+    # Enlarged, all frames would take hundreds of MB.
+    parts = (drawn(start, start + _PART) for start in range(0, length, _PART))
+    return Animation(visualize.mp4_of_parts(parts), visualize.png_bytes(drawn(seen, seen + 1)[0]))

@@ -18,8 +18,8 @@ from cwvae.levels import label
 ARROWS = {"higher": "↑", "lower": "↓"}  # by the direction of better values
 
 # The format of metrics.json. Raise it when a reader of the old format would misread the new one.
-# Format 4 has a digest of the content, without which a reader cannot tell an edited file.
-FORMAT = 4
+# Format 5 holds LPIPS, the readout and predictors without a model for some frames of long horizons.
+FORMAT = 5
 
 # Names of predictors without a model.
 COPY, MEAN, RANDOM = "copy last frame", "mean training frame", "random training frame"

@@ -2,11 +2,17 @@
 
 Memory use, except for the scores, does not depend on the horizon, videos or samples.
 
+PSNR and SSIM of the model's predictions are computed for every frame. LPIPS and the readout cost
+more than the prediction of a frame. If the horizon is long, they are computed for the frames soon
+after the context and for evenly spaced ones, and the mean over all frames is that of the evenly
+spaced ones: neighbouring frames hardly differ. So is every score of the predictors without a model.
+
 Symbols: N videos, B of a batch, S samples, T predicted frames.
 """
 
 import collections
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 import tqdm
@@ -22,9 +28,9 @@ from cwvae.video_model import VideoModel, as_frames
 
 # Frames right after the context ("soon"), whose mean is reported next to that of all frames.
 SOON = 10
-# The readout reads about this many evenly spaced frames of a clip, and those soon after the
-# context. Reading all would take longer than predicting them, and neighbours hardly differ.
-_READ = 100
+# Where only some frames are scored, these are the frames soon after the context and at most this
+# many evenly spaced ones. Shorter horizons are scored whole.
+_SPACED = 64
 
 # A predictor without a model: (last frame of the context, videos, start, stop) -> [B, T, H, W, C].
 Guess = Callable[[np.ndarray, range, int, int], np.ndarray]
@@ -44,17 +50,22 @@ def guesses(mean: np.ndarray, pool: np.ndarray, seed: int) -> dict[str, Guess]:
 
 def metrics(used: Mapping[str, FrameScore], reader, horizon: int) -> dict[str, dict[str, str]]:
     """Returns label, unit, better direction and protocol of every score that `score` computes."""
-    found = {name: one.about for name, one in used.items()}
-    every = read_every(horizon)
-    which = f"; of the predicted frames the first {SOON} and 1 of {every} are read"
+    every = stride(horizon)
+    which = f"the first {SOON} and 1 of {every} predicted frames"
+    everywhere = f"; predictors without a model: {which}" if every > 1 else ""
+    some = f"; {which}" if every > 1 else ""
+    found = {}
+    for name, one in used.items():
+        note = everywhere if one.every_frame else some
+        found[name] = one.about | {"protocol": one.about["protocol"] + note}
     for name, about in reader.metrics().items() if reader else ():
-        found[name] = about | {"protocol": about["protocol"] + (which if every > 1 else "")}
+        found[name] = about | {"protocol": about["protocol"] + some}
     return found
 
 
-def read_every(horizon: int) -> int:
-    """Returns the stride at which the readout reads predicted frames."""
-    return -(-horizon // _READ)
+def stride(horizon: int) -> int:
+    """Returns the distance between the evenly spaced frames, where only some are scored."""
+    return -(-horizon // _SPACED)
 
 
 def score(
@@ -86,7 +97,7 @@ def score(
     Returns:
       {predictor: {score: float32 [N, T]}}. The model's name holds the mean over samples. With
       several samples, `best_of` holds the sample with the best mean over its frames, chosen for
-      each clip and score. NaN where the readout reads nothing.
+      each clip and score. NaN where a frame is not scored, or the readout reads nothing.
 
     Raises:
       ValueError: Predictions are not finite.
@@ -118,7 +129,7 @@ def score(
                     watch.call("FVD", distances.add, start, frames)
                 for other, guess in others.items():
                     guessed = guess(last, videos, start, stop)
-                    _put(scores[other], rows, start, measured(guessed))
+                    _put(scores[other], rows, start, measured.some(guessed))
                 _put(scores[TRUTH], rows, start, measured.read(truth))
             if stop != options.horizon:
                 raise ValueError(f"{stop} frames were predicted instead of {options.horizon}.")
@@ -126,7 +137,9 @@ def score(
         for metric, values in samples.items():
             scores[name][metric][rows] = values.mean(0)
             if options.num_samples > 1:
-                scores[best][metric][rows] = _best(values, measured.higher_is_better[metric])
+                every = 1 if metric in measured.whole else stride(options.horizon)
+                chosen = _best(values[:, :, ::every], measured.higher_is_better[metric])
+                scores[best][metric][rows] = values[chosen, np.arange(len(videos))]
     progress.close()
     order = (name, best, *others, TRUTH)
     return {predictor: dict(scores[predictor]) for predictor in order if scores[predictor]}
@@ -147,61 +160,91 @@ class _Measured:
 
     def __init__(self, used: Mapping[str, FrameScore], reader, horizon: int, watch: Stopwatch):
         self._used, self._reader, self._watch = used, reader, watch
-        self._every = read_every(horizon)
+        self._every = stride(horizon)
+        self.whole = [name for name, one in used.items() if one.every_frame]
+        self._sparse = [name for name in used if name not in self.whole]
         about = metrics(used, reader, horizon)
         self.higher_is_better = {name: one["better"] == "higher" for name, one in about.items()}
 
     def see(self, data, videos: range, context: int, start: int, truth: np.ndarray) -> None:
         """Takes the true frames [B, t, H, W, C] from predicted frame `start` on."""
-        self._scores = {
-            name: self._watch.call(one.purpose, one.against, truth)
-            for name, one in self._used.items()
-        }
+        self._parts = self._of_grid(start, truth.shape[1])
+        self._scores = self._against(truth, self.whole)
+        self._scores_of = [self._against(truth[:, part], self._used) for part in self._parts]
         if self._reader is None:
             return
-        soon = max(0, min(SOON - start, truth.shape[1]))
-        later = slice(soon + -(start + soon) % self._every, None, self._every)
-        # Slices, not indices: they keep repeated frames visible, so that each is read only once.
-        self._read = [part for part in (slice(soon), later) if truth[0, part].size]
         each = [data.readings(i, context + start, truth.shape[1]) for i in videos]
         self._readings = [
             {name: np.stack([clip[name][part] for clip in each]) for name in each[0]}
-            for part in self._read
+            for part in self._parts
         ]
 
     def __call__(self, prediction: np.ndarray) -> dict[str, np.ndarray]:
-        values = {
-            name: self._watch.call(self._used[name].purpose, compute, prediction)
-            for name, compute in self._scores.items()
-        }
-        return values | self._watch.call("readout", self.read, prediction)
+        """Returns the scores [B, t] of a model's prediction."""
+        values = {name: compute(prediction) for name, compute in self._scores.items()}
+        return values | self._some(prediction, self._sparse)
+
+    def some(self, prediction: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the scores [B, t] of some frames; NaN for the others."""
+        return self._some(prediction, self._used)
 
     def read(self, frames: np.ndarray) -> dict[str, np.ndarray]:
         """Returns how well some of the frames can be read; NaN for the others."""
-        if self._reader is None:
-            return {}
-        results = {name: np.full(frames.shape[:2], np.nan) for name in self._reader.metrics()}
-        for part, readings in zip(self._read, self._readings, strict=True):
-            for name, values in self._reader.scores(frames[:, part], readings).items():
-                results[name][:, part] = values
+        return self._some(frames, ())
+
+    def _against(self, truth: np.ndarray, names: Iterable[str]) -> dict[str, Callable]:
+        """Returns functions from predictions to scores, by name, whose time is counted."""
+        call, found = self._watch.call, {}
+        for name in names:
+            against, purpose = self._used[name].against, self._used[name].purpose
+            found[name] = functools.partial(call, purpose, call(purpose, against, truth))
+        return found
+
+    def _of_grid(self, start: int, length: int) -> list[slice]:
+        """Returns the frames of a stretch that are scored where only some are.
+
+        They are slices, not indices, which keep repeated frames visible: each is scored once.
+        """
+        if self._every == 1:
+            return [slice(length)]
+        soon = max(0, min(SOON - start, length))
+        later = slice(soon + -(start + soon) % self._every, None, self._every)
+        return [part for part in (slice(soon), later) if range(length)[part]]
+
+    def _some(self, prediction: np.ndarray, names: Collection[str]) -> dict[str, np.ndarray]:
+        """Returns some scores and all readings of some frames; NaN for the others."""
+        results = _blank(*prediction.shape[:2])
+        for i, part in enumerate(self._parts):
+            frames = prediction[:, part]
+            for name in names:
+                results[name][:, part] = self._scores_of[i][name](frames)
+            if self._reader is not None:
+                readings = self._readings[i]
+                found = self._watch.call("readout", self._reader.scores, frames, readings)
+                for name, values in found.items():
+                    results[name][:, part] = values
         return results
 
 
 def _best(values: np.ndarray, higher_is_better: bool) -> np.ndarray:
-    """Returns the best of samples [S, B, T] by the mean over frames, chosen per clip: [B, T]."""
+    """Returns the number of the sample [S, B, T] with the best mean over frames, per clip: [B]."""
     sign = 1 if higher_is_better else -1
     means = sign * np.nan_to_num(values).mean(2)  # A frame is unreadable in all samples or none.
-    return values[means.argmax(0), np.arange(values.shape[1])]
+    return means.argmax(0)
 
 
-def summary(scores: Mapping[str, np.ndarray]) -> dict[str, dict]:
-    """Averages scores [N, T], by name, over videos and over frames, ignoring NaN."""
+def summary(scores: Mapping[str, np.ndarray], whole: Collection[str] = ()) -> dict[str, dict]:
+    """Averages scores [N, T], by name, over videos and over frames, ignoring NaN.
+
+    Args:
+      scores: The scores of a predictor.
+      whole: The names of those that were computed for every frame.
+    """
     found = {}
     for metric, values in scores.items():
-        # The readout also reads every frame soon after the context. In the mean over all frames
-        # these would weigh more than the evenly spaced ones.
-        reads = metric.startswith("readout_")
-        spread = values[:, :: read_every(values.shape[1])] if reads else values
+        # Where only some frames are scored, every frame soon after the context is. In the mean over
+        # all frames these would weigh more than the evenly spaced ones.
+        spread = values if metric in whole else values[:, :: stride(values.shape[1])]
         found[metric] = {
             "mean": _mean(spread),
             "mean_soon": _mean(values[:, :SOON]),

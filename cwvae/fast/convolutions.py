@@ -277,6 +277,16 @@ def _kernel_gradient_by_products(x: tf.Tensor, dz: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.transpose(taps, (0, 2, 1, 3, 4, 5)), (4, 4, x.shape[-1], outputs))
 
 
+def _kernel_gradient_by_convolution(
+    x: tf.Tensor, kernel: tf.Tensor, dz: tf.Tensor, stride: int
+) -> tf.Tensor:
+    """Returns what `_kernel_gradient` returns, as a convolution whose channels are the frames."""
+    maps, taps = tf.transpose(x, (3, 1, 2, 0)), tf.transpose(dz, (1, 2, 0, 3))
+    gradient = tf.nn.conv2d(maps, taps, 1, "VALID", dilations=stride)
+    height, width = kernel.shape[:2]
+    return tf.transpose(gradient, (1, 2, 0, 3))[:height, :width]
+
+
 def _input_gradient(x: tf.Tensor, kernel: tf.Tensor, dz: tf.Tensor, stride: int) -> tf.Tensor:
     """Returns the gradient of a convolution with respect to x."""
     return tf.raw_ops.Conv2DBackpropInput(
@@ -302,7 +312,9 @@ def _kernel_gradient(x: tf.Tensor, kernel: tf.Tensor, dz: tf.Tensor, stride: int
 def _transposed_gradients(x, kernel, dz) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the gradients of a transposed convolution of stride 2, for x and kernel."""
     # It is the gradient of a convolution that maps dz to x.
-    return tf.nn.conv2d(dz, kernel, 2, "VALID"), _kernel_gradient(dz, kernel, x, 2)
+    small = dz.dtype == tf.bfloat16 and max(x.shape[1:3]) < _SMALL
+    kernel_gradient = _kernel_gradient_by_convolution if small else _kernel_gradient
+    return tf.nn.conv2d(dz, kernel, 2, "VALID"), kernel_gradient(dz, kernel, x, 2)
 
 
 def _bias_gradient(dz: tf.Tensor) -> tf.Tensor:

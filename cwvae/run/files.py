@@ -240,10 +240,19 @@ def cache_folder() -> pathlib.Path:
     """Returns the folder for files kept between runs, which need not exist.
 
     It is $CWVAE_CACHE, or `cwvae` in $XDG_CACHE_HOME or ~/.cache. It holds the weights of metrics,
-    their statistics, and trained readouts.
+    their statistics, trained readouts, and what was measured on this machine.
+
+    Raises:
+      UserError: The user has no home folder.
     """
     given = os.environ.get("CWVAE_CACHE")
     if given:
         return pathlib.Path(given).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(base).expanduser() / "cwvae"
+    try:
+        return pathlib.Path(base).expanduser() / "cwvae"
+    except RuntimeError:  # A container's user may have none.
+        raise UserError(
+            "this user has no home folder for files that are kept between runs. Set the environment"
+            " variable CWVAE_CACHE to a folder for them."
+        ) from None

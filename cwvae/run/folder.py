@@ -93,7 +93,7 @@ def check(
     checkpoints.check_kept(logdir)
     if not checkpoints.steps(logdir):
         return
-    path = _config_path(logdir)
+    config, path = keep_precision(config, logdir), _config_path(logdir)
     there = configuration.load(path, purpose="data") if _has_settings(path) else None
     old = trained_with(logdir) or there
     if old is None:
@@ -117,6 +117,26 @@ def check(
         lines = "\n  ".join(frozen)
         advice = advice or _advice(old, config, shlex.quote(str(path.parent)))
         raise UserError(f"{logdir} holds a run of another configuration:\n  {lines}\n{advice}")
+
+
+def keep_precision(config: Config, logdir: str | pathlib.Path) -> Config:
+    """Returns a configuration with the precision that a run was trained in instead of `auto`.
+
+    Without a checkpoint, the configuration as it is.
+    """
+    if config.training.precision != "auto" or not checkpoints.steps(logdir):
+        return config
+    path = _config_path(logdir)
+    there = configuration.load(path, purpose="data") if _has_settings(path) else None
+    return _with_precision_of(trained_with(logdir) or there, config)
+
+
+def _with_precision_of(old: Config | None, config: Config) -> Config:
+    """Returns a configuration with the precision of another one instead of `auto`."""
+    if old is None or config.training.precision != "auto":
+        return config
+    training = dataclasses.replace(config.training, precision=old.training.precision)
+    return dataclasses.replace(config, training=training)
 
 
 def _advice(old: Config, new: Config, logdir: str) -> str:
@@ -208,10 +228,10 @@ def load_config(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Co
     """
     path, old = config_path(logdir), trained_with(logdir)
     if old is not None:
-        there = configuration.load(path, purpose="data")
+        there = _with_precision_of(old, configuration.load(path, purpose="data"))
         if changed := configuration.differences(old, there, _is_fixed):
             raise _edited(logdir, changed)
-    config = configuration.load_run(logdir, overrides)
+    config = _with_precision_of(old, configuration.load_run(logdir, overrides))
     if old is None:
         return config
     known = configuration.properties(old.training).items()
@@ -243,12 +263,16 @@ def trained_with(logdir: str | pathlib.Path) -> Config | None:
 def from_plain(plain: dict[str, dict]) -> Config | None:
     """Returns a configuration from what `cwvae.config.as_plain` wrote, maybe in another version.
 
-    Settings that no longer exist are dropped; new ones get their defaults. None for settings that
-    this version rejects.
+    Settings that no longer exist are dropped; new ones get their defaults, or those of
+    `cwvae.config.FORMER_DEFAULTS`. None for settings that this version rejects.
     """
     sections = {field.name: field.type for field in dataclasses.fields(Config)}
     sections["model"] = configuration.MODELS.get(plain["model"]["name"], sections["model"])
     overrides = [
+        f"{section}.{key}={value}"
+        for (section, key), value in configuration.FORMER_DEFAULTS.items()
+    ]
+    overrides += [
         f"{name}.{key}={json.dumps(plain[name][key], ensure_ascii=False)}"
         for name, section in sections.items()
         for key in configuration.properties(section)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from cwvae import levels
+from cwvae import factory, levels
 from cwvae.config import Config, TrainingConfig, as_plain, as_yaml, properties
 from cwvae.errors import TrainingStopped, UserError
 from cwvae.installation import command
@@ -53,10 +53,11 @@ class Trainer:
         Raises:
           UserError: The batch cannot be split over the devices, or no checkpoint is whole.
         """
+        config = factory.with_precision(config)  # A checkpoint never says auto.
         self.config, self.model, self.logdir = config, model, pathlib.Path(logdir)
         self.data = {"train": train_data, "test": test_data}
         self.strategy = strategy or tf.distribute.get_strategy()
-        self.stopped_by, self._stop = None, False
+        self.stopped_by, self._stop, self._shown = None, False, False
         self._chief, self._several_workers = strategies.is_chief(), strategies.workers()[1] > 1
         self._resume = f"{command('train')} --logdir {shlex.quote(str(logdir))}"
         options, replicas = config.training, self.strategy.num_replicas_in_sync
@@ -75,7 +76,7 @@ class Trainer:
         self.step = self._restore()
         self._saved = self.step if checkpoints.steps(logdir) else -1
         self._held_out = monitoring.HeldOut(config, model, self.data, options.batch_size // parts)
-        jit = _use_jit(options.jit)
+        jit = factory.uses_jit(config)
         step = training_step.build_step(config, model, self.optimizer, replicas, jit, self.average)
         self._train_steps = training_step.build_steps(config, step, self.optimizer, self.strategy)
 
@@ -354,11 +355,6 @@ class Trainer:
         estimate = memory.check(graph, self.config, self.model, self.strategy, left)
         if self._shown:
             tqdm.tqdm.write(estimate, file=sys.stderr)
-
-
-def _use_jit(option: str | bool) -> bool:
-    """Returns whether XLA compiles the step; `auto` means on GPUs. CPUs get three times slower."""
-    return bool(tf.config.list_physical_devices("GPU")) if option == "auto" else option
 
 
 def _logged(scalars: dict[str, float]) -> dict[str, float]:

@@ -8,13 +8,13 @@ operation of the graph.
 
 import math
 import pathlib
-import timeit
 from typing import NamedTuple
 
 import psutil
 import tensorflow as tf
 import tqdm
 
+from cwvae import machine
 from cwvae.config import Config
 from cwvae.errors import UserError
 from cwvae.training import strategies
@@ -90,8 +90,8 @@ def check(graph: tf.Graph, config: Config, model: VideoModel, strategy, left: in
             f" {free / 2**30:.3g} GiB are available. {advice} training.memory overrides the limit"
             " (in GiB)."
         )
-    machine = measure(tf.bfloat16 if options.precision == "bfloat16" else tf.float32)
-    seconds = step.operations / machine.operations + step.traffic / machine.bandwidth
+    speed = measure(tf.as_dtype(options.precision))
+    seconds = step.operations / speed.operations + step.traffic / speed.bandwidth
     return (
         f"{model.count_trainable():,} weights. A step of {options.batch_size} clips of"
         f" {options.seq_len} frames will take about {needed / 2**30:.2g} GiB of the"
@@ -162,12 +162,9 @@ def cost(graph: tf.Graph) -> Cost:
 
 def measure(dtype: tf.DType) -> Machine:
     """Measures the speed of the default device, in a fraction of a second."""
-    size = 1024
-    a = tf.cast(tf.random.stateless_normal((size, size), (0, 0)), dtype)
     x = tf.zeros((1 << 24,), tf.float32)
-    product = _best_of(lambda: tf.reduce_sum(tf.linalg.matmul(a, a)))
-    copy = _best_of(lambda: (x + 1.0)[0])
-    return Machine(2 * size**3 / product, 2 * 4 * (1 << 24) / copy)
+    (copy,) = machine.fastest([lambda: (x + 1.0)[0].numpy()], least=3, most=10, limit=0.1)
+    return Machine(*machine.product_rates(dtype), 2 * 4 * (1 << 24) / copy)
 
 
 def available_memory() -> float:
@@ -179,10 +176,6 @@ def available_memory() -> float:
         limits = [d.memory_limit for d in device_lib.list_local_devices() if d.device_type == "GPU"]
         return min(limits) - tf.config.experimental.get_memory_info("GPU:0")["current"]
     return min(psutil.virtual_memory().available, _free_in_group())
-
-
-def _best_of(function) -> float:
-    return min(timeit.repeat(lambda: function().numpy(), number=1, repeat=4))
 
 
 def _free_in_group(folder: str = "/sys/fs/cgroup") -> float:

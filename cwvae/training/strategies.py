@@ -158,7 +158,7 @@ def check_same(strategy: "tf.distribute.Strategy", content: str) -> None:
     if workers()[1] > 1 and total(strategy, own) != own * workers()[1]:
         raise UserError(
             "the workers of TF_CONFIG were given different settings or training data. Start each"
-            " with the same command, and give each the same data."
+            " with the same command, and give each the same data and the same folder of the run."
         )
 
 

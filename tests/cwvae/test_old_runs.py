@@ -15,6 +15,8 @@ from helpers.scripts import ROOT, start, succeed
 
 import cwvae
 from cwvae import levels
+from cwvae.run import checkpoints
+from cwvae.run import folder as run_folder
 
 FOLDER = ROOT / "tests" / "golden" / "before_move"
 
@@ -76,6 +78,40 @@ def test_an_old_export_holds_the_weights_of_its_run(name):
         np.testing.assert_array_equal(one, other)
     with np.load(FOLDER / name / "checkpoints" / "step_000000004.npz", allow_pickle=False) as file:
         assert len(run.weights) == len([key for key in file if key.startswith("model/")])
+
+
+def without_precision(folder):
+    """Removes the precision from all settings of a run, as if it had not been one at its time."""
+    path = folder / "config.yml"
+    assert path.read_text().count("  precision: float32\n") == 1
+    path.write_text(path.read_text().replace("  precision: float32\n", ""))
+    for path in checkpoints.steps(folder).values():
+        with np.load(path, allow_pickle=False) as content:
+            arrays = dict(content)
+        meta = json.loads(str(arrays.pop("meta")))
+        meta.get("config", {}).get("training", {}).pop("precision", None)
+        with open(path, "w+b") as file:
+            np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
+            checkpoints.seal(file, file.seek(0, 2))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["cwvae", "cwvae_export"])
+def test_an_old_folder_without_a_precision_is_used_in_float32(tmp_path, name):
+    folder = without_precision(shutil.copytree(FOLDER / name, tmp_path / name))
+    assert run_folder.load_config(folder) == run_folder.load_config(FOLDER / name)
+    assert run_folder.load_config(folder).training.precision == "float32"
+    (kind,) = {layer.compute_dtype for layer in cwvae.load(folder).encoder.layers}
+    assert kind == "float32"
+
+
+@pytest.mark.slow
+def test_an_old_run_without_a_precision_evaluates_and_resumes_in_float32(tmp_path):
+    folder = without_precision(shutil.copytree(FOLDER / "cwvae", tmp_path / "run"))
+    expected = json.loads((folder / "expected.json").read_text())
+    test_evaluating_an_old_run_gives_its_scores((folder, expected))
+    test_an_old_run_resumes_with_its_optimizer((folder, expected))
+    assert "  precision: float32\n" in (folder / "config.yml").read_text()
 
 
 def test_loading_a_run_prints_nothing_of_tensorflow():

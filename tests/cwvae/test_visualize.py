@@ -94,6 +94,18 @@ def test_mark_context_changes_color_at_the_first_predicted_frame():
         assert (video[t, :, -2:] == color).all()
 
 
+def test_a_time_bar_drawn_in_parts_is_that_of_the_whole_clip():
+    video = np.random.default_rng(0).integers(0, 256, (7, 5, 24, 3), dtype=np.uint8)
+    whole = visualize.time_bar(video, 3, height=2)
+    parts = [
+        visualize.time_bar(video[t : t + 3], 3, height=2, first=t, length=7) for t in (0, 3, 6)
+    ]
+    assert (np.concatenate(parts) == whole).all()
+    assert (whole[:, :5] == video).all()
+    assert (whole[6, 5:] != visualize.GAP_COLOR).any(-1).all()  # The bar is full.
+    assert (whole[0, 5, -1] == visualize.GAP_COLOR).all()
+
+
 def test_tracks_show_the_latest_frames_in_the_colours_of_their_segments():
     begins = np.array([[1, 0, 0, 1, 0, 1], [0, 0, 1, 1, 0, 0]], bool)
     colors = [[1, 1, 1, 0, 0, 1], [0, 0, 1, 0, 0, 0]]  # of SEGMENT_COLORS
@@ -341,6 +353,16 @@ def test_an_mp4_plays_everywhere_and_shows_the_frames(tmp_path, height, width):
     assert frames.shape == (9, height + height % 2, width + width % 2, 3)
     assert np.abs(frames[:, :height, :width].astype(int) - video).mean() < 3
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_an_mp4_of_parts_is_that_of_the_whole_clip():
+    video = np.random.default_rng(0).integers(0, 256, (9, 32, 48, 3), dtype=np.uint8)
+    found = []
+    for data in (visualize.mp4_bytes(video), visualize.mp4_of_parts([video[:4], video[4:]])):
+        with av.open(io.BytesIO(data)) as container:
+            found.append([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    assert len(found[0]) == 9
+    np.testing.assert_array_equal(*found)
 
 
 def test_an_mp4_without_frames_is_refused(tmp_path):

@@ -57,7 +57,8 @@ def make(
     readouts = [metric for metric in metrics if metric.startswith("readout")]
     if readouts:
         scores[TRUTH] = {metric: _constant(metric, 1.0, horizon) for metric in readouts}
-    settings = config.load(None, [f"evaluation.horizon={horizon}"])
+    own = f"evaluation.horizon={horizon}", "training.precision=float32"
+    settings = config.load(None, own)
     keys = ("label", "unit", "better", "protocol")
     missing = {"lpips", "fvd"} - set(metrics) - ({"fvd"} if fvd else set())
     results = {

@@ -30,6 +30,8 @@ TINY = {
     "training.steps": 2,
     "training.batch_size": 2,
     "training.seq_len": 6,
+    "training.precision": "float32",  # On every machine.
+    "training.kernels": "fast",
     "training.log_every": 1,
     "training.video_every": 100000,
     "training.save_every": 100000,

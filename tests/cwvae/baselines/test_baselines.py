@@ -143,7 +143,7 @@ def test_pictures_of_boundaries_with_batch_statistics(tmp_path):
         "evaluation.batch_statistics=true", "evaluation.num_videos=2", model="vta"
     )
     model = factory.build(settings, 0)
-    assert pictures.write_boundaries(tmp_path, settings.evaluation, model, tiny.Squares(40))
+    assert pictures.boundaries(tmp_path, settings.evaluation, model, tiny.Squares(40))()
     assert (tmp_path / "boundaries.png").exists()
 
 

@@ -20,13 +20,14 @@ import types
 
 import psutil
 import pytest
-from helpers import results
+from helpers import plain, results
 from helpers.scripts import ROOT, TINY, Training, refused, run, succeed
 
 from cwvae import config as configuration
 from cwvae.comparison import campaign, costs, processes
 from cwvae.comparison.runs import by_data, read
 from cwvae.errors import UserError
+from cwvae.run import checkpoints
 from cwvae.run import folder as run_folder
 
 # The file of a comparison of two runs.
@@ -267,6 +268,23 @@ def test_a_folder_that_holds_a_run_of_another_configuration(write, tmp_path):
     message = not_planned(write(TWO.replace("levels: 2", "levels: 1")), tmp_path / "out")
     assert f"{member.folder} holds a run of another configuration" in message
     assert "model.levels: 2 -> 1" in message
+
+
+def test_auto_in_the_file_agrees_with_the_precision_of_a_run(write, tmp_path):
+    out = tmp_path / "out"
+    for member, precision in zip(
+        campaign.plan(write(), out, "standard"), ("float32", "bfloat16"), strict=True
+    ):
+        assert member.config.training.precision == "auto"
+        training = dataclasses.replace(member.config.training, precision=precision)
+        recorded = dataclasses.replace(member.config, training=training)
+        configuration.save_run(recorded, member.folder)
+        meta = {"config": configuration.as_plain(recorded)}
+        checkpoints.save(member.folder, 1, plain.Model(), meta=meta)
+    campaign.plan(write(), out, "standard")
+    given = write(TWO.replace("training: {steps: 6,", "training: {precision: bfloat16, steps: 6,"))
+    message = not_planned(given, out)
+    assert "training.precision: float32 -> bfloat16" in message
 
 
 # Scripts that are started.

@@ -476,6 +476,10 @@ def test_a_score_that_a_seed_lacks_is_missing(tmp_path, runs):
         ({}, "training.seed is 0 in both. Drop one of them, or give it another name."),
         ({"settings__model__levels": 2}, "model.levels: 3 in {a}, 2 in {b}"),
         ({"settings__training__learning_rate": 0.1}, "training.learning_rate: 0.0003 in {a}, 0.1"),
+        (
+            {"settings__training__precision": "bfloat16"},
+            'training.precision: "float32" in {a}, "bfloat16"',
+        ),
         ({"settings__data__train_length": 50}, "data.train_length: 100 in {a}, 50 in {b}"),
         ({"step": 11}, "training step: 12 in {a}, 11 in {b}"),
         ({"settings__evaluation__batch_statistics": True}, "batch_statistics: false in {a}, true"),
@@ -494,7 +498,8 @@ def test_seeds_may_differ_in_settings_that_do_not_change_weights(tmp_path, runs)
     a, b = runs("a"), runs("b", settings__training__seed=1, settings__training__save_every=7)
     file = b / "eval" / "metrics.json"
     content = json.loads(file.read_text())
-    del content["settings"]["training"]["clip_norm"]  # as if by an older version
+    for key in ("clip_norm", "precision"):  # As if by an older version, which used float32.
+        del content["settings"]["training"][key]
     content["sha256"] = digest(content)
     file.write_text(json.dumps(content))
     compare(tmp_path / "out", f"A={a}", f"A={b}")
@@ -740,13 +745,13 @@ def test_a_run_that_was_not_evaluated(tmp_path):
     ("content", "words"),
     [
         ("", "damaged (Expecting value"),
-        ('{"format": 4, "st', "damaged (Unterminated string"),
+        ('{"format": 5, "st', "damaged (Unterminated string"),
         (b"\xff\xfe", "damaged ("),
         ("[1, 2]", "damaged ("),
         ("[" * 100000, "damaged ("),
-        ('{"step": 3}', "(format 1, not 4)"),
-        ('{"format": 3}', "(format 3, not 4)"),
-        ('{"format": 4}', "damaged (the content does not match its checksum)"),
+        ('{"step": 3}', "(format 1, not 5)"),
+        ('{"format": 4}', "(format 4, not 5)"),
+        ('{"format": 5}', "damaged (the content does not match its checksum)"),
     ],
 )
 def test_a_damaged_or_older_file(tmp_path, runs, content, words):

@@ -259,7 +259,7 @@ def test_an_override_of_a_number_has_no_comment(text):
         ("training.steps=1,000", "a whole number, not '1,000'"),
         ("model.beta={a: 1}", "a number or a list of numbers, not {'a': 1}"),
         ("model.kl_balance=half", "a number or null, not 'half'"),
-        ("training.precision=float16", "'float32' or 'bfloat16', not 'float16'"),
+        ("training.precision=float16", "'auto' or 'float32' or 'bfloat16', not 'float16'"),
         ("data.speed=2", "a list of 2 numbers, not 2"),
         ("data.speed=[2]", "a list of 2 numbers, not [2]"),
         ("data.speed=[1, 2, 3]", "a list of 2 numbers, not [1, 2, 3]"),
@@ -934,3 +934,28 @@ def test_streaming_without_a_store_is_refused_with_advice(write, value):
         configuration.load(path)
     with pytest.raises(UserError, match=rf"^--set data\.store={value}: data\.store: "):
         configuration.load(None, [f"data.store={value}"])
+
+
+# The default precision was float32 until November 2026.
+
+
+def test_a_file_of_all_settings_without_a_precision_means_float32(tmp_path):
+    config = configuration.load()
+    assert config.training.precision == "auto"
+    configuration.save_run(config, tmp_path)
+    path = tmp_path / "config.yml"
+    assert configuration.load(path) == config
+    text = path.read_text().replace("  precision: auto\n", "")
+    path.write_text(text)
+    assert configuration.load(path).training.precision == "float32"
+    assert configuration.load(path, ["training.precision=auto"]) == config
+    path.write_text(text.partition("\n")[2])  # As before files had a first line.
+    assert configuration.load(path) == config
+    for name in ("checkpoints", "model.weights.h5"):
+        (tmp_path / name).mkdir()
+        assert configuration.load(path).training.precision == "float32"
+        (tmp_path / name).rmdir()
+
+
+def test_an_experiments_file_without_a_precision_means_auto(write):
+    assert configuration.load(write("model: {levels: 2}\n")).training.precision == "auto"

@@ -6,6 +6,7 @@ import math
 import operator
 import pathlib
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from cwvae import config as configuration
+from cwvae import visualize
 from cwvae.errors import UserError
 from cwvae.evaluation import evaluator, frame_scores, readout, report, scoring
 from cwvae.evaluation import results as evaluation_results
@@ -125,7 +127,7 @@ def test_metrics_json_states_the_protocol_and_the_counts(run):
     assert written["sha256"] == evaluation_results.digest(written)
     for key, value in {
         "step": 12,
-        "format": 4,
+        "format": 5,
         "protocols": ["standard", "cwvae2021"],
         "frames": "32x32x1, values in [0, 1]",
         "data": "moving_digits",
@@ -333,12 +335,11 @@ def test_every_score_states_its_protocol(protocol):
 
 def test_frames_read_soon_do_not_count_twice():
     values = np.full((2, 250), np.nan, np.float32)
-    values[:, :10] = 100
-    values[:, ::3] = 10
+    values[:, ::4] = 10
     values[:, :10] = 100
     (summary,) = scoring.summary({"readout_digits": values}).values()
     assert summary["mean_soon"] == 100
-    np.testing.assert_allclose(summary["mean"], (4 * 100 + 80 * 10) / 84)
+    np.testing.assert_allclose(summary["mean"], (3 * 100 + 60 * 10) / 63)
 
 
 def test_files_of_an_earlier_evaluation_are_removed(tmp_path):
@@ -364,6 +365,45 @@ def test_an_evaluation_that_fails_late_leaves_the_earlier_one(tmp_path, monkeypa
     monkeypatch.setattr(report, "write", fail)
     with pytest.raises(type(error)):
         evaluate(tiny.settings("evaluation.num_videos=2"), (0.3,), tmp_path)
+    assert contents(tmp_path / "eval") == before
+    assert {path.name for path in tmp_path.iterdir()} == {"eval", ".eval.lock"}
+
+
+def test_pictures_are_drawn_while_predictions_are_scored(tmp_path, monkeypatch):
+    drawing, scored = threading.Event(), threading.Event()
+    met, save = [], visualize.save_gif
+
+    def wait(*arguments):
+        drawing.set()
+        met.append(scored.wait(60))
+        save(*arguments)
+
+    def score(*arguments):
+        found = scoring_score(*arguments)
+        met.append(drawing.wait(60))
+        scored.set()
+        return found
+
+    scoring_score = scoring.score
+    monkeypatch.setattr(scoring, "score", score)
+    monkeypatch.setattr(visualize, "save_gif", wait)
+    evaluate(tiny.settings(), (0.1,), tmp_path)
+    assert met == [True, True]
+    assert (tmp_path / "eval" / "samples.gif").exists()
+
+
+def test_an_error_while_drawing_is_reported_and_leaves_the_earlier_evaluation(
+    tmp_path, monkeypatch
+):
+    evaluate(tiny.settings(), (0.1,), tmp_path)
+    before = contents(tmp_path / "eval")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(visualize, "save_gif", fail)
+    with pytest.raises(OSError, match="No space left"):
+        evaluate(tiny.settings(), (0.3,), tmp_path)
     assert contents(tmp_path / "eval") == before
     assert {path.name for path in tmp_path.iterdir()} == {"eval", ".eval.lock"}
 

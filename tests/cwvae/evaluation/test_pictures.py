@@ -84,7 +84,7 @@ def made(tmp_path_factory):
     folder, data = tmp_path_factory.mktemp("pictures"), tiny.Squares(40)
     options = tiny.settings("evaluation.horizon=12").evaluation
     model = Oracle(data, (0.0, 0.25, 0.5))
-    return folder, data, pictures.write_samples(folder, options, model, data)
+    return folder, data, pictures.samples(folder, options, model, data)()
 
 
 def test_samples_are_written_and_returned(made):
@@ -123,7 +123,7 @@ def test_a_long_context_is_shown_in_part(tmp_path):
         "training.video_length=590",
     )
     data = tiny.Squares(600)
-    samples = pictures.write_samples(tmp_path, settings.evaluation, Oracle(data), data)
+    samples = pictures.samples(tmp_path, settings.evaluation, Oracle(data), data)()
     assert Image.open(tmp_path / "samples.gif").n_frames == 50 + 9
     assert samples.frames == range(530, 589)
 
@@ -144,7 +144,7 @@ def test_each_level_in_turn_samples_from_its_prior(tmp_path, observed):
     model = Levelled(data)
     overrides = [f"evaluation.observe_levels={observed}"] if observed else []
     options = tiny.settings("model.levels=3", *overrides).evaluation
-    levels = pictures.write_levels(tmp_path, options, model, data)
+    levels = pictures.levels(tmp_path, options, model, data)()
     first = (True, True, False) if observed else None
     unseen = [(True, True, False), (True, False, True), (False, True, True)]
     assert model.asked == [first, *unseen]
@@ -178,7 +178,7 @@ def test_the_samples_of_a_level_differ(tmp_path, monkeypatch):
     model = factory.build(settings, 0)
     for variable in model.cells[0].trainable_variables:
         variable.assign(3 * variable)  # An untrained model's samples are nearly the same gray.
-    pictures.write_levels(tmp_path, settings.evaluation, model, tiny.Squares(40))
+    pictures.levels(tmp_path, settings.evaluation, model, tiny.Squares(40))()
     assert len(drawn) == 2 + 2 * 3
     assert "level 2 (slowest) from its prior, sample 1" in drawn
     predicted = [clip[-1] for label, clip in drawn.items() if label != "truth"]
@@ -191,7 +191,7 @@ def test_without_several_levels_there_is_no_panel(tmp_path, levels):
     model = Oracle(data)
     if levels:
         model.levels = levels
-    assert pictures.write_levels(tmp_path, tiny.settings().evaluation, model, data) is None
+    assert pictures.levels(tmp_path, tiny.settings().evaluation, model, data)() is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -206,9 +206,9 @@ def test_memory_does_not_grow_with_horizon(tmp_path, monkeypatch):
         model = Segmented(data, chunk=50)
         model.levels = 2
         tracemalloc.start()
-        pictures.write_samples(tmp_path, settings.evaluation, model, data)
-        pictures.write_levels(tmp_path, settings.evaluation, model, data)
-        pictures.write_boundaries(tmp_path, settings.evaluation, model, data)
+        pictures.samples(tmp_path, settings.evaluation, model, data)()
+        pictures.levels(tmp_path, settings.evaluation, model, data)()
+        pictures.boundaries(tmp_path, settings.evaluation, model, data)()
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return size
@@ -242,8 +242,8 @@ def segmented(tmp_path_factory):
     overrides += ("evaluation.num_videos=2", "training.video_length=30")
     overrides += ("data.train_length=100", "data.test_length=100")
     options, model = tiny.settings(*overrides).evaluation, Segmented(data, (0.0, 0.25, 0.5))
-    samples = pictures.write_samples(folder, options, model, data)
-    return folder, data, samples, pictures.write_boundaries(folder, options, model, data)
+    samples = pictures.samples(folder, options, model, data)()
+    return folder, data, samples, pictures.boundaries(folder, options, model, data)()
 
 
 def test_samples_show_where_segments_begin(segmented):
@@ -314,17 +314,17 @@ def test_boundaries_are_shown_frame_by_frame_around_the_end_of_the_context(segme
 def test_few_frames_also_have_boundaries(tmp_path):
     data = Cuts(40)
     options = tiny.settings("evaluation.num_videos=1").evaluation
-    segments = pictures.write_boundaries(tmp_path, options, Segmented(data), data)
+    segments = pictures.boundaries(tmp_path, options, Segmented(data), data)()
     assert segments.frames == range(5 + 9)
-    assert pictures.write_samples(tmp_path, options, Segmented(data), data).segments
+    assert pictures.samples(tmp_path, options, Segmented(data), data)().segments
 
 
 def test_pictures_without_segments_are_unchanged(tmp_path):
     data, options = tiny.Squares(40), tiny.settings().evaluation
     model = Oracle(data)
-    assert pictures.write_boundaries(tmp_path, options, model, data) is None
+    assert pictures.boundaries(tmp_path, options, model, data)() is None
     assert list(tmp_path.iterdir()) == []
-    samples = pictures.write_samples(tmp_path, options, model, data)
+    samples = pictures.samples(tmp_path, options, model, data)()
     assert not samples.segments
     rows = [[data.clip(i, 0, 14) for i in range(3)]] * 4
     labels = ["truth", "sample 1", "sample 2", "sample 3"]

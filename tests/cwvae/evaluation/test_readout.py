@@ -284,14 +284,24 @@ def test_repeated_frames_are_scored_like_copies(trained):
             np.testing.assert_allclose(values, copies[name], atol=1e-4)
 
 
+def test_several_things_take_more_steps_than_one(own_cache, monkeypatch):
+    taken = []
+    monkeypatch.setattr(readout, "_train", lambda network, data, seed, steps: taken.append(steps))
+    readout.fit(Marks())
+    assert taken == [2 * readout.STEPS]
+
+
 def test_metrics_state_label_unit_direction_and_protocol(trained):
     about = trained.metrics()
     assert list(about) == ["readout_shapes", "readout_places", "readout_shade"]
     assert [each["better"] for each in about.values()] == ["higher", "lower", "higher"]
     assert [each["unit"] for each in about.values()] == ["%", "pixels", "%"]
     assert about["readout_places"]["label"] == "place error"
-    # A batch has 42 clips of 3 frames.
-    assert f"trained on {EASY_STEPS * 126:,} true frames" in about["readout_shapes"]["protocol"]
+    # The pool has 42 clips of 3 frames per draw of 128.
+    assert (
+        f"trained on {-(-EASY_STEPS * readout.BATCH // 128) * 126:,} true frames"
+        in about["readout_shapes"]["protocol"]
+    )
 
 
 def test_bad_predictions_are_refused(trained):

@@ -1,15 +1,19 @@
 """The loop over predictions, with a model of known predictions."""
 
+import itertools
 import tracemalloc
 
 import numpy as np
 import pytest
+from golden import lpips as golden
 from helpers import tiny
 from helpers.oracle import Oracle
 
 from cwvae import factory
 from cwvae.evaluation import evaluator, frame_scores, pictures, rollouts, scoring
 from cwvae.evaluation.results import COPY, MEAN, RANDOM, TRUTH
+from cwvae.metrics import lpips
+from cwvae.metrics.weights import Weights
 from cwvae.video_model import Rollout
 
 MEASURES = frame_scores.image_scores(["standard"])
@@ -20,8 +24,8 @@ def guesses():
     return scoring.guesses(np.zeros((32, 32, 1), np.float32), rng.random((7, 32, 32, 1)), 5)
 
 
-def score(settings, model, data, **options):
-    return scoring.score(settings.evaluation, "model", model, data, MEASURES, guesses(), **options)
+def score(settings, model, data, measures=MEASURES, **options):
+    return scoring.score(settings.evaluation, "model", model, data, measures, guesses(), **options)
 
 
 def test_every_batch_and_sample_has_its_own_noise():
@@ -34,8 +38,8 @@ def test_every_batch_and_sample_has_its_own_noise():
 def test_the_best_sample_is_chosen_per_clip_and_score():
     # [S, B, T]: the first clip's second sample, the second clip's first.
     values = np.array([[[1, 2], [9, 3]], [[4, 0], [5, 5]]], np.float32)
-    np.testing.assert_array_equal(scoring._best(values, True), [[4, 0], [9, 3]])
-    np.testing.assert_array_equal(scoring._best(values, False), [[1, 2], [5, 5]])
+    np.testing.assert_array_equal(scoring._best(values, True), [1, 0])
+    np.testing.assert_array_equal(scoring._best(values, False), [0, 1])
 
 
 def test_the_best_of_samples_is_a_whole_sample_not_a_mix_of_frames():
@@ -135,17 +139,47 @@ def test_the_readout_reads_predictions_and_the_truth():
     assert list(scores[TRUTH]) == ["readout_brightness"]
 
 
+LONG = ("data.test_length=300", "evaluation.horizon=250")
+SPARSE = [*range(10), *range(12, 250, 4)]  # The scored frames where only some of 250 are.
+
+
 def test_a_long_horizon_is_read_evenly_across_stretches():
     data = Bright(300)
-    settings = tiny.settings("data.test_length=300", "evaluation.horizon=250")
-    scores = score(settings, Oracle(data, (0.5,), chunk=7), data, reader=Numbered())
+    scores = score(tiny.settings(*LONG), Oracle(data, (0.5,), chunk=7), data, reader=Numbered())
     values = scores["model"]["readout_number"]
     read = np.flatnonzero(np.isfinite(values[0]))
-    np.testing.assert_array_equal(read, [*range(10), *range(12, 250, 3)])
+    np.testing.assert_array_equal(read, SPARSE)
     np.testing.assert_array_equal(values[0, read], 5 + read)  # Counted from the start of the clip.
-    about = scoring.metrics(MEASURES, Numbered(), 250)["readout_number"]
-    assert about["protocol"] == "number; of the predicted frames the first 10 and 1 of 3 are read"
-    assert scoring.metrics(MEASURES, Numbered(), 100)["readout_number"]["protocol"] == "number"
+    note = "the first 10 and 1 of 4 predicted frames"
+    about = scoring.metrics(MEASURES, Numbered(), 250)
+    assert about["readout_number"]["protocol"] == f"number; {note}"
+    assert about["psnr"]["protocol"].endswith(f"at most; predictors without a model: {note}")
+    about = scoring.metrics(MEASURES, Numbered(), 64)
+    assert about["readout_number"]["protocol"] == "number"
+    assert about["psnr"]["protocol"] == MEASURES["psnr"].about["protocol"]
+
+
+def test_scores_of_some_frames_equal_those_of_all(monkeypatch):
+    weights = Weights(golden.arrays(), "0" * 64)
+    monkeypatch.setattr(lpips, "load", lambda: weights)
+    measures = MEASURES | frame_scores.lpips_score()
+    data, settings = tiny.Squares(300), tiny.settings(*LONG, "evaluation.num_videos=2")
+    found = score(settings, Oracle(data, (0.5,)), data, measures)
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "_SPACED", 250)
+        every = score(settings, Oracle(data, (0.5,)), data, measures)
+    assert list(found) == list(every) == ["model", COPY, MEAN, RANDOM]
+    for who, name in itertools.product(found, measures):
+        some, all_ = found[who][name], every[who][name]
+        whole = who == "model" and name != "lpips"
+        scored = np.flatnonzero(np.isfinite(some[0]))
+        np.testing.assert_array_equal(scored, range(250) if whole else SPARSE)
+        assert np.isfinite(all_).all()
+        np.testing.assert_allclose(some[:, scored], all_[:, scored], rtol=1e-5, atol=1e-6)
+        summary = scoring.summary({name: some}, MEASURES if who == "model" else ())[name]
+        evenly = all_ if whole else all_[:, ::4]
+        np.testing.assert_allclose(summary["mean"], evenly.mean(), rtol=1e-5)
+        np.testing.assert_allclose(summary["mean_soon"], all_[:, :10].mean(), rtol=1e-5)
 
 
 def test_distances_receive_the_first_sample():
@@ -209,7 +243,7 @@ def test_memory_does_not_grow_with_horizon_samples_or_videos(tmp_path):
         score(tiny.settings("evaluation.num_videos=2"), model, data)  # warm up
         tracemalloc.start()
         score(settings, model, data)
-        pictures.write_samples(tmp_path, settings.evaluation, model, data)
+        pictures.samples(tmp_path, settings.evaluation, model, data)()
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return size

@@ -242,7 +242,8 @@ def test_fifty_steps_of_quickstart():
     losses = {}
     for kernels in ("plain", "fast"):
         config = configuration.load(
-            ROOT / "configs" / "quickstart.yml", [f"training.kernels={kernels}"]
+            ROOT / "configs" / "quickstart.yml",
+            [f"training.kernels={kernels}", "training.precision=float32"],
         )
         options = config.training
         data = data_loaders.load(split="train", **config.data_options())

@@ -308,3 +308,56 @@ def test_an_evaluation_on_other_data_warns(digits_dirs, tmp_path, capsys):
     (logdir / "data.json").unlink()
     folder.warn_of_other_data(logdir, data_loaders.load(split="train", **options))
     assert capsys.readouterr().err == ""
+
+
+# The precision: `auto` in a configuration agrees with what a run was trained in.
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def rounded(request, tmp_path):
+    """A run that was trained in one precision, and that precision."""
+    logdir, config = tmp_path / "run", tiny.settings(f"training.precision={request.param}")
+    begin(logdir, config)
+    save(logdir, 1, config)
+    return logdir, request.param
+
+
+def test_auto_keeps_the_precision_that_a_run_was_trained_in(rounded):
+    logdir, precision = rounded
+    auto = tiny.settings("training.precision=auto")
+    assert folder.keep_precision(auto, logdir.parent / "new") == auto
+    kept = folder.keep_precision(auto, logdir)
+    assert kept == tiny.settings(f"training.precision={precision}")
+    folder.check(auto, logdir)
+    folder.check(auto, logdir, throughout=True)
+    edit(logdir, f"precision: {precision}\n", "precision: auto\n")
+    folder.check(auto, logdir)
+    assert folder.load_config(logdir) == kept
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[precision]
+    wrong = tiny.settings(f"training.precision={other}")
+    with pytest.raises(UserError, match=rf"training\.precision: {precision} -> {other}"):
+        folder.check(wrong, logdir)
+    edit(logdir, "precision: auto\n", f"precision: {other}\n")
+    with pytest.raises(UserError, match=rf"training\.precision: {precision} -> {other}"):
+        folder.load_config(logdir)
+
+
+def test_without_a_checkpoints_settings_the_precision_is_that_of_the_file(tmp_path):
+    logdir = tmp_path / "run"
+    begin(logdir, tiny.settings("training.precision=bfloat16"))
+    auto = tiny.settings("training.precision=auto")
+    assert folder.keep_precision(auto, logdir).training.precision == "bfloat16"
+
+
+def test_settings_of_a_checkpoint_without_a_precision_mean_float32(trained):
+    plain_settings = configuration.as_plain(tiny.settings())
+    del plain_settings["training"]["precision"]
+    assert folder.from_plain(plain_settings) == tiny.settings()
+    meta = {"config": plain_settings}
+    checkpoints.save(trained, 3, plain.Model(), keep=9, meta=meta)
+    edit(trained, "  precision: float32\n", "")
+    assert configuration.load(trained / "config.yml") == tiny.settings()
+    assert folder.load_config(trained) == tiny.settings()
+    folder.check(tiny.settings("training.precision=auto"), trained)
+    with pytest.raises(UserError, match=r"training\.precision: float32 -> bfloat16"):
+        folder.check(tiny.settings("training.precision=bfloat16"), trained)

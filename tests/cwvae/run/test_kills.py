@@ -164,9 +164,9 @@ def wait(kind, folder, process, rng, whole):
 
 
 def files_of(folder):
-    """Returns the names of files; TensorBoard's have others in each process."""
+    """Returns the names of files; TensorBoard's records have others in each process."""
     paths = (path.relative_to(folder) for path in folder.rglob("*"))
-    return sorted(path for path in paths if path.parent.name != "tensorboard")
+    return sorted(path for path in paths if not path.name.endswith(".v2"))
 
 
 def chain(folder, config):

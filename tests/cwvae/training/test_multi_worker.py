@@ -26,6 +26,7 @@ from helpers.scripts import (
     steps_of,
 )
 
+from cwvae import config as configuration
 from cwvae.run import checkpoints
 from cwvae.training import strategies
 
@@ -170,6 +171,18 @@ def test_a_worker_that_does_not_see_the_runs_folder_says_so(alone, tmp_path):
     assert f"the checkpoint of step {STEPS} is not there, but the first worker resumes" in message
     assert workers[0].wait() == 1
     assert error_of(workers[0].err()).startswith("another worker is gone (")
+
+
+@pytest.mark.slow
+def test_workers_agree_on_a_precision(tmp_path):
+    logdir = tmp_path / "run"
+    workers = pair(logdir, training__precision="auto", training__steps=4)
+    finish(workers)
+    chosen = configuration.load(logdir / "config.yml").training.precision
+    assert chosen in ("float32", "bfloat16")
+    words = f"training.precision=auto: {chosen} (bfloat16 is faster on "
+    assert words in workers[0].err()
+    assert "precision" not in workers[1].err()
 
 
 @pytest.mark.slow
