@@ -77,9 +77,15 @@ def _notes_on_protocol(groups, protocol):
     said = []
     for metric in ("ssim", "psnr", "lpips"):
         name = metric_name(metric, protocol)
-        about = [e.metrics[name] for g in groups.values() for e in g if name in e.metrics]
-        texts = dict.fromkeys(measure["protocol"] for measure in about)
-        said += [f"{metric.upper()} ({'; '.join(texts)})"] * bool(texts)
+        texts = {}  # {protocol: data sets}, which differ in the frames that are scored
+        for data, entries in groups.items():
+            for text in dict.fromkeys(
+                e.metrics[name]["protocol"] for e in entries if name in e.metrics
+            ):
+                texts.setdefault(text, []).append(paper.label(data))
+        for text, where in texts.items():
+            on = f" on {', '.join(where)}" if len(texts) > 1 else ""
+            said.append(f"{metric.upper()}{on} ({text})")
     notes = [f"Protocol: {', '.join(said)}."] if said else []
     for data, (entry, *_) in groups.items():
         results = entry.first.results

@@ -301,6 +301,14 @@ def test_the_other_protocol_and_readouts_have_their_own_table(tmp_path, runs):
     assert first["moving_digits LPIPS"] == second["moving_digits LPIPS"]
 
 
+def test_protocols_that_differ_by_data_set_are_said_for_each(tmp_path, runs):
+    longer = {"metrics__lpips__protocol": "v0.1; the first 10 and 1 of 8 predicted frames"}
+    text = compare(tmp_path / "out", runs("a"), runs("b", data="gqn_mazes", **longer))
+    assert "LPIPS on moving_digits (" in text
+    assert "LPIPS on GQN Mazes (v0.1; the first 10 and 1 of 8 predicted frames)" in text
+    assert "SSIM (" in text
+
+
 def test_kl_by_level_states_its_window(tmp_path, runs):
     elbo = {"frames": 32, "nll_per_frame": 1.0, "kl_names": ["level0"], "kl_sum": [12.345]}
     other = elbo | {"kl_names": ["boundary"]}
