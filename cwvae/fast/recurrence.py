@@ -54,7 +54,7 @@ class Weights(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What the ticks read.
+    """The inputs of the ticks.
 
     Attributes:
       transition: c, [N, B, E].
@@ -68,7 +68,7 @@ class Inputs(NamedTuple):
 
 
 class _Hidden(NamedTuple):
-    """What the gradient needs beside the outputs: the layers of all ticks, [N B, ...]."""
+    """The layers of all ticks, [N B, ...], which the gradient needs in addition to the outputs."""
 
     u: tf.Tensor
     update: tf.Tensor
@@ -117,13 +117,11 @@ def _outputs(
     # h meets R at the next tick and P at this one: one product.
     joined = tf.concat([weights.recurrent_kernel, weights.first], 1)
     size = weights.recurrent_kernel.shape[1]
-    bias, recurrent_bias = tf.unstack(weights.bias)
+    bias, recurrent_bias = tf.unstack(weights.bias)  # Once, not at every tick.
 
     def tick(previous: tuple, now: Inputs) -> tuple:
         z, h, r, *_ = previous
-        u = tf.nn.relu(tf.linalg.matmul(z, weights.transition) + now.transition)
-        update, reset, x = _gates(tf.linalg.matmul(u, weights.kernel) + bias, r)
-        candidate = tf.tanh(x + reset * _third(r))
+        _, update, _, candidate = _transition(weights, bias, z, now.transition, r)
         h = candidate + update * (h - candidate)
         product = tf.linalg.matmul(h, joined)
         mean, s = _belief(weights, tf.nn.relu(product[:, size:] + now.first))[1:]
@@ -136,11 +134,16 @@ def _outputs(
     return z, h, mean, stddev
 
 
-def _gates(x: tf.Tensor, r: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the update gate, the reset gate, and the candidate's third of x, [B, D] each."""
+def _transition(
+    weights: Weights, bias: tf.Tensor, z: tf.Tensor, c: tf.Tensor, r: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns u [B, E], and the update gate, the reset gate and the candidate, [B, D] each."""
+    u = tf.nn.relu(tf.linalg.matmul(z, weights.transition) + c)
+    x = tf.linalg.matmul(u, weights.kernel) + bias
     size = x.shape[1] // 3
     gates = tf.sigmoid(x[:, : 2 * size] + r[:, : 2 * size])
-    return gates[:, :size], gates[:, size:], _third(x)
+    update, reset = gates[:, :size], gates[:, size:]
+    return u, update, reset, tf.tanh(_third(x) + reset * _third(r))
 
 
 def _third(x: tf.Tensor) -> tf.Tensor:
@@ -161,10 +164,8 @@ def _hidden(weights: Weights, before: State, h: tf.Tensor, inputs: Inputs) -> _H
     """Computes the layers of all ticks from the states before (z, h) and after them (h)."""
     z, h_before, h, c, e = map(_rows, (*before, h, *inputs[:2]))
     bias, recurrent_bias = tf.unstack(weights.bias)
-    u = tf.nn.relu(tf.linalg.matmul(z, weights.transition) + c)
     r = tf.linalg.matmul(h_before, weights.recurrent_kernel) + recurrent_bias
-    update, reset, x = _gates(tf.linalg.matmul(u, weights.kernel) + bias, r)
-    candidate = tf.tanh(x + reset * _third(r))
+    u, update, reset, candidate = _transition(weights, bias, z, c, r)
     p = tf.nn.relu(tf.linalg.matmul(h, weights.first) + e)
     q, _, s = _belief(weights, p)
     return _Hidden(u, update, reset, candidate, _third(r), p, q, s)
