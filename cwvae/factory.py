@@ -4,7 +4,6 @@
 `cwvae.fast`, which is imported only where it is used.
 """
 
-import dataclasses
 import sys
 from collections.abc import Callable
 
@@ -37,8 +36,7 @@ def with_precision(config: Config) -> Config:
     """
     if config.training.precision != "auto":
         return config
-    training = dataclasses.replace(config.training, precision=machine.precision())
-    return dataclasses.replace(config, training=training)
+    return config.with_precision(machine.precision())
 
 
 def uses_jit(config: Config) -> bool:

@@ -35,6 +35,8 @@ _SMALLEST, _LARGEST = 256, 8192
 # short enough that other programs do not interrupt all of them.
 _LONG_ENOUGH = 0.002
 
+# Beginnings of the lines of /proc/cpuinfo that tell processors apart.
+_TELLING = ("model name", "flags", "CPU part", "Features")
 # Environment variables that change the speed of oneDNN, TensorFlow's library for CPUs.
 _ENVIRONMENT = ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS")
 
@@ -219,6 +221,3 @@ def _processor() -> list[str]:
     except OSError:  # Not Linux.
         return [platform.processor(), platform.machine()]
     return sorted({line for line in lines if line.startswith(_TELLING)})
-
-
-_TELLING = ("model name", "flags", "CPU part", "Features")

@@ -12,7 +12,6 @@ give the order in which the layers were made. That order identifies each variabl
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import pathlib
 import re
 import shlex
@@ -140,9 +139,7 @@ def bring_in(checkpoint: str, config: Config, logdir: str | pathlib.Path) -> int
         from cwvae.run import checkpoints
         from cwvae.training import loop
 
-    if config.training.precision == "auto":  # The original computes in float32.
-        training = dataclasses.replace(config.training, precision="float32")
-        config = dataclasses.replace(config, training=training)
+    config = config.with_precision("float32")  # As the original computes.
     names, arrays, step = _read(checkpoint)
     model = factory.build(config)
     assign_in_original_order(model, arrays, names)

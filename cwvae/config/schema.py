@@ -231,3 +231,10 @@ class Config:
         """Returns the keyword arguments of `data_loaders.load`, except the split."""
         frames = {"frame_size": self.model.frame_size, "channels": self.model.channels}
         return dataclasses.asdict(self.data) | frames
+
+    def with_precision(self, precision: str) -> "Config":
+        """Returns the configuration with a precision instead of `auto`; another one stays."""
+        if self.training.precision != "auto":
+            return self
+        training = dataclasses.replace(self.training, precision=precision)
+        return dataclasses.replace(self, training=training)

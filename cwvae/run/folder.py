@@ -93,11 +93,12 @@ def check(
     checkpoints.check_kept(logdir)
     if not checkpoints.steps(logdir):
         return
-    config, path = keep_precision(config, logdir), _config_path(logdir)
-    there = configuration.load(path, purpose="data") if _has_settings(path) else None
+    path = _config_path(logdir)
+    there = _settings_there(path)
     old = trained_with(logdir) or there
     if old is None:
         raise _without_settings(logdir)
+    config = config.with_precision(old.training.precision)
     frozen = configuration.differences(old, config, _is_fixed)
     if throughout:
         steers = configuration.differences(old, config, lambda its: its.steers_training)
@@ -126,17 +127,13 @@ def keep_precision(config: Config, logdir: str | pathlib.Path) -> Config:
     """
     if config.training.precision != "auto" or not checkpoints.steps(logdir):
         return config
-    path = _config_path(logdir)
-    there = configuration.load(path, purpose="data") if _has_settings(path) else None
-    return _with_precision_of(trained_with(logdir) or there, config)
+    old = trained_with(logdir) or _settings_there(_config_path(logdir))
+    return config if old is None else config.with_precision(old.training.precision)
 
 
-def _with_precision_of(old: Config | None, config: Config) -> Config:
-    """Returns a configuration with the precision of another one instead of `auto`."""
-    if old is None or config.training.precision != "auto":
-        return config
-    training = dataclasses.replace(config.training, precision=old.training.precision)
-    return dataclasses.replace(config, training=training)
+def _settings_there(path: pathlib.Path) -> Config | None:
+    """Returns the settings in a run's config.yml; None without any."""
+    return configuration.load(path, purpose="data") if _has_settings(path) else None
 
 
 def _advice(old: Config, new: Config, logdir: str) -> str:
@@ -228,12 +225,13 @@ def load_config(logdir: str | pathlib.Path, overrides: Iterable[str] = ()) -> Co
     """
     path, old = config_path(logdir), trained_with(logdir)
     if old is not None:
-        there = _with_precision_of(old, configuration.load(path, purpose="data"))
+        there = configuration.load(path, purpose="data").with_precision(old.training.precision)
         if changed := configuration.differences(old, there, _is_fixed):
             raise _edited(logdir, changed)
-    config = _with_precision_of(old, configuration.load_run(logdir, overrides))
+    config = configuration.load_run(logdir, overrides)
     if old is None:
         return config
+    config = config.with_precision(old.training.precision)
     known = configuration.properties(old.training).items()
     values = {key: getattr(old.training, key) for key, its in known if its.steers_training}
     return dataclasses.replace(config, training=dataclasses.replace(config.training, **values))

@@ -1,7 +1,5 @@
 """The settings whose value `auto` is decided by a measurement when training starts."""
 
-import dataclasses
-
 import tensorflow as tf
 
 from cwvae import config as configuration
@@ -46,8 +44,7 @@ def precision(config: Config, strategy: tf.distribute.Strategy) -> Config:
         why = f"bfloat16 is faster on {faster} of the {count} workers"
     if strategies.is_chief():
         say(f"training.precision=auto: {chosen} ({why}).")
-    training = dataclasses.replace(config.training, precision=chosen)
-    return dataclasses.replace(config, training=training)
+    return config.with_precision(chosen)
 
 
 def kernels(config: Config) -> None:

@@ -91,7 +91,7 @@ def test_evaluations_after_a_training_trace_little_more(graphs, tmp_path):
     assert trainer._train_steps.experimental_get_tracing_count() == 1
 
 
-# In a process of its own: the memory of other tests would be counted, too.
+# In a separate process: the memory of other tests would be counted, too.
 _MANY_LENGTHS = """
 import gc, json
 import numpy as np
