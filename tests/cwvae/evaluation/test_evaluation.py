@@ -284,7 +284,7 @@ def test_with_weights_all_four_are_computed(tmp_path, capsys):
     assert "fewer than 400" in text
     out = capsys.readouterr().out
     assert "FVD: features of" in out
-    assert re.search(r"Time: .*; together \d+ s\.", out)
+    assert re.search(r"Time: .*FVD \d+ s.*; together \d+ s\.", out)
 
 
 def test_other_real_clips_are_never_evaluated_ones():
