@@ -62,7 +62,8 @@ def texts(groups: Groups, resets: Sequence[Run]) -> dict[str, str]:
         for number, other in by_level.items():
             variants[levels.short_label(f"level_{number + 1}", len(by_level))] = other
             for ordinary, reset in zip(entry.runs, other.runs, strict=True):
-                agreement.check_measures(ordinary, reset)
+                # In this order, because the message has the command for the second one.
+                agreement.check_measures(reset, ordinary)
         for words, variant in variants.items():
             cells = {column: _cell(variant, column) for column in columns}
             rows.setdefault(f"{entry.label}, blind: {words}", {}).update(

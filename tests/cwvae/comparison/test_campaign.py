@@ -635,7 +635,7 @@ def test_blind_evaluations_of_another_readout_are_refused(go, write, tmp_path):
     content = json.loads(path.read_text())
     content["metrics"]["readout_digits"]["protocol"] = "readout 2b"
     path.write_text(json.dumps(content | {"sha256": digest(content)}))
-    with pytest.raises(UserError, match=r"protocol of digits right: .* readout 2b in"):
+    with pytest.raises(UserError, match=r"protocol of digits right: readout 2b in .*FT"):
         compared(write, tmp_path, RESETS)
 
 
@@ -1061,6 +1061,30 @@ def test_from_nothing_to_a_table(write, tmp_path):
     assert "[1/1] CW-VAE: trained and evaluated already" in again.stdout
     assert again.stderr == ""
     assert "standard: " in again.stdout
+
+
+@pytest.mark.slow
+def test_levels_are_evaluated_blind_from_nothing(write, tmp_path):
+    out = tmp_path / "out"
+    text = tiny(["CW-VAE", "NoTmpAbs"], evaluation__readout=True, model__frame_size=32)
+    path = write(json.dumps({"reset_levels": True} | json.loads(text)))
+    command = ("compare.py", "--train", path, "--out", out, "--only", "CW-VAE")
+    result = succeed(*command)
+    assert "[1/1] CW-VAE: evaluated with level 2 (slowest) blind in" in result.stdout
+    assert not (out / "NoTmpAbs").exists()
+    folder = out / "CW-VAE"
+    assert {p.name for p in folder.glob("eval*")} == {"eval", FAST, SLOW}
+    for name, flags in (("eval", None), (FAST, "FT"), (SLOW, "TF")):
+        found = json.loads((folder / name / "metrics.json").read_text())
+        assert (found["observe_levels"], found["step"], found["fvd"]) == (flags, 2, None)
+    with open(out / "reset_levels.csv", newline="") as file:
+        rows = {row.pop("model"): [*row.values()] for row in csv.DictReader(file)}
+    assert len(rows) == 5
+    assert all(all(values) for values in rows.values())
+    assert "**What predictions still show if one level" in result.stdout
+    again = succeed(*command)
+    assert again.stderr == ""
+    assert "[1/1] CW-VAE: trained and evaluated already" in again.stdout
 
 
 @pytest.mark.slow
