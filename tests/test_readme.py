@@ -236,7 +236,7 @@ def test_the_settings_that_may_change_on_resume_are_those_of_the_table():
 def test_the_example_of_a_comparison_is_valid(tmp_path):
     (example,) = fenced("docs/comparison.md", "yaml")
     (tmp_path / "example.yml").write_text(example)
-    assert [*config.load_comparison(tmp_path / "example.yml")] == ["CW-VAE", "RSSM"]
+    assert [*config.load_comparison(tmp_path / "example.yml").runs] == ["CW-VAE", "RSSM"]
 
 
 def test_the_python_example_runs(tmp_path, capsys, monkeypatch):

@@ -4,6 +4,7 @@
     cwvae compare CW-VAE=logs/run1 RSSM=logs/run2 --out DIR [--protocol cwvae2021] [--paper]
     cwvae compare CW-VAE=logs/seed0 CW-VAE=logs/seed1 --out DIR      seeds of one model
     cwvae compare --train configs/comparison_quick.yml --out DIR [--jobs 2]    trains first
+    cwvae compare --train FILE --out DIR --only CW-VAE --only RSSM-seed_1      some of its runs
     cwvae compare --paper --out DIR       the paper's own Table 1
 
 RUN is the folder of a run that eval.py has evaluated or, for an evaluation with other settings, the
@@ -12,8 +13,8 @@ one name share a row: on one data set as training seeds, on several in their col
 names the data set, too. Runs on one data set must have the same context, horizon, videos, samples,
 data and protocols.
 
-With --train, FILE describes the runs, and each has a folder in DIR. After an interruption, run the
-same command to resume.
+With --train, FILE describes the runs, and each has a folder in DIR. --only selects runs by name, or
+one seed by its folder's name. After an interruption, run the same command to resume.
 """
 
 import argparse
@@ -43,6 +44,13 @@ def _arguments() -> argparse.Namespace:
         help="with --train: change a setting of all runs; may be repeated",
     )
     parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME[-seed_N]",
+        help="with --train: train, evaluate and compare only this run; may be repeated",
+    )
+    parser.add_argument(
         "--jobs",
         type=int,
         default=1,
@@ -70,6 +78,8 @@ def _arguments() -> argparse.Namespace:
         parser.error(f"--jobs must be at least 1, not {arguments.jobs}")
     if arguments.jobs > 1 and not arguments.train:
         parser.error("--jobs is for --train: nothing else takes long")
+    if arguments.only and not arguments.train:
+        parser.error("--only is for --train FILE: it selects runs of the file")
     if not arguments.runs and not arguments.train and not arguments.paper:
         parser.error(
             "give the folder of an evaluated run, --train FILE to train runs first, or --paper for"
@@ -84,9 +94,11 @@ def main() -> int:
     with exit_on_user_error():
         standard, cwvae2021 = PROTOCOLS
         protocol = arguments.protocol or (cwvae2021 if arguments.paper else standard)
-        runs = arguments.runs
+        runs, resets = arguments.runs, []
         if arguments.train:
-            members = campaign.plan(arguments.train, arguments.out, protocol, arguments.set)
+            members = campaign.plan(
+                arguments.train, arguments.out, protocol, arguments.set, arguments.only
+            )
             for config in (member.config for member in members):
                 data_loaders.check(config.data.name, config.data_options())
                 if config.training.init_from:
@@ -96,8 +108,14 @@ def main() -> int:
                 print("Stopped. Run the same command to resume.")
                 return 128 + stopped_by
             runs = [member.argument for member in members]
+            resets = [word for member in members for word in member.reset_arguments]
         text, files = comparison.compare(
-            runs, arguments.out, protocol, arguments.paper, with_costs=bool(arguments.train)
+            runs,
+            arguments.out,
+            protocol,
+            arguments.paper,
+            with_costs=bool(arguments.train),
+            resets=resets,
         )
         print(text)
         print(f"Written to {arguments.out}: {', '.join(path.name for path in files)}.")

@@ -1,4 +1,4 @@
-"""Compares evaluated runs: the paper's Table 1, Table 2, and Figures 1, 5 and E.1.
+"""Compares evaluated runs: the paper's Tables 1 and 2, and Figures 1, 5, 7 and E.1.
 
 No TensorFlow: all input is in the metrics.json of evaluations.
 
@@ -16,7 +16,16 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from cwvae.comparison import agreement, costs, figures, formats, paper, runs, tables
+from cwvae.comparison import (
+    agreement,
+    costs,
+    figures,
+    formats,
+    paper,
+    reset_levels,
+    runs,
+    tables,
+)
 from cwvae.errors import UserError
 from cwvae.evaluation.results import metric_name
 from cwvae.run import files
@@ -24,7 +33,8 @@ from cwvae.run import folder as run_folder
 
 # Files that a comparison may write.
 _STEMS = re.compile(
-    "table|training|measures|kl|ranks|psnr|ssim|lpips|fvd_prefixes|fvd_windows|readout_.*"
+    "table|training|reset_levels|measures|kl|ranks|psnr|ssim|lpips|fvd_prefixes|fvd_windows"
+    "|readout_.*"
 )
 _SUFFIXES = (".md", ".csv", ".tex", ".png", ".pdf")
 
@@ -35,6 +45,7 @@ def compare(
     protocol: str = "standard",
     with_paper: bool = False,
     with_costs: bool = False,
+    resets: Sequence[str] = (),
 ) -> tuple[str, list[pathlib.Path]]:
     """Compares runs and writes tables and figures.
 
@@ -45,6 +56,8 @@ def compare(
       protocol: Protocol of PSNR and SSIM.
       with_paper: Whether to add the paper's scores, which do not need runs.
       with_costs: Whether to add the table of training costs.
+      resets: Evaluations of the same runs in which one level is blind, as `arguments`, for the
+        table of reset levels.
 
     Returns:
       The content of the .md files, and all files.
@@ -66,6 +79,7 @@ def compare(
         table.notes.extend(paper.notes(groups, columns_of_paper))
     more = tables.other_measures(groups, protocol), tables.kl_table(groups, columns_of_paper)
     contents = formats.texts([table, *(other for other in more if other)])
+    contents |= reset_levels.texts(groups, runs.read(resets))
     contents |= costs.texts(groups) if with_costs else {}
     text = "\n".join(content for name, content in contents.items() if name.endswith(".md"))
     contents |= figures.curves(groups, protocol) | figures.ranks(ranks)

@@ -58,7 +58,7 @@ def check(entries: Sequence[Entry], protocol: str) -> list[str]:
     # All pairs: a measure that the first run lacks may differ between two others.
     for first, other in itertools.combinations(runs, 2):
         _check_settings(first, other)
-        _check_measures(first, other)
+        check_measures(first, other)
         notes += _check_baselines(first, other, names)
     return list(dict.fromkeys(notes))
 
@@ -173,7 +173,7 @@ def _check_settings(first, other):
         )
 
 
-def _check_measures(first, other):
+def check_measures(first: Run, other: Run) -> None:
     """Raises a UserError if a measure was computed in different ways."""
     ways = [{}, {}]
     for way, run in zip(ways, (first, other), strict=True):

@@ -3,6 +3,10 @@
 No TensorFlow: training and evaluation run as separate processes, one at a time or several side by
 side. Finished work is not repeated: an interrupted run resumes, and an evaluation of the same step
 and settings is kept.
+
+With `reset_levels`, each run with several levels has further evaluations, one per level, in which
+that level follows its prior during the context. They lack FVD and LPIPS, which take most of the
+time.
 """
 
 import concurrent.futures
@@ -13,16 +17,35 @@ import subprocess
 from collections.abc import Callable, Iterable, Sequence
 
 from cwvae import config as configuration
+from cwvae import levels
 from cwvae.comparison import costs, runs
 from cwvae.comparison.agreement import differences, scored_settings
 from cwvae.comparison.processes import ScriptFailed, Scripts, shares, start_script
 from cwvae.config import Config
-from cwvae.errors import UserError
+from cwvae.errors import UserError, unknown_name
+from cwvae.evaluation import results as evaluations
 from cwvae.evaluation.results import FOLDER
 from cwvae.run import checkpoints, files
 from cwvae.run import folder as run_folder
 
 _OTHER_RUN = "Give another --out, rename the run in the file, or undo the change."
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """An evaluation of a run.
+
+    Attributes:
+      folder: The folder that eval.py names for it.
+      config: The run's configuration, with the settings of this evaluation.
+      settings: `section.key=value` of the settings that differ from the run's own.
+      purpose: What it is for, in messages: "" for the ordinary one.
+    """
+
+    folder: pathlib.Path
+    config: Config
+    settings: tuple[str, ...] = ()
+    purpose: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +57,14 @@ class Member:
       seed: Its training seed, if the file lists seeds.
       config: Its configuration.
       folder: Its folder.
+      reset_levels: Whether it is also evaluated with each of its levels blind.
     """
 
     name: str
     seed: int | None
     config: Config
     folder: pathlib.Path
+    reset_levels: bool = False
 
     @property
     def title(self) -> str:
@@ -51,34 +76,78 @@ class Member:
         """The run on the command line of a comparison."""
         return f"{self.name}={self.folder}"
 
+    @property
+    def ordinary(self) -> Evaluation:
+        """The evaluation with the run's own settings."""
+        return Evaluation(self.folder / FOLDER, self.config)
+
+    @property
+    def resets(self) -> list[Evaluation]:
+        """The evaluations with one level blind, the fastest first; empty without `reset_levels`."""
+        count = self.config.model.hierarchy
+        if not self.reset_levels or count < 2:
+            return []
+        own, found = configuration.as_plain(self.config), []
+        for name in levels.names(count):
+            flags = "".join("F" if other == name else "T" for other in levels.names(count))
+            options = dataclasses.replace(
+                self.config.evaluation, observe_levels=flags, fvd=False, lpips=False
+            )
+            config = dataclasses.replace(self.config, evaluation=options)
+            changed = evaluations.changes(own, configuration.as_plain(config))
+            folder = self.folder / evaluations.folder_name(changed)
+            settings = configuration.overrides(self.config, config)
+            purpose = f" with {levels.label(name, count)} blind"
+            found.append(Evaluation(folder, config, tuple(settings), purpose))
+        return found
+
+    @property
+    def reset_arguments(self) -> list[str]:
+        """The evaluations with one level blind, on the command line of a comparison."""
+        return [f"{self.name}={evaluation.folder}" for evaluation in self.resets]
+
 
 def plan(
     path: str | pathlib.Path,
     out: str | pathlib.Path,
     protocol: str,
     overrides: Iterable[str] = (),
+    only: Iterable[str] = (),
 ) -> list[Member]:
     """Reads the runs in a file of `config.load_comparison`, and checks all before anything starts.
 
     Each run has a folder in `out`: NAME or, for the seed 1 of a file with seeds, NAME-seed_1.
-    `overrides` are settings of all runs. Raises a UserError for a wrong configuration, scores that
-    could not be compared, or a folder with another configuration.
+    `overrides` are settings of all runs. `only` selects runs by the names of their folders, or all
+    seeds of a run by its name. Raises a UserError for a wrong configuration, scores that could not
+    be compared, an unknown name, or a folder with another configuration.
     """
+    comparison = configuration.load_comparison(path, overrides)
     members = [
         Member(
             name,
             seed,
             configuration.with_absolute_paths(config),
             pathlib.Path(out) / (name if seed is None else f"{name}-seed_{seed}"),
+            comparison.reset_levels,
         )
-        for name, by_seed in configuration.load_comparison(path, overrides).items()
+        for name, by_seed in comparison.runs.items()
         for seed, config in by_seed.items()
     ]
     _check_scored_alike(path, members, protocol)
+    members = _selected(members, only)
     for member in members:
         runs.check_label(runs.split_name(member.name)[0], path)
         run_folder.check(member.config, member.folder, _OTHER_RUN, throughout=True)
     return members
+
+
+def _selected(members: Sequence[Member], only: Iterable[str]) -> list[Member]:
+    """Returns the members with the given names, or all if there are none."""
+    only = set(only)
+    names = dict.fromkeys(name for m in members for name in (m.name, m.folder.name))
+    for name in sorted(only - names.keys()):
+        raise UserError(f"--only {name}: {unknown_name('run', name, names)}")
+    return [m for m in members if not only or only & {m.name, m.folder.name}]
 
 
 def run(
@@ -150,7 +219,9 @@ def _say(text: str) -> None:
 
 def _is_finished(member: Member) -> bool:
     done = max(checkpoints.steps(member.folder), default=0)
-    return done >= member.config.training.steps and _is_evaluated(member)
+    return done >= member.config.training.steps and all(
+        _is_evaluated(member, each) for each in (member.ordinary, *member.resets)
+    )
 
 
 def _train_and_evaluate(member: Member, heading: str, scripts: Scripts) -> None:
@@ -165,9 +236,10 @@ def _train_and_evaluate(member: Member, heading: str, scripts: Scripts) -> None:
         since = f"steps {done:,} to {options.steps:,}" if done else f"{options.steps:,} steps"
         clips = f"{options.batch_size} clips of {options.seq_len} frames"
         _say(f"{heading}: training, {since} of {clips}, in {folder} ...")
-        # An existing evaluation is of an earlier training, and must not pass for this one's.
-        evaluating = f"evaluating into {FOLDER}"
-        files.remove_folder(folder / FOLDER, evaluating, "Wait until it ends, or stop it.")
+        # Existing evaluations are of an earlier training, and must not pass for this one's.
+        for old in (member.ordinary.folder, *(each.folder for each in member.resets)):
+            evaluating = f"evaluating into {old.name}"
+            files.remove_folder(old, evaluating, "Wait until it ends, or stop it.")
         before = spent.get("training", 0) if done else 0
         seconds = scripts.run("train", folder, "training", before)
         if scripts.stopped_by:
@@ -175,24 +247,36 @@ def _train_and_evaluate(member: Member, heading: str, scripts: Scripts) -> None:
         _say(f"{heading}: trained in {costs.duration(seconds)}. Evaluating ...")
     else:
         _say(f"{heading}: trained already; evaluating, in {folder} ...")
-    seconds = scripts.run("eval", folder, "evaluation")
+    if not _is_evaluated(member, member.ordinary):
+        _evaluate(member, member.ordinary, "evaluation", heading, scripts)
+    for each in member.resets:
+        if not scripts.stopped_by and not _is_evaluated(member, each):
+            _say(f"{heading}: evaluating{each.purpose} ...")
+            _evaluate(member, each, each.folder.name, heading, scripts)
+
+
+def _evaluate(
+    member: Member, evaluation: Evaluation, part: str, heading: str, scripts: Scripts
+) -> None:
+    seconds = scripts.run("eval", member.folder, part, settings=evaluation.settings)
     if scripts.stopped_by:
         return
-    if not _is_evaluated(member):  # The newest checkpoint was damaged and has been set aside.
+    # Otherwise the newest checkpoint was damaged and has been set aside.
+    if not _is_evaluated(member, evaluation):
         raise UserError(
-            f"{folder}: the evaluation is not of step {options.steps:,} of this configuration. Run"
-            " the same command to resume training and evaluate again."
+            f"{member.folder}: the evaluation is not of step {member.config.training.steps:,} of"
+            " this configuration. Run the same command to resume training and evaluate again."
         )
-    _say(f"{heading}: evaluated in {costs.duration(seconds)}.")
+    _say(f"{heading}: evaluated{evaluation.purpose} in {costs.duration(seconds)}.")
 
 
-def _is_evaluated(member: Member) -> bool:
-    """Returns whether a run's evaluation is of its newest checkpoint and configuration."""
+def _is_evaluated(member: Member, evaluation: Evaluation) -> bool:
+    """Returns whether there is an evaluation of the newest checkpoint with its settings."""
     try:
-        (found,) = runs.read([member.argument])
+        (found,) = runs.read([f"{member.name}={evaluation.folder}"])
     except UserError:  # It is missing, damaged, or of another version.
         return False
-    wanted, given = configuration.as_plain(member.config), found.results["settings"]
+    wanted, given = configuration.as_plain(evaluation.config), found.results["settings"]
     same = all(wanted[name] == given.get(name) for name in ("model", "data", "evaluation"))
     return same and found.results["step"] == max(checkpoints.steps(member.folder))
 

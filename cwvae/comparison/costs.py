@@ -1,7 +1,7 @@
 """The costs of each run: weights, frames and time, as in the paper's Tables D.1 and D.2.
 
-A run's folder has its times in seconds.json: `training`, the sum over all sessions, and
-`evaluation`, the last one.
+A run's folder has its times in seconds.json: `training`, the sum over all sessions, and the last
+session of `evaluation` and of other evaluations, by the names of their folders.
 """
 
 import json
@@ -63,7 +63,7 @@ def read_seconds(folder: pathlib.Path) -> dict[str, float]:
 
 
 def write_seconds(folder: pathlib.Path, part: str, seconds: float) -> None:
-    """Writes the seconds of `training` or `evaluation`; a failure leaves the file as it was."""
+    """Writes the seconds of a part of a run; a failure leaves the file as it was."""
     content = json.dumps(read_seconds(folder) | {part: round(seconds, 1)})
     files.write(folder / "seconds.json", f"{content}\n")
 

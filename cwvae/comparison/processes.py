@@ -90,13 +90,16 @@ def log_path(name: str, folder: pathlib.Path) -> pathlib.Path:
     return folder / f"{name}.log"
 
 
-def start_script(name: str, folder: pathlib.Path, share: Share | None = None) -> subprocess.Popen:
-    """Starts `train` or `eval` on a run's folder.
+def start_script(
+    name: str, folder: pathlib.Path, share: Share | None = None, settings: Sequence[str] = ()
+) -> subprocess.Popen:
+    """Starts `train` or `eval` on a run's folder, with `section.key=value` settings of `--set`.
 
     Alone, without a share of the machine, it shows its progress but not its stdout. The process
     inherits the cores of the thread that starts it.
     """
     words = ["-m", "cwvae", name, "--logdir", str(folder)]
+    words += [word for setting in settings for word in ("--set", setting)]
     if sys.platform == "linux":
         words = ["-c", _LAUNCHER, str(os.getpid()), *words]
     environment = dict(os.environ)
@@ -138,8 +141,17 @@ class Scripts(contextlib.AbstractContextManager):
         if share and share.cores:
             os.sched_setaffinity(0, share.cores)  # Of this thread; its processes inherit it.
 
-    def run(self, name: str, folder: pathlib.Path, part: str, before: float = 0) -> float:
+    def run(
+        self,
+        name: str,
+        folder: pathlib.Path,
+        part: str,
+        before: float = 0,
+        settings: Sequence[str] = (),
+    ) -> float:
         """Runs a script, and returns its seconds plus those of earlier sessions, `before`.
+
+        `settings` are those of `--set`.
 
         Records them as a part of seconds.json. Raises `ScriptFailed` if it fails, unless it was
         stopped by a signal.
@@ -148,7 +160,7 @@ class Scripts(contextlib.AbstractContextManager):
         log = log_path(name, folder) if share else None
         length = log.stat().st_size if log and log.exists() else 0
         began, code = time.monotonic() - before, None
-        process = self._start(name, folder, *[share] * bool(share))
+        process = self._start(name, folder, share, settings)
         self._running.add(process)
         try:
             if self.stopped_by:  # The signal arrived during the start.

@@ -60,12 +60,30 @@ FORMER_DEFAULTS = {("training", "precision"): "float32"}
 # What lies next to the config.yml of a run or an export.
 _WEIGHTS = ("checkpoints", "model.weights.h5")
 
+# The keys of a comparison's file.
+_OF_COMPARISON = {"shared", "runs", "seeds", "reset_levels"}
+
 _SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
 _EXAMPLE = "Example: --set training.steps=1000"
 
 # Of a file that `save` wrote. Without them, the settings after a cut would become the defaults.
 _FIRST_LINE = "# All settings. Keep the last line: without it, this file counts as cut short.\n"
 _LAST_LINE = "# The end of the settings.\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The runs that a comparison's file describes.
+
+    Attributes:
+      runs: {name: {training seed: configuration}}; without `seeds` in the file, the only key of a
+        name is None.
+      reset_levels: Whether each run with several levels is also evaluated once per level with that
+        level blind: it follows its prior while the others see the context.
+    """
+
+    runs: dict[str, dict[int | None, Config]]
+    reset_levels: bool
 
 
 class _Setting(NamedTuple):
@@ -121,23 +139,20 @@ def named(path: str | pathlib.Path) -> pathlib.Path:
     return own if not path.suffix and not path.is_file() and own.is_file() else path
 
 
-def load_comparison(
-    path: str | pathlib.Path, overrides: Iterable[str] = ()
-) -> dict[str, dict[int | None, Config]]:
+def load_comparison(path: str | pathlib.Path, overrides: Iterable[str] = ()) -> Comparison:
     """Reads the configurations of the runs of a comparison.
 
     For each name, the file's section `runs` holds the content of an experiment's file. The section
-    `shared` comes before it in every run. `seeds` lists the training seeds of each run.
+    `shared` comes before it in every run. `seeds` lists the training seeds of each run, and
+    `reset_levels` says whether levels are also evaluated blind.
 
     Args:
       path: The file, or its name in `configs/`.
       overrides: As in `load`, for all runs.
 
-    Returns:
-      {name: {training seed: configuration}}; without `seeds`, the only key of a name is None.
-
     Raises:
-      UserError: As for `load`; a name that cannot be that of a folder; no runs; invalid seeds.
+      UserError: As for `load`; a name that cannot be that of a folder; no runs; invalid seeds; an
+        invalid `reset_levels`, or runs that cannot be evaluated so.
     """
     path = named(path)
     content = _read(path)
@@ -146,10 +161,10 @@ def load_comparison(
             f"{path}: this file describes one run, not a comparison. Train it with:"
             f" {command('train')} --config {shlex.quote(str(path))}"
         )
-    if not isinstance(content, dict) or set(content) - {"shared", "runs", "seeds"}:
+    if not isinstance(content, dict) or set(content) - _OF_COMPARISON:
         raise UserError(
             f"{path}: a comparison holds two sections, `shared` and `runs`, and maybe a list"
-            " `seeds`. Example: configs/comparison_quick.yml"
+            " `seeds` and the line `reset_levels: true`. Example: configs/comparison_quick.yml"
         )
     runs = content.get("runs")
     if not isinstance(runs, dict) or not runs:
@@ -178,7 +193,39 @@ def load_comparison(
                 # A setting of --set may fit some runs and not others.
                 whose = f"{path}, run {name}: " if str(error).startswith("--set ") else ""
                 raise UserError(f"{whose}{error}") from None
-    return configs
+    reset_levels = content.get("reset_levels", False)
+    if not isinstance(reset_levels, bool):
+        raise UserError(f"{path}: reset_levels must be true or false, not {reset_levels!r}.")
+    if reset_levels:
+        _check_reset_levels(path, configs)
+    return Comparison(configs, reset_levels)
+
+
+def _check_reset_levels(path: pathlib.Path, configs: Mapping[str, Mapping]) -> None:
+    """Raises a UserError if runs cannot be evaluated with one of their levels blind."""
+    several = {
+        name: config
+        for name, by_seed in configs.items()
+        for config in by_seed.values()
+        if config.model.hierarchy > 1
+    }
+    if not several:
+        raise UserError(
+            f"{path}: reset_levels is true, but no run has several levels (model.levels). Delete"
+            " reset_levels, or add such a run."
+        )
+    for name, config in several.items():
+        options = config.evaluation
+        if "F" in (options.observe_levels or ""):
+            raise UserError(
+                f"{path}, run {name}: evaluation.observe_levels = {options.observe_levels} leaves a"
+                " level blind already. Delete it: reset_levels adds an evaluation for each level."
+            )
+        if not options.readout:
+            raise UserError(
+                f"{path}, run {name}: evaluation.readout = false, but reset_levels compares what"
+                " the readout reads. Set it to true, or delete reset_levels."
+            )
 
 
 def _seeds_of_comparison(path: pathlib.Path, seeds: Any) -> Iterator[int]:

@@ -7,16 +7,21 @@ Four convolutions turn a frame into features of 8x8 places. Each readable has a 
   takes K points out of the distribution, one after the other, each with its share of the mass.
 - Classes at points: scores at each place, interpolated at the points.
 - The class of the whole frame: scores from the features' mean and maximum.
+- Numbers: a linear function of the features of all places. Its outputs are in standard deviations
+  of the training frames' numbers from their mean, and its loss is the absolute error, which is the
+  score but for the unit.
 
-No loss depends on the order of the points, and no head is tied to one of the K things.
+No loss depends on the order of the points, and no head is tied to one of the K things, except for
+numbers.
 
 Symbols: F frames, H, W, C their height, width and channels, K things to read in each, D features,
 G cells along an edge.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from cwvae.frame_sizes import HALVINGS
@@ -63,11 +68,24 @@ class Network(keras.Model):
         self.body = keras.Sequential(body)
         self.heads = {
             name: keras.layers.Dense(
-                _FINER**2 if readable.kind == "points" else readable.size,
+                {"points": _FINER**2, "classes": readable.size, "numbers": readable.count}[
+                    readable.kind
+                ],
                 kernel_initializer=_he(draws, 0.1),  # At first all answers are about as likely.
                 dtype="float32",
             )
             for name, readable in self.readables.items()
+        }
+        # The scale of numbers: their mean and standard deviation [K] in training frames.
+        self.scales = {
+            name: [
+                self.add_weight(
+                    shape=(readable.count,), initializer=initializer, trainable=False, name=name
+                )
+                for initializer in ("zeros", "ones")
+            ]
+            for name, readable in self.readables.items()
+            if readable.kind == "numbers"
         }
         self(tf.zeros((1, *self.frame_shape)))
 
@@ -76,6 +94,9 @@ class Network(keras.Model):
         if readable.kind == "points":
             if not 1 <= count <= _MOST_POINTS:
                 raise ValueError(f"{name}: {count} points; the readout takes 1 to {_MOST_POINTS}.")
+        elif readable.kind == "numbers":
+            if readable.places is not None:
+                raise ValueError(f"{name}: numbers are read from the whole frame, not at points.")
         elif readable.kind != "classes":
             raise ValueError(f"{name}: unknown kind {readable.kind!r}.")
         elif readable.places is None:
@@ -84,27 +105,45 @@ class Network(keras.Model):
         elif getattr(self.readables.get(readable.places), "count", None) != count:
             raise ValueError(f"{name}: {readable.places!r} are not {count} points.")
 
+    def set_scales(self, readings: Mapping[str, np.ndarray]) -> None:
+        """Sets the scale of the numbers in training frames.
+
+        Args:
+          readings: float32 [F, K] numbers by name, NaN where unreadable; other kinds are ignored.
+        """
+        for name, (mean, spread) in self.scales.items():
+            known = np.ma.masked_invalid(np.asarray(readings[name], np.float64))
+            mean.assign(known.mean(0).filled(0))
+            deviation = known.std(0).filled(0)
+            spread.assign(np.where(deviation > 0, deviation, 1))
+
     def call(self, frames: tf.Tensor, training: bool = False) -> Tensors:
         """Returns the outputs of the heads for float32 frames [F, H, W, C] in [0, 1], by name.
 
         They are float32: for points [F, G, G], for classes at points [F, 8, 8, size], for the class
-        of the whole frame [F, size].
+        of the whole frame [F, size], for numbers [F, K].
         """
         x = self.body(frames, training=training)
         pooled = tf.concat([tf.reduce_mean(x, (1, 2)), tf.reduce_max(x, (1, 2))], -1)
         results = {}
         for name, readable in self.readables.items():
             whole_frame = readable.kind == "classes" and not readable.places
-            results[name] = self.heads[name](pooled if whole_frame else x)
+            inputs = pooled if whole_frame else x
+            if readable.kind == "numbers":
+                inputs = tf.reshape(x, (-1, _PLACES**2 * _FILTERS[-1]))
+            results[name] = self.heads[name](inputs)
             if readable.kind == "points":
                 results[name] = tf.nn.depth_to_space(results[name], _FINER)[..., 0]
         return results
 
-    def cross_entropies(self, outputs: Tensors, readings: Tensors) -> Tensors:
-        """Returns the mean cross-entropy of each readable, a float32 scalar by its name.
+    def losses(self, outputs: Tensors, readings: Tensors) -> Tensors:
+        """Returns the loss of each readable, a float32 scalar by its name.
 
-        `readings` are by name int64 [F, K] classes, negative where unreadable, or float32 [F, K, 2]
-        points in pixels. Classes at points are in the points' order.
+        It is a mean cross-entropy or, for numbers, a mean absolute error in standard deviations.
+
+        `readings` are by name int64 [F, K] classes, negative where unreadable; float32 [F, K, 2]
+        points in pixels; or float32 [F, K] numbers, NaN where unreadable. Classes at points are in
+        the points' order.
         """
         results = {}
         for name, readable in self.readables.items():
@@ -115,18 +154,29 @@ class Network(keras.Model):
                 values = tf.nn.softmax_cross_entropy_with_logits(target, logits)
                 results[name] = tf.reduce_mean(values)
                 continue
+            if readable.kind == "numbers":
+                mean, spread = self.scales[name]
+                known = tf.math.is_finite(given)
+                target = (tf.where(known, given, 0.0) - mean) / spread
+                results[name] = _mean_of(known, tf.abs(target - output))
+                continue
             scores = self._class_scores(readable, output, readings)
-            known = tf.cast(given >= 0, tf.float32)
             values = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(given, 0), scores)
-            results[name] = tf.reduce_sum(known * values) / tf.maximum(tf.reduce_sum(known), 1)
+            results[name] = _mean_of(given >= 0, values)
         return results
 
     def answers(self, outputs: Tensors) -> Tensors:
-        """Returns what was read, by name: int64 [F, K] classes, or float32 [F, K, 2] points."""
+        """Returns what was read, by name.
+
+        It is int64 [F, K] classes, float32 [F, K, 2] points, or float32 [F, K] numbers.
+        """
         results = {}
         for name, readable in self.readables.items():
             if readable.kind == "points":
                 results[name] = self._find(outputs[name], readable.count)
+            elif readable.kind == "numbers":
+                mean, spread = self.scales[name]
+                results[name] = mean + spread * outputs[name]
         for name, readable in self.readables.items():  # Some classes are read at the points.
             if readable.kind == "classes":
                 scores = self._class_scores(readable, outputs[name], results)
@@ -166,6 +216,12 @@ class Network(keras.Model):
             # Remove only this point's share of the mass: two points may lie in the same cells.
             mass = tf.nn.relu(mass - self._spread(found[-1][:, None], cells)[:, 0] / count)
         return tf.stack(found, 1)
+
+
+def _mean_of(known: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Returns the mean of the values that are known; 0 if none is."""
+    known = tf.cast(known, tf.float32)
+    return tf.reduce_sum(known * values) / tf.maximum(tf.reduce_sum(known), 1)
 
 
 def _he(draws, factor: float = 1) -> keras.initializers.Initializer:

@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from cwvae.errors import UserError
-from data_loaders.attributes import CLASSES, NOT_READABLE, Attributes, Readable
+from data_loaders.attributes import CLASSES, NOT_READABLE, NUMBERS, Attributes, Readable
 from data_loaders.generated.maze_walks import Maze, random_maze, walk
-from data_loaders.generated.raycaster import TEXTURE_SIZE, Raycaster, texture_pyramid
+from data_loaders.generated.raycaster import TEXTURE_SIZE, Raycaster, depth_ahead, texture_pyramid
 from data_loaders.sources import (
     SPLITS,
     Note,
@@ -143,6 +143,7 @@ class ProceduralMazes(Source):
           pose: float32 [T, 3]: x and y in cells of the floor plan, to the right and down, and the
             heading in radians, 0 along x, growing clockwise, without jumps at full turns.
           room: int64 [T]: 0 or 1, or -1 in the passage between the rooms.
+          wall_distance: float32 [T]: the distance to the wall straight ahead, in cells.
           wall_textures: int64 [2], an index into `texture_paths('wall')` per room.
           floor_textures: int64 [2], an index into `texture_paths('floor')` per room.
           sky: int64 [], an index into `labmaze.assets.SKY_STYLES`.
@@ -156,20 +157,22 @@ class ProceduralMazes(Source):
         return {
             "pose": pose,
             "room": clip.maze.room[row, column],
+            "wall_distance": depth_ahead(clip.maze.solid, pose),
             "wall_textures": clip.walls,
             "floor_textures": clip.floors,
             "sky": np.array(clip.sky),
         }
 
     def readable(self) -> tuple[Readable, ...]:
-        """Returns the wall and floor texture of the room that the camera is in, if it is in one.
+        """Returns the textures of the camera's room, and the distance to the wall ahead.
 
-        The sky is not among them, since many frames do not show it.
+        The textures of walls and floor cannot be read in the passage between the rooms. The sky is
+        not among them, since many frames do not show it.
 
         Raises:
           UserError: The package `labmaze` is missing.
         """
-        return tuple(
+        textures = [
             Readable(
                 f"{kind}_texture",
                 f"{kind} texture right",
@@ -179,7 +182,11 @@ class ProceduralMazes(Source):
                 len(texture_paths(kind)),
             )
             for kind in ("wall", "floor")
+        ]
+        distance = Readable(
+            "wall_distance", "wall distance error", NUMBERS, 1, _wall_distance, unit="cells"
         )
+        return (*textures, distance)
 
     def _clip(self, split: str, item: str) -> _Clip:
         # With a spawn key, no (split, i) collides with another seed.
@@ -197,6 +204,11 @@ def _of_the_room(name: str, known: Attributes) -> np.ndarray:
     """Returns the current room's value of an attribute that has one per room, int64 [T, 1]."""
     room = known["room"][:, None]
     return np.where(room < 0, NOT_READABLE, known[name][room])
+
+
+def _wall_distance(known: Attributes) -> np.ndarray:
+    """Returns the distance to the wall straight ahead, float32 [T, 1]."""
+    return known["wall_distance"][:, None]
 
 
 def _labmaze() -> ModuleType:

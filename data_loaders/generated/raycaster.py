@@ -82,6 +82,23 @@ def cast(solid: np.ndarray, origin: np.ndarray, direction: np.ndarray) -> Hits:
     return Hits(depth, across_x, u, row, column)
 
 
+def depth_ahead(solid: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Returns the distance to the wall straight ahead, in cells, float32 [F].
+
+    Args:
+      solid: As for `cast`.
+      pose: As for `Raycaster.render`.
+    """
+    origin, ahead = _eye(pose)
+    return cast(solid, origin, ahead[:, None]).depth[:, 0]
+
+
+def _eye(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the places and the viewing directions, of length 1, of poses: float32 [F, 2] each."""
+    ahead = np.stack([np.cos(pose[:, 2]), np.sin(pose[:, 2])], axis=-1)
+    return pose[:, :2].astype(np.float32), ahead.astype(np.float32)
+
+
 def _first_wall(
     solid: np.ndarray, p: np.ndarray, q: np.ndarray, dp: np.ndarray, dq: np.ndarray
 ) -> np.ndarray:
@@ -185,8 +202,7 @@ class Raycaster:
         return frames
 
     def _render(self, pose: np.ndarray) -> np.ndarray:
-        origin = pose[:, :2].astype(np.float32)
-        ahead = np.stack([np.cos(pose[:, 2]), np.sin(pose[:, 2])], axis=-1).astype(np.float32)
+        origin, ahead = _eye(pose)
         aside = np.stack([-ahead[:, 1], ahead[:, 0]], axis=-1)
         direction = ahead[:, None] + self._right[:, None] * aside[:, None]  # [F, S, 2]
         hits = cast(self._solid, origin, direction)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers.numbered import Numbers
 
-from data_loaders.attributes import CLASSES, POINTS, Readable
+from data_loaders.attributes import CLASSES, NUMBERS, POINTS, Readable
 from data_loaders.generated.digits import load_digits
 from data_loaders.generated.moving_digits import MovingDigits
 from data_loaders.generated.procedural_mazes import ProceduralMazes, texture_paths
@@ -77,7 +77,9 @@ def test_mazes_show_the_textures_of_the_room_around_the_camera(tmp_path):
     assert about(data.readable()) == [
         ("wall_texture", CLASSES, 1, len(texture_paths("wall")), None),
         ("floor_texture", CLASSES, 1, len(texture_paths("floor")), None),
+        ("wall_distance", NUMBERS, 1, None, None),
     ]
+    assert [readable.unit for readable in data.readable()] == [None, None, "cells"]
     rooms = set()
     for i in range(2):
         known, found = data.attributes(i, 30, 250), data.readings(i, 30, 250)
@@ -87,4 +89,7 @@ def test_mazes_show_the_textures_of_the_room_around_the_camera(tmp_path):
             assert values.shape == (250, 1)
             for room, value in zip(known["room"], values[:, 0], strict=True):
                 assert value == (-1 if room < 0 else known[f"{kind}_textures"][room])
+        distance = found["wall_distance"]
+        assert (distance.dtype, distance.shape) == (np.float32, (250, 1))
+        np.testing.assert_array_equal(distance[:, 0], known["wall_distance"])
     assert rooms == {-1, 0, 1}

@@ -23,10 +23,13 @@ import pytest
 from helpers import plain, results
 from helpers.scripts import ROOT, TINY, Training, refused, run, succeed
 
+from cwvae import comparison
 from cwvae import config as configuration
+from cwvae.commands.evaluate import folder_for
 from cwvae.comparison import campaign, costs, processes
 from cwvae.comparison.runs import by_data, read
 from cwvae.errors import UserError
+from cwvae.evaluation.results import digest
 from cwvae.run import checkpoints
 from cwvae.run import folder as run_folder
 
@@ -64,7 +67,7 @@ def refusal(path, overrides=()):
 
 def without_seeds(path, overrides=()):
     """Returns {name: configuration} of a file without seeds."""
-    configs = configuration.load_comparison(path, overrides)
+    configs = configuration.load_comparison(path, overrides).runs
     assert all(list(by_seed) == [None] for by_seed in configs.values())
     return {name: by_seed[None] for name, by_seed in configs.items()}
 
@@ -128,7 +131,7 @@ SEEDS = f"seeds: [0, 4]\n{TWO}"
 
 
 def test_every_run_is_trained_with_every_seed(write):
-    configs = configuration.load_comparison(write(SEEDS))
+    configs = configuration.load_comparison(write(SEEDS)).runs
     alone = without_seeds(write())
     for name, by_seed in configs.items():
         assert list(by_seed) == [0, 4]
@@ -298,20 +301,23 @@ class Scripts:
       commands: {(script, label): shell command to run instead, once}.
       seconds: Duration of a script.
       shares: The share of the machine of each.
+      settings: The settings of those that have some, with the name of the run's folder.
     """
 
     def __init__(self, now):
         self.calls, self.commands, self.seconds, self._now = [], {}, 60, now
-        self.shares = []
+        self.shares, self.settings = [], []
 
-    def __call__(self, name, folder, share=None):
+    def __call__(self, name, folder, share=None, settings=()):
         self.calls.append((name, folder.name))
         self.shares.append(share)
+        if settings:
+            self.settings.append((folder.name, *settings))
         self._now[0] += self.seconds
         command = self.commands.pop((name, folder.name), None)
         if not command:
             config = configuration.load(folder / "config.yml")
-            (train if name == "train" else evaluate)(config, folder)
+            train(config, folder) if name == "train" else evaluate(config, folder, settings)
         words = ["sh", "-c", command or "exit 0"]
         if not share:
             return subprocess.Popen(words)
@@ -332,11 +338,21 @@ def train(config, folder):
     checkpoint(folder, config.training.steps).touch()
 
 
-def evaluate(config, folder, **changes):
+def evaluate(config, folder, settings=()):
     steps = [int(path.stem[-9:]) for path in (folder / "checkpoints").iterdir()]
-    options, changes = config.evaluation, {"step": max(steps)} | changes
-    settings = configuration.as_plain(config)
-    results.write(folder, horizon=options.horizon, settings=settings, **changes)
+    if settings:
+        config = run_folder.load_config(folder, settings)
+    levels = config.evaluation.observe_levels
+    results.write(
+        folder,
+        folder_for(config, folder).name,
+        step=max(steps),
+        horizon=config.evaluation.horizon,
+        settings=configuration.as_plain(config),
+        observe_levels=levels,
+        quality={None: 0.9, "FT": 0.7, "TF": 0.1}[levels],
+        metrics=tuple(results.CURVES),
+    )
 
 
 @pytest.fixture
@@ -351,8 +367,8 @@ def scripts(monkeypatch):
 def go(write, tmp_path, scripts):
     """Runs a comparison; returns the signal that ended it and the scripts that were started."""
 
-    def go(text=TWO, jobs=1, overrides=()):
-        members = campaign.plan(write(text), tmp_path / "out", "standard", overrides)
+    def go(text=TWO, jobs=1, overrides=(), only=()):
+        members = campaign.plan(write(text), tmp_path / "out", "standard", overrides, only)
         return campaign.run(members, tmp_path / "out", jobs, scripts), scripts.take()
 
     return go
@@ -469,6 +485,186 @@ def test_an_evaluation_of_an_older_checkpoint_is_reported(go, scripts, tmp_path)
         go()
     scripts.take()
     assert go() == (None, ALL[:2])
+
+
+# Levels that are evaluated blind.
+
+RESETS = f"reset_levels: true\n{TWO}"
+FAST = "eval-observe_levels_FT,lpips_false,fvd_false"
+SLOW = "eval-observe_levels_TF,lpips_false,fvd_false"
+
+
+@pytest.mark.parametrize("value", ["3", "fast", "[0, 1]", "null"])
+def test_reset_levels_is_true_or_false(write, value):
+    path = write(f"reset_levels: {value}\n{TWO}")
+    assert refusal(path).startswith(f"{path}: reset_levels must be true or false, not ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("levels: 2", "levels: 1", "no run has several levels (model.levels)"),
+        ("{horizon: 30}", "{horizon: 30, readout: false}", "evaluation.readout = false, but"),
+        (
+            "{levels: 2}",
+            "{levels: 2}\n    evaluation: {observe_levels: TF}",
+            "evaluation.observe_levels = TF leaves a level blind already",
+        ),
+    ],
+)
+def test_runs_whose_levels_cannot_be_blind(write, old, new, words):
+    path = write(RESETS.replace(old, new))
+    message = refusal(path)
+    assert message.startswith(f"{path}")
+    assert words in message
+
+
+def test_levels_are_not_blind_unless_the_file_says_so(write):
+    assert not configuration.load_comparison(write()).reset_levels
+    assert not configuration.load_comparison(write(f"reset_levels: false\n{TWO}")).reset_levels
+    assert configuration.load_comparison(write(RESETS)).reset_levels
+
+
+def test_each_level_of_a_run_with_several_is_evaluated_blind(go, scripts, tmp_path, capfd):
+    assert go(RESETS) == (None, [*ALL[:2], ALL[1], ALL[1], *ALL[2:]])
+    off = ("evaluation.lpips=false", "evaluation.fvd=false")
+    assert [(name, sorted(words)) for name, *words in scripts.settings] == [
+        ("CW-VAE", sorted([f"evaluation.observe_levels={flags}", *off])) for flags in ("FT", "TF")
+    ]
+    folder = tmp_path / "out" / "CW-VAE"
+    assert {path.name for path in folder.glob("eval*")} == {"eval", FAST, SLOW}
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[2:7] == [
+        "[1/2] CW-VAE: evaluated in 1 min 0 s.",
+        "[1/2] CW-VAE: evaluating with level 1 (fastest) blind ...",
+        "[1/2] CW-VAE: evaluated with level 1 (fastest) blind in 1 min 0 s.",
+        "[1/2] CW-VAE: evaluating with level 2 (slowest) blind ...",
+        "[1/2] CW-VAE: evaluated with level 2 (slowest) blind in 1 min 0 s.",
+    ]
+    assert go(RESETS) == (None, [])
+    assert go() == (None, [])
+
+
+def test_a_blind_evaluation_is_added_to_a_finished_run(go):
+    go()
+    assert go(RESETS) == (None, [ALL[1], ALL[1]])
+
+
+def test_an_interrupted_blind_evaluation_is_repeated_alone(go, scripts, tmp_path):
+    go(RESETS)
+    scripts.settings.clear()
+    (tmp_path / "out" / "CW-VAE" / SLOW / "metrics.json").write_text("")
+    assert go(RESETS) == (None, [ALL[1]])
+    assert "evaluation.observe_levels=TF" in scripts.settings[0]
+    # A setting of the evaluation changes all.
+    scripts.settings.clear()
+    assert go(RESETS.replace("horizon: 30", "horizon: 25"))[1].count(ALL[1]) == 3
+
+
+def test_a_signal_ends_the_blind_evaluations(go, scripts, monkeypatch):
+    go()
+    scripts.commands["eval", "CW-VAE"] = "kill -TERM $PPID; while :; do sleep .01; done"
+    assert go(RESETS) == (signal.SIGTERM, [ALL[1]])
+    assert go(RESETS) == (None, [ALL[1], ALL[1]])
+
+
+def test_more_training_removes_the_blind_evaluations_at_once(go, scripts, tmp_path):
+    go(RESETS)
+    folder = tmp_path / "out" / "CW-VAE"
+    scripts.commands["train", "CW-VAE"] = (
+        f"test ! -e {folder}/{FAST} && test ! -e {folder}/{SLOW} && exit 7"
+    )
+    with pytest.raises(campaign.ScriptFailed, match="exit code 7"):
+        go(RESETS.replace("{steps: 6,", "{steps: 9,"))
+
+
+def test_eval_gets_the_settings(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **_: started.append(words))
+    processes.start_script("eval", tmp_path, settings=["evaluation.fvd=false"])
+    assert started[0][-4:] == ["--logdir", str(tmp_path), "--set", "evaluation.fvd=false"]
+
+
+def compared(write, tmp_path, text):
+    """Compares the runs of a file; returns the rows of the table of reset levels."""
+    out = tmp_path / "out"
+    members = campaign.plan(write(text), out, "standard")
+    resets = [word for member in members for word in member.reset_arguments]
+    words = [member.argument for member in members]
+    shown, files = comparison.compare(words, out, resets=resets)
+    assert {"reset_levels.md", "reset_levels.csv", "reset_levels.tex"} <= {p.name for p in files}
+    assert (out / "reset_levels.md").read_text() in shown
+    with open(out / "reset_levels.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_of_reset_levels(go, write, tmp_path):
+    go(RESETS)
+    rows = {row.pop("model"): row for row in compared(write, tmp_path, RESETS)}
+    names = ["none", "fastest", "slowest"]
+    bounds = ["true frames", "random training frame"]
+    assert [*rows] == [*(f"CW-VAE, blind: {name}" for name in names), *bounds]
+    column = "moving_digits digits right [%], {}"
+    for name, folder in zip(names, ("eval", FAST, SLOW), strict=True):
+        path = tmp_path / "out" / "CW-VAE" / folder / "metrics.json"
+        score = json.loads(path.read_text())["scores"]["cwvae"]["readout_digits"]
+        row = rows[f"CW-VAE, blind: {name}"]
+        assert row[column.format("first 10")] == f"{score['mean_soon']:.2f}"
+        assert row[column.format("all")] == f"{score['mean']:.2f}"
+    assert [*rows[bounds[0]].values()] == ["98.00", "98.00", "0.50", "0.50"]
+    assert rows[bounds[1]][column.format("all")] == "20.00"
+    text = (tmp_path / "out" / "reset_levels.md").read_text()
+    assert "digits right [%], all ↑" in text
+    assert "position error [pixels], first 10 ↓" in text
+    assert "digits right: readout 1a2b, trained on true frames." in text
+    # The next comparison without it removes it.
+    comparison.compare([f"A={tmp_path / 'out' / 'CW-VAE'}"], tmp_path / "out")
+    assert not list((tmp_path / "out").glob("reset_levels.*"))
+
+
+def test_the_table_of_reset_levels_has_seeds(go, write, tmp_path):
+    go(f"seeds: [0, 4]\n{RESETS}")
+    rows = compared(write, tmp_path, f"seeds: [0, 4]\n{RESETS}")
+    seeds = [row["seed"] for row in rows if row["model"] == "CW-VAE, blind: slowest"]
+    assert seeds == ["mean", "95% half-width", "0", "4"]
+
+
+def test_blind_evaluations_of_another_readout_are_refused(go, write, tmp_path):
+    go(RESETS)
+    path = tmp_path / "out" / "CW-VAE" / FAST / "metrics.json"
+    content = json.loads(path.read_text())
+    content["metrics"]["readout_digits"]["protocol"] = "readout 2b"
+    path.write_text(json.dumps(content | {"sha256": digest(content)}))
+    with pytest.raises(UserError, match=r"protocol of digits right: readout 2b in .*FT"):
+        compared(write, tmp_path, RESETS)
+
+
+# A selection of the runs.
+
+
+def test_only_some_runs_are_trained_and_the_others_later(go):
+    assert go(only=["VTA"]) == (None, ALL[2:])
+    assert go() == (None, ALL[:2])
+
+
+def test_one_seed_or_all_seeds_are_selected(write, tmp_path):
+    def names(*only):
+        members = campaign.plan(write(SEEDS), tmp_path / "out", "standard", only=only)
+        return [member.folder.name for member in members]
+
+    assert names("VTA-seed_4") == ["VTA-seed_4"]
+    assert names("VTA-seed_4", "CW-VAE") == ["CW-VAE-seed_0", "CW-VAE-seed_4", "VTA-seed_4"]
+
+
+def test_an_unknown_name_lists_the_names(write, tmp_path):
+    with pytest.raises(UserError) as caught:
+        campaign.plan(write(SEEDS), tmp_path / "out", "standard", only=["VTA", "CWVAE"])
+    assert str(caught.value) == (
+        "--only CWVAE: unknown run 'CWVAE'; did you mean 'CW-VAE'? Valid: CW-VAE,"
+        " CW-VAE-seed_0, CW-VAE-seed_4, VTA, VTA-seed_0, VTA-seed_4."
+    )
+    with pytest.raises(UserError, match=r"Valid: CW-VAE, VTA\.$"):
+        campaign.plan(write(), tmp_path / "out", "standard", only=["VTA-seed_0"])
 
 
 # Scripts that fail, and signals.
@@ -804,6 +1000,7 @@ def test_durations_in_words(seconds, words):
         (["logs/a", "--train", "a.yml", "--out", "b"], "--train FILE, but not both"),
         (["--out", "b"], "--train FILE to train runs first"),
         (["--train", "--out", "b"], "--train: expected one argument"),
+        (["logs/a", "--only", "a", "--out", "b"], "--only is for --train FILE"),
         (["model.factor=4"], "with --train FILE, or to a script: python train.py --config"),
     ],
 )
@@ -864,6 +1061,30 @@ def test_from_nothing_to_a_table(write, tmp_path):
     assert "[1/1] CW-VAE: trained and evaluated already" in again.stdout
     assert again.stderr == ""
     assert "standard: " in again.stdout
+
+
+@pytest.mark.slow
+def test_levels_are_evaluated_blind_from_nothing(write, tmp_path):
+    out = tmp_path / "out"
+    text = tiny(["CW-VAE", "NoTmpAbs"], evaluation__readout=True, model__frame_size=32)
+    path = write(json.dumps({"reset_levels": True} | json.loads(text)))
+    command = ("compare.py", "--train", path, "--out", out, "--only", "CW-VAE")
+    result = succeed(*command)
+    assert "[1/1] CW-VAE: evaluated with level 2 (slowest) blind in" in result.stdout
+    assert not (out / "NoTmpAbs").exists()
+    folder = out / "CW-VAE"
+    assert {p.name for p in folder.glob("eval*")} == {"eval", FAST, SLOW}
+    for name, flags in (("eval", None), (FAST, "FT"), (SLOW, "TF")):
+        found = json.loads((folder / name / "metrics.json").read_text())
+        assert (found["observe_levels"], found["step"], found["fvd"]) == (flags, 2, None)
+    with open(out / "reset_levels.csv", newline="") as file:
+        rows = {row.pop("model"): [*row.values()] for row in csv.DictReader(file)}
+    assert len(rows) == 5
+    assert all(all(values) for values in rows.values())
+    assert "**What predictions still show if one level" in result.stdout
+    again = succeed(*command)
+    assert again.stderr == ""
+    assert "[1/1] CW-VAE: trained and evaluated already" in again.stdout
 
 
 @pytest.mark.slow

@@ -492,7 +492,7 @@ def test_a_name_stands_for_a_file_of_the_project_from_anywhere(tmp_path, monkeyp
     assert configuration.named("quickstart") == ROOT / "configs" / "quickstart.yml"
     (tmp_path / "gqn_mazes").write_text("model: {levels: 2}\n")
     assert configuration.load("gqn_mazes").model.levels == 2
-    assert configuration.load_comparison("comparison_quick").keys() >= {"CW-VAE", "RSSM"}
+    assert configuration.load_comparison("comparison_quick").runs.keys() >= {"CW-VAE", "RSSM"}
 
 
 def test_a_folder_is_not_a_configuration(tmp_path):
@@ -560,7 +560,7 @@ def test_a_section_may_be_merged_from_another_place(write):
     text = "data: &d {seed: 3}\ntraining: {steps: 4}\n"
     assert configuration.load(write(text + "evaluation:\n  seed: 5\n")).evaluation.seed == 5
     path = write("shared:\n  <<: {model: {levels: 2}}\nruns:\n  A: &a {data: {seed: 3}}\n  B: *a\n")
-    configs = configuration.load_comparison(path)
+    configs = configuration.load_comparison(path).runs
     assert [by_seed[None].model.levels for by_seed in configs.values()] == [2, 2]
     assert configs["B"][None].data.seed == 3
 

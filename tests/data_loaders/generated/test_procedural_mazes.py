@@ -80,6 +80,7 @@ def test_blocks_and_attributes_have_the_documented_shapes():
         assert shapes == {
             "pose": (np.float32, (sum(sizes), 3)),
             "room": (np.int64, (sum(sizes),)),
+            "wall_distance": (np.float32, (sum(sizes),)),
             "wall_textures": (np.int64, (2,)),
             "floor_textures": (np.int64, (2,)),
             "sky": (np.int64, ()),
@@ -209,6 +210,24 @@ def test_room_is_where_the_pose_is(walks):
             x, y, _ = known["pose"][t]
             assert known["room"][t] == maze.room[int(y), int(x)]
             assert not maze.solid[int(y), int(x)]
+
+
+def test_wall_distance_is_how_far_the_walker_could_go_straight_on(walks):
+    for known, maze in walks[::6]:
+        for t in range(0, 300, 13):
+            x, y, heading = known["pose"][t].astype(float)
+            distance = known["wall_distance"][t]
+            # Steps of 1/1000 of the way; the last one ends at the wall.
+            along = distance * np.arange(0, 1, 0.001)
+            way = np.stack([y + along * np.sin(heading), x + along * np.cos(heading)])
+            assert not maze.solid[tuple(way.astype(int))].any()
+            beyond = distance + 1e-3
+            end = int(y + beyond * np.sin(heading)), int(x + beyond * np.cos(heading))
+            assert maze.solid[end]
+    every = np.concatenate([known["wall_distance"] for known, _ in walks])
+    assert every.min() > CLEARANCE - 1e-5
+    assert every.max() < 11 * np.sqrt(2)
+    assert every.std() > 1
 
 
 def test_long_walks_never_stop(mazes):

@@ -12,6 +12,7 @@ from data_loaders.generated.raycaster import (
     TEXTURE_SIZE,
     Raycaster,
     cast,
+    depth_ahead,
     texture_pyramid,
 )
 
@@ -128,6 +129,58 @@ def test_agrees_with_one_ray_at_a_time(solid):
             other_cells += found != (across_x, row, column)
     assert other_cells <= 1, "only a ray into the very corner may end on either side of it"
     assert not solid[hits.row, hits.column].any()
+
+
+def random_poses(solid, count, seed=0):
+    rng = np.random.default_rng(seed)
+    cells = np.argwhere(~solid)
+    place = cells[rng.integers(len(cells), size=count), ::-1] + rng.uniform(0.05, 0.95, (count, 2))
+    return np.concatenate([place, rng.uniform(-7, 7, (count, 1))], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("pose", "depth"),
+    # The hall is open from x = 1 to 7 and from y = 1 to 3.
+    [
+        ((2.25, 1.4, EAST), 4.75),
+        ((2.25, 1.4, SOUTH), 1.6),
+        ((2.25, 1.4, WEST), 1.25),
+        ((2.25, 1.4, NORTH), 0.4),
+        ((2.25, 1.4, EAST + 4 * math.pi), 4.75),
+        ((2, 2, math.pi / 4), math.sqrt(2)),
+        ((2, 2, math.atan2(1, 3)), math.sqrt(10)),
+        ((2, 2, math.atan2(-1, 6)), 5 * math.sqrt(37) / 6),
+    ],
+)
+def test_depth_ahead_by_hand(pose, depth):
+    found = depth_ahead(HALL, np.array([pose, (4, 2, EAST)]))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [depth, 3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("solid", [HALL, NOOKS], ids=["hall", "nooks"])
+def test_depth_ahead_agrees_with_one_ray_at_a_time(solid):
+    pose = random_poses(solid, 200)
+    directions = zip(np.cos(pose[:, 2]), np.sin(pose[:, 2]), strict=True)
+    slow = [
+        slow_ray(solid, float(x), float(y), float(dx), float(dy))[0]
+        for (x, y, _), (dx, dy) in zip(pose, directions, strict=True)
+    ]
+    np.testing.assert_allclose(depth_ahead(solid, pose), slow, rtol=1e-4)
+
+
+@pytest.mark.parametrize("solid", [HALL, NOOKS], ids=["hall", "nooks"])
+def test_the_middle_of_the_picture_shows_the_depth_ahead(solid):
+    pose = random_poses(solid, 100, seed=3)
+    depth = depth_ahead(solid, pose)
+    # White walls between black sky and floor: a wall has size / (2 tan(35 deg) depth) pixels.
+    middle = raycaster(solid).render(pose)[:, :, 31:33, 0].astype(float)
+    heights = np.sort(middle.sum(1) / middle.max(1), axis=1)
+    expected = np.minimum(64 / (2 * _HALF_VIEW * depth), 64)
+    assert ((heights[:, 0] - 0.7 < expected) & (expected < heights[:, 1] + 0.7)).all()
+    # Elsewhere than at corners, both columns show it.
+    assert np.mean(np.abs(heights - expected[:, None]).max(1) < 0.7) > 0.8
+    assert np.ptp(expected) > 40
 
 
 @pytest.mark.parametrize("distance", [0.8, 1.0, 2.0, 3.7])
