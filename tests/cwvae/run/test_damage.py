@@ -133,7 +133,7 @@ def _scores(config, model, about, *_):
     quality = float(sum(np.abs(weight.numpy()).sum() for weight in model.weights)) % 1
     made = results.make(quality, horizon=config.evaluation.horizon, fvd=False)
     made |= {"step": about["step"], "settings": about["settings"]}
-    return made | {"sha256": digest(made)}
+    return made | {"sha256": digest(made)}, results.by_clip(made)
 
 
 @pytest.fixture(scope="module", autouse=True)
