@@ -87,7 +87,7 @@ def test_scores_of_another_evaluation_are_refused(written):
 )
 def test_arrays_that_do_not_fit_are_refused(written, change, words):
     made, _, folder = written
-    with np.load(folder / CLIP_SCORES) as content:
+    with np.load(folder / CLIP_SCORES, allow_pickle=False) as content:
         arrays = dict(content)
     change(arrays)
     np.savez(folder / CLIP_SCORES, **arrays)
