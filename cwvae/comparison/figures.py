@@ -79,7 +79,7 @@ def ranks(means: Mapping[str, Fraction]) -> dict[str, bytes]:
     # Runs have the colours of their curves. The paper's rows are gray, unless they stand alone.
     own = [name for name in means if not name.endswith(PAPER)] or list(means)
     styles = _styles(own, [])
-    figure, (panel,) = _panels_of_rows(1, order)
+    figure, (panel,) = _panels_of_rows(1, order, 0.7)
     values = [float(means[name]) for name in order]
     colors = [styles[name]["color"] if name in own else _GRAYS[0][0] for name in order]
     widths = [value - 1 for value in values]
@@ -101,7 +101,7 @@ def memory(groups: Groups, horizons: Horizons) -> dict[str, bytes]:
         return {}
     styles = _styles(labels(groups), [])
     rows = _rows_of(groups, horizons.values())
-    figure, panels = _panels_of_rows(len(horizons), rows)
+    figure, panels = _panels_of_rows(len(horizons), rows, 1.1)
     for panel, ((data, metric), by_label) in zip(panels, horizons.items(), strict=True):
         for y, label in enumerate(rows):
             one, color = by_label.get(label), styles[label]["color"]
@@ -133,29 +133,31 @@ def kl(groups: Groups) -> dict[str, bytes]:
     every = [score for rows in found.values() for levels in rows.values() for score in levels]
     if not any(score.mean > 0 for score in every):
         return {}
+    from matplotlib.patches import Patch
+
     depth = max(len(levels) for by_label in found.values() for levels in by_label.values())
     rows = _rows_of(groups, found.values())
-    figure, panels = _panels_of_rows(len(found), rows, 0.2 + 0.16 * depth)
+    colors = [_COLORS[level % len(_COLORS)] for level in range(depth)]
+    figure, panels = _panels_of_rows(len(found), rows, 1.1, 0.2 + 0.16 * depth)
     for panel, (data, by_label) in zip(panels, found.items(), strict=True):
-        for level in range(depth):
+        for level, color in enumerate(colors):
             there = [y for y, label in enumerate(rows) if level < len(by_label.get(label, ()))]
             scores = [by_label[rows[y]][level] for y in there]
             places = [y + 0.8 * ((depth - 1) / 2 - level) / depth for y in there]
-            look = {"height": 0.8 / depth, "color": _COLORS[level % len(_COLORS)]}
             means = [score.mean for score in scores]
-            bars = panel.barh(places, means, label=f"level {level + 1}", **look)
-            panel.bar_label(bars, list(map(tables.nats, means)), padding=3, fontsize=7)
+            panel.barh(places, means, height=0.8 / depth, color=color)
             for place, score in zip(places, scores, strict=True):
                 if len(score.by_seed) > 1:
                     values = [*score.by_seed.values()]
                     panel.plot(values, [place] * len(values), "k.", markersize=3)
         panel.set_xscale("log")
         shown = [v for s in every for v in (s.mean, *s.by_seed.values()) if v > 0]
-        panel.set_xlim(min(shown) / 3, max(shown) * 10)  # space for the numbers after bars
+        panel.set_xlim(min(shown) / 3, max(shown) * 1.5)
         panel.set_title(paper.label(data))
         panel.set_xlabel("KL, sum over a window [nats]")
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=depth, frameon=False)
+    handles = [Patch(color=color, label=f"level {i}") for i, color in enumerate(colors, 1)]
+    place = {"loc": "outside lower center", "ncols": depth, "frameon": False}
+    figure.legend(handles=handles, **place)
     return _saved("kl", figure)
 
 
@@ -164,14 +166,17 @@ def _rows_of(groups, panels):
     return [name for name in reversed(labels(groups)) if any(name in panel for panel in panels)]
 
 
-def _panels_of_rows(count: int, rows: Sequence[str], height: float = 0.32):
-    """Returns a figure and its panels, which have a row per name from the bottom up, in inches."""
+def _panels_of_rows(count: int, rows: Sequence[str], around: float, height: float = 0.32):
+    """Returns a figure and its panels, which have a row per name, from the bottom up.
+
+    A row has a height in inches, and so has what is around the rows of a panel.
+    """
     # Imported late, as in `visualize.draw_curves`.
     from matplotlib.figure import Figure
 
     across = min(3, count)
     down = -(-count // across)
-    size = (4.2 + 3 * (across - 1), down * (0.7 + height * len(rows)))
+    size = (4.2 + 3 * (across - 1), down * (around + height * len(rows)))
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     for panel in panels[count:]:

@@ -150,7 +150,7 @@ def kl_table(groups: Groups, columns_of_paper: Mapping[str, str]) -> Table | Non
     others = []
     for data, entries in groups.items():
         for entry in entries:
-            terms = {name: cell(score, nats) for name, score in _kl_terms(entry).items()}
+            terms = {name: cell(score, _nats) for name, score in _kl_terms(entry).items()}
             if not terms:
                 continue
             frames = str(entry.first.results["elbo"]["frames"])
@@ -169,7 +169,7 @@ def kl_table(groups: Groups, columns_of_paper: Mapping[str, str]) -> Table | Non
     for data, name in columns_of_paper.items():
         if name == kl["dataset"]:
             for model, levels in kl["sums"].items():
-                cells = [Cell(nats(value)) for value in levels]
+                cells = [Cell(_nats(value)) for value in levels]
                 sums[f"{model} {PAPER}"] = {data: (cells, Cell(str(kl["frames"])))}
     columns, rows = [], {model: [] for model in sums}
     for data in groups or columns_of_paper:
@@ -196,11 +196,6 @@ def kl_levels(entry: Entry) -> list[Score]:
     """Returns the KL of each level of a row, summed over a window; empty without levels."""
     terms = _kl_terms(entry)
     return [*terms.values()] if _are_levels(terms) else []
-
-
-def nats(value: float) -> str:
-    """Formats with two decimals, as in the paper, or one significant digit below 0.005."""
-    return f"{value:.2f}" if value == 0 or abs(value) >= 0.005 else f"{value:.1g}"
 
 
 def _kl_terms(entry):
@@ -296,3 +291,8 @@ def _notes_on_ranks(columns, numbers, models, count):
         for (data, missing), metrics in unranked.items()
     ]
     return notes
+
+
+def _nats(value):
+    """Formats with two decimals, as in the paper, or one significant digit below 0.005."""
+    return f"{value:.2f}" if value == 0 or abs(value) >= 0.005 else f"{value:.1g}"
