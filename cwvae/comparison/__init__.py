@@ -1,6 +1,6 @@
 """Compares evaluated runs: the paper's Tables 1 and 2, and Figures 1, 5, 7 and E.1.
 
-No TensorFlow: all input is in the metrics.json of evaluations.
+No TensorFlow: all input is in the metrics.json and clip_scores.npz of evaluations.
 
 - A row is a label, usually a model. A column is a data set: `data.name`, a folder of videos' own
   name, or DATA in NAME@DATA=RUN. `CW-VAE=logs/a CW-VAE=logs/b` on two data sets is one row. On one
@@ -21,6 +21,7 @@ from cwvae.comparison import (
     costs,
     figures,
     formats,
+    memory,
     paper,
     reset_levels,
     runs,
@@ -33,7 +34,7 @@ from cwvae.run import folder as run_folder
 
 # Files that a comparison may write.
 _STEMS = re.compile(
-    "table|training|reset_levels|measures|kl|ranks|psnr|ssim|lpips|fvd_prefixes|fvd_windows"
+    "table|training|reset_levels|measures|memory|kl|ranks|psnr|ssim|lpips|fvd_prefixes|fvd_windows"
     "|readout_.*"
 )
 _SUFFIXES = (".md", ".csv", ".tex", ".png", ".pdf")
@@ -74,15 +75,18 @@ def compare(
     table, ranks = tables.table_1(groups, columns_of_paper, protocol)
     table.notes[:0] = [*_notes_on_protocol(groups, protocol), *_notes_on_seeds(groups)]
     table.notes.extend([*_notes_on_fvd(groups), *remarks])
-    table.hints.extend(_hints_on_missing_scores(groups))
+    horizons, hints = memory.horizons(groups, protocol)
+    table.hints.extend([*_hints_on_missing_scores(groups), *hints])
     if columns_of_paper:
         table.notes.extend(paper.notes(groups, columns_of_paper))
-    more = tables.other_measures(groups, protocol), tables.kl_table(groups, columns_of_paper)
-    contents = formats.texts([table, *(other for other in more if other)])
+    more = [tables.other_measures(groups, protocol), memory.table(groups, horizons)]
+    more.append(tables.kl_table(groups, columns_of_paper))
+    contents = formats.texts([table, *filter(None, more)])
     contents |= reset_levels.texts(groups, runs.read(resets))
     contents |= costs.texts(groups) if with_costs else {}
     text = "\n".join(content for name, content in contents.items() if name.endswith(".md"))
     contents |= figures.curves(groups, protocol) | figures.ranks(ranks)
+    contents |= figures.memory(groups, horizons) | figures.kl(groups)
     return text, _write(pathlib.Path(out), contents)
 
 

@@ -23,6 +23,7 @@ _LATEX = str.maketrans(
         "↓": r"$\downarrow$",
         "–": "--",  # noqa: RUF001
         "±": r"$\pm$",
+        "≥": r"$\geq$",
     }
     | {character: f"\\{character}" for character in "&%$#_"}
 )
@@ -61,8 +62,8 @@ def csv_text(table: Table) -> str:
         seeds = _seeds(row) if has_seeds else []
         kind = ["mean" if seeds else ""] if has_seeds else []
         writer.writerow([row.label, *kind, *_cells(row, "")])
-        if len(seeds) > 1:
-            margins = [cell.margin if cell else "" for cell in row.cells]
+        margins = [cell.margin if cell else "" for cell in row.cells]
+        if len(seeds) > 1 and any(margins):
             writer.writerow([row.label, "95% half-width", *margins])
         for seed in seeds:
             values = [cell.by_seed.get(seed, "") if cell else "" for cell in row.cells]
@@ -117,7 +118,7 @@ def texts(tables: Sequence[Table]) -> dict[str, str]:
     """
     needs = r"% Needs \usepackage{booktabs,adjustbox}."
     contents = {f"{tables[0].name}.md": "\n".join(map(markdown, tables))}
-    contents |= {f"{table.name}.csv": csv_text(table) for table in tables}
+    contents |= {f"{table.name}.csv": csv_text(table.file or table) for table in tables}
     return contents | {f"{tables[0].name}.tex": "\n".join([needs, *map(latex, tables)])}
 
 

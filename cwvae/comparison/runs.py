@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from cwvae import config as configuration
 from cwvae.comparison.seeds import Score, over_seeds
 from cwvae.errors import UserError
+from cwvae.evaluation import clip_scores
 from cwvae.evaluation import results as evaluations
 from cwvae.evaluation.results import FORMAT, is_best_of
 from cwvae.installation import command
@@ -82,6 +83,12 @@ class Run:
     def curve(self, predictor: str, metric: str) -> list[float | None]:
         """Returns a predictor's score per frame; empty if there is none."""
         return self.results["scores"].get(predictor, {}).get(metric, {}).get("per_frame", [])
+
+    def by_clip(self) -> clip_scores.Scores | None:
+        """Reads the scores of single clips, as `clip_scores.read` does."""
+        is_evaluation = (self.folder / "metrics.json").is_file()
+        folder = self.folder if is_evaluation else self.folder / evaluations.FOLDER
+        return clip_scores.read(folder, self.results)
 
     def fvd_curve(self, predictor: str, kind: str) -> list[list[float]]:
         """Returns the pairs (frames, FVD) of "prefixes" or "windows"; empty if there are none."""

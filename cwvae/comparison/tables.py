@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from cwvae.comparison import paper, seeds
 from cwvae.comparison.ranks import highlighted, mean_ranks, printed
-from cwvae.comparison.runs import FVD, PAPER, Groups, labels
+from cwvae.comparison.runs import FVD, PAPER, Entry, Groups, labels
 from cwvae.comparison.seeds import Score, over_seeds
 from cwvae.evaluation.results import ARROWS, heading, metric_name
 
@@ -46,6 +46,7 @@ class Table:
     notes: list[str]  # sentences below the table
     # Sentences with commands, settings or files. They are in the Markdown file only.
     hints: list[str] = dataclasses.field(default_factory=list)
+    file: "Table | None" = None  # what the CSV file has instead, for cells with several numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,26 +150,20 @@ def kl_table(groups: Groups, columns_of_paper: Mapping[str, str]) -> Table | Non
     others = []
     for data, entries in groups.items():
         for entry in entries:
-            elbo, *_ = elbos = [run.results["elbo"] for run in entry.runs]
-            if None in elbos:  # Predictions from a file.
+            terms = {name: cell(score, _nats) for name, score in _kl_terms(entry).items()}
+            if not terms:
                 continue
-            by_term = zip(*(elbo["kl_sum"] for elbo in elbos), strict=True)
-            cells = [
-                cell(over_seeds(dict(zip(entry.seeds, values, strict=True))), _nats)
-                for values in by_term
-            ]
-            terms = dict(zip(elbo["kl_names"], cells, strict=True))
-            if all(re.fullmatch(r"level_?\d+", name) for name in terms):
-                frames = str(elbo["frames"])
-                frames = Cell(frames, by_seed=dict.fromkeys(entry.seeds, frames))
-                sums[entry.label][data] = (cells, frames)
+            frames = str(entry.first.results["elbo"]["frames"])
+            if _are_levels(terms):
+                count = Cell(frames, by_seed=dict.fromkeys(entry.seeds, frames))
+                sums[entry.label][data] = ([*terms.values()], count)
             else:
                 values = ", ".join(
                     f"{name} {c.text}" + f" ± {c.margin}" * bool(c.margin)
                     for name, c in terms.items()
                 )
                 where = f"{entry.label} on {paper.label(data)}"
-                others.append(f"{where} has no levels: {values} over {elbo['frames']} frames.")
+                others.append(f"{where} has no levels: {values} over {frames} frames.")
     sums = {label: by_data for label, by_data in sums.items() if by_data}
     kl = paper.published()["kl"]
     for data, name in columns_of_paper.items():
@@ -195,6 +190,26 @@ def kl_table(groups: Groups, columns_of_paper: Mapping[str, str]) -> Table | Non
     title = "KL divergence of each level in nats, summed over the time steps of a window of frames."
     title, rows = with_seeds(title, groups), [Row(m, cells) for m, cells in rows.items()]
     return Table("kl", title, columns, rows, [], notes)
+
+
+def kl_levels(entry: Entry) -> list[Score]:
+    """Returns the KL of each level of a row, summed over a window; empty without levels."""
+    terms = _kl_terms(entry)
+    return [*terms.values()] if _are_levels(terms) else []
+
+
+def _kl_terms(entry):
+    """Returns {name: KL} of the terms of a row's ELBO; empty for predictions from a file."""
+    elbos = [run.results["elbo"] for run in entry.runs]
+    if None in elbos:
+        return {}
+    by_term = zip(*(elbo["kl_sum"] for elbo in elbos), strict=True)
+    scores = [over_seeds(dict(zip(entry.seeds, values, strict=True))) for values in by_term]
+    return dict(zip(elbos[0]["kl_names"], scores, strict=True))
+
+
+def _are_levels(terms):
+    return all(re.fullmatch(r"level_?\d+", name) for name in terms)
 
 
 def _headings(columns):

@@ -19,6 +19,7 @@ from cwvae.baselines import trivial
 from cwvae.config import Config, as_plain
 from cwvae.errors import MissingWeights, UserError
 from cwvae.evaluation import (
+    clip_scores,
     frame_scores,
     pictures,
     predictions,
@@ -151,11 +152,12 @@ def _evaluate(
         if save_predictions:
             keep = predictions.written(folder / PREDICTIONS, config.evaluation, held_out)
         with keep as writer:
-            results = _scores(
+            results, scores = _scores(
                 config, model, about, where, train_data, test_data, held_out, watch, writer
             )
         text = json.dumps(results, indent=1, allow_nan=False) + "\n"
         files.write(folder / "metrics.json", text)
+        clip_scores.write(folder, results, scores)
         _write_curves(folder, results)
         say("Writing pictures and the report ...")
         with watch.on("pictures"):
@@ -199,8 +201,8 @@ def _scores(
     held_out,
     watch: Stopwatch,
     writer: predictions.Writer | None,
-) -> dict:
-    """Returns the content of metrics.json. Arguments as for `_evaluate`."""
+) -> tuple[dict, clip_scores.Scores]:
+    """Returns the content of metrics.json, and scores of clips. Arguments as for `_evaluate`."""
     options, name, not_computed = config.evaluation, about["model"], {}
 
     def optional(measure, make, *arguments, unless=MissingWeights):
@@ -258,7 +260,7 @@ def _scores(
         "fvd": distance_scores,
         "elbo": elbo,
     }
-    return results | {"sha256": digest(results)}
+    return results | {"sha256": digest(results)}, scores
 
 
 def elbo_terms(config: Config, model: VideoModel, data) -> dict:

@@ -26,8 +26,8 @@ COPY, MEAN, RANDOM = "copy last frame", "mean training frame", "random training 
 # The readout's scores on true frames are the ceiling of its scores on predicted ones.
 TRUTH = "true frames"
 
-FOLDER, PREDICTIONS = "eval", "predictions.npz"
-FILES = ("metrics.json", "curves.csv", "curves.png", "samples.gif", "samples.png")
+FOLDER, PREDICTIONS, CLIP_SCORES = "eval", "predictions.npz", "clip_scores.npz"
+FILES = ("metrics.json", CLIP_SCORES, "curves.csv", "curves.png", "samples.gif", "samples.png")
 FILES += ("levels.png", "boundaries.png", "report.html", PREDICTIONS)
 
 # Settings on which no score depends.

@@ -235,7 +235,7 @@ def test_missing_scores_are_dashes_with_notes(tmp_path, runs, drawn):
     assert "FVD not computed for a on moving_digits, b on moving_digits: weights" in text
     assert "LPIPS not computed for a on moving_digits: weights not found. Get them." in text
     assert "Further measures" not in text
-    assert list(drawn) == ["psnr", "ssim", "lpips", "ranks"]
+    assert list(drawn) == ["psnr", "ssim", "lpips", "ranks", "memory", "kl"]
 
 
 def test_without_ranks_there_is_no_column_of_ranks(tmp_path, runs):
@@ -510,6 +510,7 @@ def test_seeds_may_differ_in_settings_that_do_not_change_weights(tmp_path, runs)
         del content["settings"]["training"][key]
     content["sha256"] = digest(content)
     file.write_text(json.dumps(content))
+    file.with_name("clip_scores.npz").unlink()
     compare(tmp_path / "out", f"A={a}", f"A={b}")
 
 
@@ -555,9 +556,9 @@ def test_a_name_for_a_data_set(tmp_path, runs, drawn):
 def test_figures_are_written_as_png_and_pdf(tmp_path, runs, written_figures):
     names = [runs(f"run {i}", quality=i / 9, metrics=("psnr", "readout_digits")) for i in range(8)]
     compare(tmp_path / "out", *names)
-    stems = {"psnr", "readout_digits", "fvd_prefixes", "fvd_windows", "ranks"}
+    stems = {"psnr", "readout_digits", "fvd_prefixes", "fvd_windows", "ranks", "memory", "kl"}
     written = {path.name for path in (tmp_path / "out").iterdir()} - {".lock"}
-    tables = {"table.md", "table.csv", "table.tex", "measures.csv", "kl.csv"}
+    tables = {"table.md", "table.csv", "table.tex", "measures.csv", "memory.csv", "kl.csv"}
     assert written - tables == {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")}
     for stem in stems:
         assert (tmp_path / "out" / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
@@ -570,7 +571,7 @@ def test_every_curve_is_in_its_panel(tmp_path, runs, drawn):
     options = {"metrics": ("psnr", "psnr_cwvae2021"), "quality": 0.7}
     a, b = runs("a", **options), runs("b", data="gqn_mazes", fvd=False, **options)
     compare(tmp_path / "out", a, b, protocol="cwvae2021")
-    assert list(drawn) == ["psnr", "fvd_prefixes", "fvd_windows"]  # without ranks
+    assert list(drawn) == ["psnr", "fvd_prefixes", "fvd_windows", "memory", "kl"]  # no ranks
     panels = drawn["psnr"].axes
     assert [panel.get_title() for panel in panels] == ["GQN Mazes", "moving_digits"]
     assert panels[0].get_ylabel() == "PSNR (cwvae2021) [dB] ↑"
@@ -872,7 +873,7 @@ def test_a_comparison_that_cannot_be_written_leaves_the_earlier_one(tmp_path, ru
 def test_table_md_appears_last(tmp_path, runs, monkeypatch):
     out, order = tmp_path / "out", []
     compare(out, runs("a"))
-    replace = os.replace
+    replace, other = os.replace, runs("b")
 
     def record(source, target):
         assert not (out / "table.md").exists()
@@ -880,7 +881,7 @@ def test_table_md_appears_last(tmp_path, runs, monkeypatch):
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", record)
-    compare(out, runs("b"))
+    compare(out, other)
     assert len(order) > 3
     assert order[-1] == "table.md"
 
