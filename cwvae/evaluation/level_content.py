@@ -39,7 +39,7 @@ _ROWS = 20_000  # At most this many ticks are fitted: those of one clip are simi
 
 
 class Source(NamedTuple):
-    """What a readout reads.
+    """The part of the states that a readout reads.
 
     Attributes:
       name: The level's label, `ALL`, or `CHANCE`: the best answer that is always the same.
@@ -61,7 +61,7 @@ class Score(NamedTuple):
       source: What is read.
       strength: The strength of the ridge; None for `CHANCE`.
       observing: The score while frames are observed.
-      open_loop: The score for each band. Any score is NaN if there is no tick to read.
+      open_loop: The score for each band. Any score is NaN without a tick to read.
     """
 
     attribute: str

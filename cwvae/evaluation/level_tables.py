@@ -58,8 +58,9 @@ def figure(content: Content) -> "Figure":
     """Draws the scores against the distance: a panel for each attribute and part of the states."""
     parts = dict.fromkeys(s.source.part for s in content.scores if s.source.name not in _GRAYS)
     panels, places = [], range(len(content.bands) + 1)
-    for name in dict.fromkeys(score.attribute for score in content.scores):
-        for part in parts:
+    attributes = dict.fromkeys(score.attribute for score in content.scores)
+    for part in parts:
+        for name in attributes:
             scores = [
                 score
                 for score in content.scores
@@ -93,7 +94,11 @@ def _table(content: Content, scores: list[Score]) -> list[str]:
         decimals = 1 if score.kind == CLASSES else 2
         name, part, period = score.source
         every = "" if period is None else f"{period} frame{'s' * (period > 1)}"
-        values = [_MISSING if math.isnan(v) else f"{v:.{decimals}f}" for v in _values(score)]
+        values = [
+            # No "-0.00" for numbers that are rounded to 0.
+            _MISSING if math.isnan(v) else f"{round(v, decimals) + 0.0:.{decimals}f}"
+            for v in _values(score)
+        ]
         rows.append([name, part, every, *values])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["-" * width if i < 2 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]

@@ -311,7 +311,7 @@ def test_odd_arguments_are_refused_in_our_words_or_mean_something(model):
         others = {"predict": ["row", "clip", "observe_levels", "batch_statistics"]}
         others |= {"reconstruct": ["row", "clip", "observe_levels"], "boundaries": []}
         others |= {"elbo": ["row", "step", "observe_levels"]}
-        others |= dict.fromkeys(("observed_states", "predicted_states"), ["row", "observe_levels"])
+        others |= {name: ["row", "observe_levels"] for name in good if name.endswith("_states")}
         for name in (*options, *others[method]):
             for value in ODD:
                 if any(value is good_one for good_one in valid.get(name, ())):
