@@ -21,7 +21,7 @@ from types import MappingProxyType
 import tensorflow as tf
 
 from cwvae import clockwork
-from cwvae.arguments import as_level_flags
+from cwvae.arguments import as_frames, as_integer, as_level_flags, as_noise
 from cwvae.cell import RSSMCell, State, Tick
 from cwvae.compiled import compiled
 from cwvae.distributions import DiagGaussian, Noise
@@ -102,6 +102,65 @@ class CWVAE(VideoModel):
         self.decoder = frame_decoder(frame_size, channels, state_size, *scale)
         self.built = True
 
+    def observed_states(self, video, seed, *, row=0, observe_levels=None) -> tuple[State, ...]:
+        """Returns the states of every level while a video is observed.
+
+        Level l ticks at the frames 0, K_l, 2 K_l, ... (`clockwork.periods`), and its state is held
+        until its next tick. h of a tick is computed before the tick's own frames are seen, z
+        afterwards. These frames are all those until the next tick, so z of slow levels looks ahead.
+        The states of the fastest level are those that `reconstruct` decodes for the same arguments.
+
+        Frames are encoded in stretches: memory grows with the states and the video itself only.
+
+        Args:
+          video: [B, T, H, W, C], floats in [0, 1] or uint8.
+          seed: Seed of the latents.
+          row: Row of the first clip, from 0.
+          observe_levels: As for `elbo`.
+
+        Returns:
+          For each level, the fastest first, z [B, N_l, S] (`stochastic`) and h [B, N_l, D]
+          (`deterministic`), float32, with N_l = ceil(T / K_l): tick n is at frame n K_l.
+        """
+        video = as_frames(video, self.frame_shape)
+        observed = as_level_flags(observe_levels, self.levels)
+        slowest, noise = clockwork.periods(self.factors)[-1], as_noise(seed, row)
+        length = slowest * -(-CHUNK // slowest)  # The frames of a tick are in one stretch.
+        starts = range(0, video.shape[1], length)
+        stretches = [self._embed(video[:, start : start + length]) for start in starts]
+        embeddings = [tf.concat(parts, 1) for parts in zip(*stretches, strict=True)]
+        return _by_clip(self._posterior_states(embeddings, noise, observed))
+
+    def predicted_states(
+        self, context, horizon: int, seed, *, row=0, observe_levels=None
+    ) -> tuple[State, ...]:
+        """Returns the states of every level in an open-loop prediction.
+
+        They are the states behind the frames that `predict` returns for the same arguments. Level l
+        ticks at those of the frames 0, K_l, 2 K_l, ..., counted from the first one of the context,
+        that are predicted.
+
+        Args:
+          context: The frames seen, [B, T, H, W, C] with T from 1, floats in [0, 1] or uint8.
+          horizon: Frames to predict, from 1.
+          seed: Seed of the latents.
+          row: Row of the first clip, from 0.
+          observe_levels: As for `elbo`.
+
+        Returns:
+          As for `observed_states`, for the ticks n with T <= n K_l < T + horizon: the first is
+          n = ceil(T / K_l). A slow level may have none: N_l = 0.
+        """
+        horizon = as_integer(horizon, "horizon", 1)
+        context = as_frames(context, self.frame_shape, "context")
+        observed = as_level_flags(observe_levels, self.levels)
+        noise = as_noise(seed, row)
+        stretches = self._open_loop(context, horizon, noise, observed, self._prior_states)
+        levels = zip(*map(_by_clip, stretches), strict=True)
+        return tuple(
+            State(*(tf.concat(parts, 1) for parts in zip(*level, strict=True))) for level in levels
+        )
+
     def _option(self, name: str, value, clips: int) -> tuple[bool, ...]:
         return as_level_flags(value, self.levels)
 
@@ -133,12 +192,27 @@ class CWVAE(VideoModel):
     ) -> tuple[list[Tick], list[State]]:
         """Runs the posterior over float frames from the zero state; see `clockwork.unroll`."""
         observe_levels = observe_levels or (True,) * self.levels
-        embeddings = [
+        return self._posterior(self.embed(video), noise, observe_levels)
+
+    def _posterior(
+        self, embeddings: Sequence[tf.Tensor], noise: Noise, observe_levels: Sequence[bool]
+    ) -> tuple[list[Tick], list[State]]:
+        """Does what `infer` does, for the embeddings of all frames."""
+        clips, frames, _ = embeddings[0].shape
+        seen = [
             embedding if observed else None
-            for embedding, observed in zip(self.embed(video), observe_levels, strict=True)
+            for embedding, observed in zip(embeddings, observe_levels, strict=True)
         ]
-        states = [cell.initial_state(video.shape[0]) for cell in self.cells]
-        return self.unroll(0, video.shape[1], states, embeddings, self._used(noise))
+        states = [cell.initial_state(clips) for cell in self.cells]
+        return self.unroll(0, frames, states, seen, self._used(noise))
+
+    def _follow_priors(
+        self, start: int, frames: int, states: Sequence[State], noise: Noise
+    ) -> tuple[list[State], list[State]]:
+        """Returns each level's states at its ticks in a stretch of frames, and its last state."""
+        unseen = [None] * self.levels
+        ticks, last = self.unroll(start, start + frames, states, unseen, self._used(noise))
+        return [tick.state for tick in ticks], last
 
     def embed(self, video: tf.Tensor) -> list[tf.Tensor]:
         """Returns e^l of every level (Equation 4), [B, N_l, F], for float frames.
@@ -172,14 +246,32 @@ class CWVAE(VideoModel):
 
     @compiled
     def _roll(self, start, frames, states, noise):
-        unseen = [None] * self.levels
-        ticks, states = self.unroll(start, start + frames, states, unseen, self._used(noise))
-        return self.decode(ticks[0].state), states
+        states, last = self._follow_priors(start, frames, states, noise)
+        return self.decode(states[0]), last
+
+    @compiled
+    def _prior_states(self, start, frames, states, noise):
+        return self._follow_priors(start, frames, states, noise)
+
+    @compiled
+    def _embed(self, video):
+        return self.embed(video)
+
+    @compiled
+    def _posterior_states(self, embeddings, noise, observe_levels):
+        ticks, _ = self._posterior(embeddings, noise, observe_levels)
+        return [tick.state for tick in ticks]
 
     def _predict_chunks(
         self, context, horizon: int, noise: Noise, observe_levels: Sequence[bool]
     ) -> Iterator[Rollout]:
-        """Infers the states of the context, then follows the priors.
+        """Infers the states of the context, then follows the priors."""
+        return map(Rollout, self._open_loop(context, horizon, noise, observe_levels, self._roll))
+
+    def _open_loop(
+        self, context, horizon: int, noise: Noise, observe_levels: Sequence[bool], roll: Callable
+    ) -> Iterator:
+        """Yields what `roll`, which is `_roll` or `_prior_states`, returns for each stretch.
 
         The context need not be a multiple of any period, since every level keeps its clock.
         """
@@ -188,10 +280,10 @@ class CWVAE(VideoModel):
         lengths, number, done = itertools.cycle(_stretches(slowest)), 0, 0
         while done < horizon:
             number += 1
-            # Clocks depend on the start only modulo the slowest period: fewer traces of `_roll`.
+            # Clocks depend on the start only modulo the slowest period: fewer traces of `roll`.
             start, length = (context.shape[1] + done) % slowest, min(next(lengths), horizon - done)
-            frames, states = self._roll(start, length, states, noise.fold_in(number))
-            yield Rollout(frames)
+            result, states = roll(start, length, states, noise.fold_in(number))
+            yield result
             done += length
 
 
@@ -199,6 +291,11 @@ def per_frame(network: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Ten
     """Returns float32 outputs [B, T, ...] of a network for single frames, for x [B, T, ...]."""
     y = network(tf.reshape(x, (-1, *x.shape[2:])))
     return tf.cast(tf.reshape(y, (*x.shape[:2], *y.shape[1:])), tf.float32)
+
+
+def _by_clip(states: Sequence[State]) -> tuple[State, ...]:
+    """Returns states [B, N, ...] of each level, for states [N, B, ...]."""
+    return tuple(State(*(tf.transpose(part, (1, 0, 2)) for part in state)) for state in states)
 
 
 def _stretches(slowest: int) -> tuple[int, ...]:

@@ -165,8 +165,8 @@ def test_files_and_folders_that_a_page_names_exist(page):
 
 
 # What the commands write into a run's folder or read from a reader's.
-WRITTEN = {"config.yml", "skipped.txt", "left_out.txt", "logs/", "eval/", "checkpoints/"}
-WRITTEN |= {"tensorboard/", "train/", "test/", "downloads/", "stores/"}
+WRITTEN = {"config.yml", "skipped.txt", "left_out.txt", "logs/", "eval/", "levels/"}
+WRITTEN |= {"checkpoints/", "tensorboard/", "train/", "test/", "downloads/", "stores/"}
 
 
 @each_page

@@ -4,6 +4,7 @@
     cwvae eval --logdir RUN             evaluates it on held-out clips
     cwvae predict RUN VIDEO             predicts how a video continues
     cwvae compare RUN RUN --out DIR     makes tables and figures of evaluated runs
+    cwvae levels --logdir RUN           tells which attribute of a video lives in which level
     cwvae data info DATA                prepares, describes and verifies data sets
     cwvae export --logdir RUN --out DIR     writes a model's weights and configuration, to share
     cwvae weights fetch                 downloads the weights of LPIPS and FVD
@@ -21,6 +22,7 @@ COMMANDS = {
     "eval": "cwvae.commands.evaluate",
     "predict": "cwvae.commands.predict",
     "compare": "cwvae.commands.compare",
+    "levels": "cwvae.commands.levels",
     "data": "data_loaders.__main__",
     "export": "cwvae.export",
     "weights": "cwvae.metrics.weights",

@@ -300,6 +300,9 @@ def test_odd_arguments_are_refused_in_our_words_or_mean_something(model):
         "elbo": dict(video=FRAMES, seed=0),
         "boundaries": dict(video=FRAMES, seed=0),
     }
+    if isinstance(model, CWVAE):
+        good["observed_states"] = dict(video=FRAMES, seed=0)
+        good["predicted_states"] = dict(context=FRAMES, horizon=2, seed=0)
     # The only odd values that are valid for something.
     valid = {"video": [FRAMES], "context": [FRAMES], "seed": [-1], "step": [None]}
     valid |= {"clip": [True], "batch_statistics": [True], "observe_levels": [None, "TF"]}
@@ -308,6 +311,7 @@ def test_odd_arguments_are_refused_in_our_words_or_mean_something(model):
         others = {"predict": ["row", "clip", "observe_levels", "batch_statistics"]}
         others |= {"reconstruct": ["row", "clip", "observe_levels"], "boundaries": []}
         others |= {"elbo": ["row", "step", "observe_levels"]}
+        others |= {name: ["row", "observe_levels"] for name in good if name.endswith("_states")}
         for name in (*options, *others[method]):
             for value in ODD:
                 if any(value is good_one for good_one in valid.get(name, ())):

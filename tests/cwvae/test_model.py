@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from cwvae import clockwork
+from cwvae.cell import State
 from cwvae.distributions import Noise
 from cwvae.fast.model import FastCWVAE
 from cwvae.model import CWVAE
@@ -172,6 +173,50 @@ def test_long_predictions_trace_few_stretches(factors):
     # One for each place within the period where a stretch begins, and one for the last stretch.
     places = {216: 2, 343: 7, 2: 1, 131: 2, 36: 1}[slowest]
     assert model._roll.count()[0] <= places + 1
+
+
+@pytest.mark.parametrize(
+    ("levels", "factors", "context", "horizon"),
+    [(1, (), 1, 3), (2, (4,), 5, 8), (3, (2, 5), 7, 90), (3, (6, 6), 1, 34)],
+)
+def test_states_have_a_tick_for_every_period(levels, factors, context, horizon):
+    model, video = build(levels, factors), clips(context + horizon)
+    periods = clockwork.periods(factors)
+    for first, states in (
+        (0, model.observed_states(video, 0)),
+        (context, model.predicted_states(video[:, :context], horizon, 0)),
+    ):
+        ticks = [len([t for t in range(first, context + horizon) if t % k == 0]) for k in periods]
+        assert [state.deterministic.shape for state in states] == [(2, n, 7) for n in ticks]
+        assert [state.stochastic.shape for state in states] == [(2, n, 5) for n in ticks]
+
+
+@pytest.mark.parametrize("observed", [None, "TFT"])
+def test_states_are_those_behind_the_frames(observed):
+    # 70 frames are two stretches, of the embeddings too: 66 = 64 rounded up to a multiple of 6.
+    model, video = build(factors=(2, 3)), clips(75)
+    options = {"seed": 4, "row": 3, "observe_levels": observed}
+    fastest = model.observed_states(video, **options)[0]
+    frames = model.decode(State(*(tf.transpose(part, (1, 0, 2)) for part in fastest)))
+    np.testing.assert_allclose(frames, model.reconstruct(video, clip=False, **options), atol=1e-5)
+    fastest = model.predicted_states(video[:, :5], 70, **options)[0]
+    frames = model.decode(State(*(tf.transpose(part, (1, 0, 2)) for part in fastest)))
+    want = model.predict(video[:, :5], 70, clip=False, **options)
+    np.testing.assert_allclose(frames, want, atol=1e-5)
+
+
+def test_states_of_all_levels_are_those_of_one_pass():
+    model, video = build(factors=(2, 3), mean_only=True), tf.constant(clips(75))
+    ticks, _ = model.infer(video, None)
+    _, held = model.infer(video[:, :7], None)
+    after, _ = model.unroll(7, 75, held, [None] * 3, None)
+    for passed, states in (
+        (ticks, model.observed_states(video, 0)),
+        (after, model.predicted_states(video[:, :7], 68, 0)),
+    ):
+        for tick, state in zip(passed, states, strict=True):
+            for want, got in zip(tick.state, state, strict=True):
+                np.testing.assert_allclose(got, tf.transpose(want, (1, 0, 2)), atol=1e-5)
 
 
 def test_wrong_input_is_refused_in_a_sentence():

@@ -210,6 +210,17 @@ def test_reconstructions_and_predictions(levels, factors, length, batch):
     assert_equal(got, want)
 
 
+@pytest.mark.parametrize(("levels", "factors", "length", "batch"), CASES)
+def test_states(levels, factors, length, batch):
+    plain, fast = both(levels=levels, factors=factors)
+    video = tf.sigmoid(array(batch, length, 32, 32, 1))
+    want, got = (
+        tf.nest.flatten([m.observed_states(video, 3), m.predicted_states(video, 80, 3)])
+        for m in (plain, fast)
+    )
+    assert_equal(got, want)
+
+
 def test_other_options():
     for options in (dict(mean_only=True), dict(kl_balance=0.3), dict(min_stddev=0.1)):
         plain, fast = both(levels=2, factors=(3,), **options)
