@@ -1,0 +1,75 @@
+"""configs/claims/: each file holds the runs that docs/claims.md needs, and nothing else differs."""
+
+import pathlib
+
+import pytest
+
+from cwvae import config as configuration
+from cwvae import factory
+from cwvae.comparison import campaign
+
+CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
+NAMES = sorted(path.stem for path in (CONFIGS / "claims").iterdir())
+
+
+def runs(name):
+    """Returns the configurations of a file, those of the first seed, by the name of the run."""
+    found = configuration.load_comparison(CONFIGS / "claims" / f"{name}.yml").runs
+    return {run: next(iter(by_seed.values())) for run, by_seed in found.items()}
+
+
+def test_these_are_the_files():
+    assert NAMES == ["digits", "mazes", "paper_size", "speed"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_runs_of_a_file_can_be_compared(name, tmp_path):
+    assert campaign.plan(CONFIGS / "claims" / f"{name}.yml", tmp_path, "standard")
+
+
+def test_the_factor_and_the_depth_are_all_that_differs_between_hierarchies_on_digits():
+    hierarchies = {name: config for name, config in runs("digits").items() if name[0] == "L"}
+    assert len(hierarchies) == 6
+    for name, config in hierarchies.items():
+        levels, factor = name[1:].split("-k")
+        changed = configuration.differences(hierarchies["L2-k2"], config)
+        assert {line.split(":")[0] for line in changed} <= {"model.levels", "model.factor"}
+        assert (config.model.levels, config.model.factor) == (int(levels), int(factor))
+
+
+def test_the_wide_single_level_has_as_many_weights_as_two_levels():
+    of = runs("digits")
+    counts = [factory.build(of[name]).count_trainable() for name in ("RSSM-wide", "L2-k8")]
+    assert counts[0] == pytest.approx(counts[1], rel=0.02)
+
+
+def test_only_the_speed_differs_between_the_runs_on_speed():
+    of = runs("speed")
+    slow, normal, fast = (config.data.speed for config in of.values())
+    assert [2 * v for v in slow] == [*normal] == [v / 2 for v in fast]
+    for config in of.values():
+        changed = configuration.differences(of["L3-k4@normal"], config)
+        assert {line.split(":")[0] for line in changed} <= {"data.speed"}
+
+
+def test_digits_at_normal_speed_are_the_run_with_three_levels_in_the_other_file():
+    changed = configuration.differences(runs("digits")["L3-k4"], runs("speed")["L3-k4@normal"])
+    assert all(line.startswith("evaluation.") for line in changed)
+
+
+def test_the_mazes_have_the_papers_five_models_and_blind_levels():
+    found = configuration.load_comparison(CONFIGS / "claims" / "mazes.yml")
+    assert [*found.runs] == ["CW-VAE", "NoTmpAbs", "RSSM", "VTA", "SVG-LP"]
+    assert found.reset_levels
+
+
+def test_the_papers_size_differs_from_its_configuration_only_in_depth_factor_and_length():
+    own = configuration.load(CONFIGS / "moving_mnist.yml")
+    for config in runs("paper_size").values():
+        changed = configuration.differences(own, config)
+        assert {line.split(":")[0] for line in changed} <= {
+            "model.levels",
+            "model.factor",
+            "training.steps",
+            "evaluation.fvd",
+        }
