@@ -138,12 +138,20 @@ def test_in_bfloat16_it_agrees_within_its_rounding(name):
     arguments = [*(array(*shape) for shape in shapes), array(size)]
     # What bfloat16 holds exactly, so that only the arithmetic rounds.
     arguments = [tf.cast(tf.cast(x, tf.bfloat16), tf.float32) for x in arguments]
-    upstream, want = results(plain, arguments)
+    y = plain(*arguments)
+    # Not where rounding may change the sign before the activation, and so the gradient.
+    clear = np.abs(y) > 0.02 * np.abs(y).max()
+    upstream, want = results(plain, arguments, tf.where(clear, array(*y.shape), 0.0))
+    rounded = [tf.cast(x, tf.bfloat16) for x in arguments]
     run = tf.function(lambda *a: results(ours, list(a), upstream)[1])
-    for expected, got in zip(want, run(*(tf.cast(x, tf.bfloat16) for x in arguments)), strict=True):
+    # Without units for bfloat16, processors round sums, too: the plain operation shows how far.
+    theirs = results(plain, rounded, upstream)[1]
+    for expected, other, got in zip(want, theirs, run(*rounded), strict=True):
         assert got.dtype == tf.bfloat16
-        error = np.abs(np.asarray(tf.cast(got, tf.float32)) - expected)
-        assert error.max() < 0.02 * np.abs(expected).max()
+        error, allowed = (
+            np.abs(np.asarray(tf.cast(x, tf.float32)) - expected).max() for x in (got, other)
+        )
+        assert error < max(0.02 * np.abs(expected).max(), 3 * allowed)
 
 
 def test_blocks_are_tensorflows_and_go_back():
