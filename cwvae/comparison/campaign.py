@@ -144,9 +144,13 @@ def plan(
 def _selected(members: Sequence[Member], only: Iterable[str]) -> list[Member]:
     """Returns the members with the given names, or all if there are none."""
     only = set(only)
-    names = dict.fromkeys(name for m in members for name in (m.name, m.folder.name))
-    for name in sorted(only - names.keys()):
-        raise UserError(f"--only {name}: {unknown_name('run', name, names)}")
+    names = {name for m in members for name in (m.name, m.folder.name)}
+    for name in sorted(only - names):
+        message = unknown_name("run", name, dict.fromkeys(m.name for m in members))
+        one_seed = (
+            f" One seed of a run: {members[0].folder.name}." if members[0].seed is not None else ""
+        )
+        raise UserError(f"--only {name}: {message}{one_seed}")
     return [m for m in members if not only or only & {m.name, m.folder.name}]
 
 

@@ -161,7 +161,12 @@ def load_comparison(path: str | pathlib.Path, overrides: Iterable[str] = ()) -> 
             f"{path}: this file describes one run, not a comparison. Train it with:"
             f" {command('train')} --config {shlex.quote(str(path))}"
         )
-    if not isinstance(content, dict) or set(content) - _OF_COMPARISON:
+    for key in content if isinstance(content, dict) else ():
+        if key not in _OF_COMPARISON:
+            raise UserError(
+                f"{path}: {unknown_name('key in a comparison:', key, sorted(_OF_COMPARISON))}"
+            )
+    if not isinstance(content, dict):
         raise UserError(
             f"{path}: a comparison holds two sections, `shared` and `runs`, and maybe a list"
             " `seeds` and the line `reset_levels: true`. Example: configs/comparison_quick.yml"

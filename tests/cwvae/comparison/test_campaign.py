@@ -96,7 +96,11 @@ def test_shared_and_own_settings_are_optional(write):
     ("text", "words"),
     [
         ("", ["a comparison holds two sections, `shared` and `runs`"]),
-        ("steps: 3\n", ["two sections"]),
+        (
+            "steps: 3\n",
+            ["unknown key in a comparison: 'steps'", "reset_levels, runs, seeds, shared"],
+        ),
+        ("reset_level: true\n", ["did you mean 'reset_levels'?"]),
         ("model: {levels: 2}\n", ["this file describes one run", "python train.py --config"]),
         ("shared: {}\n", ["the section 'runs' must hold"]),
         ("runs: [a, b]\n", ["the section 'runs' must hold"]),
@@ -660,8 +664,8 @@ def test_an_unknown_name_lists_the_names(write, tmp_path):
     with pytest.raises(UserError) as caught:
         campaign.plan(write(SEEDS), tmp_path / "out", "standard", only=["VTA", "CWVAE"])
     assert str(caught.value) == (
-        "--only CWVAE: unknown run 'CWVAE'; did you mean 'CW-VAE'? Valid: CW-VAE,"
-        " CW-VAE-seed_0, CW-VAE-seed_4, VTA, VTA-seed_0, VTA-seed_4."
+        "--only CWVAE: unknown run 'CWVAE'; did you mean 'CW-VAE'? Valid: CW-VAE, VTA. One seed"
+        " of a run: CW-VAE-seed_0."
     )
     with pytest.raises(UserError, match=r"Valid: CW-VAE, VTA\.$"):
         campaign.plan(write(), tmp_path / "out", "standard", only=["VTA-seed_0"])

@@ -17,7 +17,7 @@ import tensorflow as tf
 from helpers import results, tiny
 
 import cwvae
-from cwvae import commands, export, factory
+from cwvae import commands, export, factory, visualize
 from cwvae import config as configuration
 from cwvae.errors import UserError
 from cwvae.evaluation import evaluator
@@ -162,6 +162,7 @@ def little_work():
         patch.setattr(monitoring.HeldOut, "scalars", lambda _: {"test/loss": 1.0})
         patch.setattr(monitoring.HeldOut, "videos", lambda _: [])
         patch.setattr(evaluator, "_scores", _scores)
+        patch.setattr(visualize, "figure_bytes", lambda *_: b"")
         for name in ("samples", "levels", "boundaries"):
             patch.setattr(evaluator.pictures, name, lambda *_: lambda: None)
         patch.setattr(

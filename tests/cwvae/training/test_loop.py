@@ -10,7 +10,7 @@ import tensorflow as tf
 from helpers import tiny
 from PIL import Image
 
-from cwvae import config, factory
+from cwvae import config, factory, machine
 from cwvae.errors import TrainingStopped, UserError
 from cwvae.run import checkpoints
 from cwvae.training import loop, monitoring
@@ -497,6 +497,8 @@ def test_bfloat16_learns_as_float32_does(tmp_path):
     """The quickstart's losses after 500 steps are within 1% of each other."""
     import data_loaders
 
+    if machine.precision() == "float32":
+        pytest.skip("training.precision=auto is float32 here, and bfloat16 takes far too long")
     losses = {}
     for precision in ("float32", "bfloat16"):
         settings = config.load(
