@@ -138,6 +138,7 @@ def kl(groups: Groups) -> dict[str, bytes]:
     depth = max(len(levels) for by_label in found.values() for levels in by_label.values())
     rows = _rows_of(groups, found.values())
     colors = [_COLORS[level % len(_COLORS)] for level in range(depth)]
+    shown = [v for s in every for v in (s.mean, *s.by_seed.values()) if v > 0]
     figure, panels = _panels_of_rows(len(found), rows, 1.1, 0.2 + 0.16 * depth)
     for panel, (data, by_label) in zip(panels, found.items(), strict=True):
         for level, color in enumerate(colors):
@@ -151,7 +152,6 @@ def kl(groups: Groups) -> dict[str, bytes]:
                     values = [*score.by_seed.values()]
                     panel.plot(values, [place] * len(values), "k.", markersize=3)
         panel.set_xscale("log")
-        shown = [v for s in every for v in (s.mean, *s.by_seed.values()) if v > 0]
         panel.set_xlim(min(shown) / 3, max(shown) * 1.5)
         panel.set_title(paper.label(data))
         panel.set_xlabel("KL, sum over a window [nats]")

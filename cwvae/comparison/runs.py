@@ -86,9 +86,7 @@ class Run:
 
     def by_clip(self) -> clip_scores.Scores | None:
         """Reads the scores of single clips, as `clip_scores.read` does."""
-        is_evaluation = (self.folder / "metrics.json").is_file()
-        folder = self.folder if is_evaluation else self.folder / evaluations.FOLDER
-        return clip_scores.read(folder, self.results)
+        return clip_scores.read(_evaluation(self.folder), self.results)
 
     def fvd_curve(self, predictor: str, kind: str) -> list[list[float]]:
         """Returns the pairs (frames, FVD) of "prefixes" or "windows"; empty if there are none."""
@@ -262,6 +260,12 @@ def eval_command(run: Run, settings: Mapping[str, object] | None = None) -> str:
     return shlex.join(words)
 
 
+def _evaluation(folder: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of an evaluation: itself or, if it is a run, the one in it."""
+    is_evaluation = (folder / "metrics.json").is_file()
+    return folder if is_evaluation else folder / evaluations.FOLDER
+
+
 def _logdir(folder: pathlib.Path) -> pathlib.Path | None:
     """Returns the run of a folder: itself or, if it is an evaluation, the run around it, if any."""
     if not (folder / "metrics.json").is_file():
@@ -296,9 +300,7 @@ def _read_one(argument: str, number: int) -> Run:
         raise UserError(
             f"{path}{given}: no such folder. Give a run's folder, as train.py prints it."
         )
-    file = folder / "metrics.json"
-    if not file.is_file():
-        file = folder / evaluations.FOLDER / "metrics.json"
+    file = _evaluation(folder) / "metrics.json"
     again = f"Evaluate again: {shlex.join(_command(folder))}"
     try:
         results = json.loads(file.read_text(encoding="utf-8"))

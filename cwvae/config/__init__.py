@@ -156,21 +156,21 @@ def load_comparison(path: str | pathlib.Path, overrides: Iterable[str] = ()) -> 
     """
     path = named(path)
     content = _read(path)
-    if isinstance(content, dict) and not content.keys().isdisjoint(_SECTIONS):
-        raise UserError(
-            f"{path}: this file describes one run, not a comparison. Train it with:"
-            f" {command('train')} --config {shlex.quote(str(path))}"
-        )
-    for key in content if isinstance(content, dict) else ():
-        if key not in _OF_COMPARISON:
-            raise UserError(
-                f"{path}: {unknown_name('key in a comparison:', key, sorted(_OF_COMPARISON))}"
-            )
     if not isinstance(content, dict):
         raise UserError(
             f"{path}: a comparison holds two sections, `shared` and `runs`, and maybe a list"
             " `seeds` and the line `reset_levels: true`. Example: configs/comparison_quick.yml"
         )
+    if not content.keys().isdisjoint(_SECTIONS):
+        raise UserError(
+            f"{path}: this file describes one run, not a comparison. Train it with:"
+            f" {command('train')} --config {shlex.quote(str(path))}"
+        )
+    for key in content:
+        if key not in _OF_COMPARISON:
+            raise UserError(
+                f"{path}: {unknown_name('key in a comparison:', key, sorted(_OF_COMPARISON))}"
+            )
     runs = content.get("runs")
     if not isinstance(runs, dict) or not runs:
         raise UserError(f"{path}: the section 'runs' must hold, for each run, a name and settings.")

@@ -2,26 +2,14 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 from helpers import tiny
+from helpers.commands import call, refused
 
 from cwvae import config, factory
 from cwvae.commands import evaluate
 from cwvae.run import checkpoints
-
-
-def call(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["cwvae eval", *map(str, words)])
-    evaluate.main()
-
-
-def refused(monkeypatch, capsys, *words):
-    with pytest.raises(SystemExit) as caught:
-        call(monkeypatch, *words)
-    assert caught.value.code == 2
-    return capsys.readouterr().err
 
 
 def test_options_that_are_missing_or_do_not_go_together_are_named(monkeypatch, capsys):
@@ -32,14 +20,14 @@ def test_options_that_are_missing_or_do_not_go_together_are_named(monkeypatch, c
         ("--predictions a.npz --logdir run", "eval.py --predictions a.npz --config run/config.yml"),
         ("--predictions a.npz --step 3", "--step and --save-predictions go with --logdir"),
     ):
-        assert message in refused(monkeypatch, capsys, *words.split()), words
+        assert message in refused(monkeypatch, capsys, evaluate, *words.split()), words
 
 
 def test_a_missing_file_and_a_reserved_name_are_refused(monkeypatch, capsys, tmp_path):
     words = ("--config", "quickstart", "--out", tmp_path / "out", "--predictions")
-    message = refused(monkeypatch, capsys, *words, tmp_path / "a.npz", "--name", "theirs")
+    message = refused(monkeypatch, capsys, evaluate, *words, tmp_path / "a.npz", "--name", "theirs")
     assert f"error: {tmp_path}/a.npz: no such file" in message
-    message = refused(monkeypatch, capsys, *words, "a.npz", "--name", "copy last frame")
+    message = refused(monkeypatch, capsys, evaluate, *words, "a.npz", "--name", "copy last frame")
     assert "'copy last frame' is reserved" in message
 
 
@@ -50,11 +38,11 @@ def test_a_runs_saved_predictions_score_as_the_run(monkeypatch, capsys, tmp_path
     run.mkdir()
     config.save(settings, run / "config.yml")
     checkpoints.save(run, 0, factory.build(settings))
-    call(monkeypatch, "--logdir", run, "--save-predictions")
+    call(monkeypatch, evaluate, "--logdir", run, "--save-predictions")
     assert "Saving the predictions: 0.1 MB." in capsys.readouterr().out
     file = run / "eval" / "predictions.npz"
     words = ("--predictions", file, "--config", run / "config.yml", "--name", "theirs", "--out")
-    call(monkeypatch, *words, out)
+    call(monkeypatch, evaluate, *words, out)
     assert capsys.readouterr().out.endswith(f"Written to {out}.\n")
     own, theirs = (
         json.loads((folder / "metrics.json").read_text()) for folder in (run / "eval", out)
@@ -62,10 +50,10 @@ def test_a_runs_saved_predictions_score_as_the_run(monkeypatch, capsys, tmp_path
     assert theirs["scores"].pop("theirs") == own["scores"].pop("cwvae")
     assert theirs["scores"] == own["scores"]
     # The folder of the file itself would be replaced.
-    message = refused(monkeypatch, capsys, *words, run / "eval")
+    message = refused(monkeypatch, capsys, evaluate, *words, run / "eval")
     assert "replaces this folder, and with it" in message
     assert file.exists()
     # Without the option, an evaluation has no predictions.
     shutil.copy(file, out / "predictions.npz")
-    call(monkeypatch, "--logdir", run)
+    call(monkeypatch, evaluate, "--logdir", run)
     assert not file.exists()

@@ -1,26 +1,13 @@
 """`cwvae levels`."""
 
-import sys
-
 import pytest
 from helpers import tiny
+from helpers.commands import call, refused
 
 import cwvae.commands
 from cwvae import config, factory
 from cwvae.commands import levels
 from cwvae.run import checkpoints
-
-
-def call(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["cwvae levels", *map(str, words)])
-    levels.main()
-
-
-def refused(monkeypatch, capsys, *words):
-    with pytest.raises(SystemExit) as caught:
-        call(monkeypatch, *words)
-    assert caught.value.code == 2
-    return capsys.readouterr().err
 
 
 def saved(folder, *overrides, model="cwvae"):
@@ -35,7 +22,7 @@ def saved(folder, *overrides, model="cwvae"):
 def test_it_writes_tables_and_a_figure_and_prints_the_tables(monkeypatch, capsys, tmp_path):
     run = saved(tmp_path / "run", "data.num_digits=1")
     few = ("--training-clips", 10)
-    call(monkeypatch, "--logdir", run, "--clips", 2, "--set", "evaluation.horizon=12", *few)
+    call(monkeypatch, levels, "--logdir", run, "--clips", 2, "--set", "evaluation.horizon=12", *few)
     out = capsys.readouterr().out
     assert out.endswith(f"Written to {run}/levels.\n")
     text = (run / "levels" / "levels.md").read_text()
@@ -46,7 +33,7 @@ def test_it_writes_tables_and_a_figure_and_prints_the_tables(monkeypatch, capsys
     assert (run / "levels" / "levels.png").read_bytes().startswith(b"\x89PNG")
     # Equal arguments, equal results; a path is a folder anywhere.
     elsewhere = ("--out", tmp_path / "other", "--clips", 2, "--set", "evaluation.horizon=12")
-    call(monkeypatch, "--logdir", run, *elsewhere, *few)
+    call(monkeypatch, levels, "--logdir", run, *elsewhere, *few)
     for name in ("levels.md", "levels.csv"):
         assert (tmp_path / "other" / name).read_bytes() == (run / "levels" / name).read_bytes()
 
@@ -54,7 +41,7 @@ def test_it_writes_tables_and_a_figure_and_prints_the_tables(monkeypatch, capsys
 @pytest.mark.parametrize("model", ["svg", "vta"])
 def test_models_without_levels_are_refused(monkeypatch, capsys, tmp_path, model):
     run = saved(tmp_path / "run", model=model)
-    message = refused(monkeypatch, capsys, "--logdir", run)
+    message = refused(monkeypatch, capsys, levels, "--logdir", run)
     assert f"model.name = {model}, which has no levels to read. Give a run of cwvae" in message
 
 
@@ -75,8 +62,8 @@ def test_other_mistakes_are_refused(monkeypatch, capsys, tmp_path):
         (["--step", 7], "step 7"),
         (["--set", "evaluation.horizon=4000"], "test clips have data.test_length = 40"),
     ):
-        assert message in refused(monkeypatch, capsys, "--logdir", run, *words), words
-    assert "no run here" in refused(monkeypatch, capsys, "--logdir", tmp_path / "none")
+        assert message in refused(monkeypatch, capsys, levels, "--logdir", run, *words), words
+    assert "no run here" in refused(monkeypatch, capsys, levels, "--logdir", tmp_path / "none")
 
 
 def test_it_is_a_command():
