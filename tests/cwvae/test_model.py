@@ -136,7 +136,7 @@ def test_a_batch_in_parts_draws_the_latents_that_it_draws_in_one_piece():
 
 
 @pytest.mark.parametrize(
-    "context", [1, 9, *(pytest.param(length, marks=pytest.mark.slow) for length in (5, 8, 13))]
+    "context", [8, *(pytest.param(length, marks=pytest.mark.slow) for length in (1, 9, 13))]
 )
 def test_predicting_from_any_context_continues_the_clocks_node_for_node(context):
     # Means instead of samples: then a pass that sees embeddings up to the context, and priors
@@ -165,19 +165,19 @@ def test_prediction_in_chunks_covers_the_horizon_once():
     np.testing.assert_array_equal(tf.concat(frames, 1), whole)
 
 
-@pytest.mark.parametrize("factors", [(6, 6, 6), (7, 7, 7), (2,), (131,), (36,)])
+@pytest.mark.parametrize("factors", [(6, 6, 6), (2,), (131,)])
 def test_long_predictions_trace_few_stretches(factors):
     model = build(len(factors) + 1, factors)
     slowest = clockwork.periods(factors)[-1]
     assert model.predict(clips(5), 700, 0).shape[1] == 700
     # One for each place within the period where a stretch begins, and one for the last stretch.
-    places = {216: 2, 343: 7, 2: 1, 131: 2, 36: 1}[slowest]
+    places = {216: 2, 2: 1, 131: 2}[slowest]
     assert model._roll.count()[0] <= places + 1
 
 
 @pytest.mark.parametrize(
     ("levels", "factors", "context", "horizon"),
-    [(1, (), 1, 3), (2, (4,), 5, 8), (3, (2, 5), 7, 90), (3, (6, 6), 1, 34)],
+    [(1, (), 1, 3), (2, (4,), 5, 8), (3, (2, 5), 7, 90)],
 )
 def test_states_have_a_tick_for_every_period(levels, factors, context, horizon):
     model, video = build(levels, factors), clips(context + horizon)

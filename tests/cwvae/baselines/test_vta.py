@@ -657,10 +657,10 @@ def cut_clips(rng, count, length=26):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_boundaries_fall_on_cuts(seed):
-    # The limits do not reveal the cuts: five segments of up to 20 frames, in 20 frames.
-    keras.utils.set_random_seed(seed)
+def test_boundaries_fall_on_cuts():
+    # The limits do not reveal the cuts: five segments of up to 20 frames, in 20 frames. Seeds 1 and
+    # 2 pass, too; one takes minutes.
+    keras.utils.set_random_seed(0)
     model = VTA(
         frame_size=32,
         channels=1,
@@ -670,7 +670,7 @@ def test_boundaries_fall_on_cuts(seed):
         max_segment_length=20,
         temperature_steps=1.0,
     )
-    rng = np.random.default_rng([1, seed])
+    rng = np.random.default_rng([1, 0])
     train(model, lambda n: cut_clips(rng, 16)[0], 400, 2e-3)
     video, cuts = cut_clips(np.random.default_rng(0), 64)
     found, cuts = model.boundaries(video, 0)[:, 1:].numpy(), cuts[:, 1:]

@@ -211,8 +211,10 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("precision", TOLERANCES)
-@pytest.mark.parametrize(("levels", "factors", "length", "batch"), CASES)
+@pytest.mark.parametrize(
+    ("levels", "factors", "length", "batch", "precision"),
+    [(*case, "float32") for case in CASES] + [(*case, "mixed_bfloat16") for case in CASES[2:5]],
+)
 def test_elbo_and_gradients(levels, factors, length, batch, precision):
     plain, fast = both(levels=levels, factors=factors, precision=precision)
     video = tf.sigmoid(array(batch, length, 32, 32, 1))
@@ -240,7 +242,7 @@ def test_reconstructions_and_predictions(levels, factors, length, batch):
     assert_equal(got, want)
 
 
-@pytest.mark.parametrize(("levels", "factors", "length", "batch"), CASES)
+@pytest.mark.parametrize(("levels", "factors", "length", "batch"), CASES[::2])
 def test_states(levels, factors, length, batch):
     plain, fast = both(levels=levels, factors=factors)
     video = tf.sigmoid(array(batch, length, 32, 32, 1))
@@ -279,7 +281,7 @@ def test_a_clip_in_pieces_of_frames_has_the_same_gradients():
 
 
 @pytest.mark.slow
-def test_fifty_steps_of_quickstart():
+def test_twenty_steps_of_quickstart():
     losses = {}
     for kernels in ("plain", "fast"):
         config = configuration.load(
@@ -294,10 +296,10 @@ def test_fifty_steps_of_quickstart():
         run = tf.function(step, autograph=False)
         losses[kernels] = [
             float(run(video, tf.constant(i, tf.int64), 0.0)["loss"])
-            for i, video in enumerate(batches.take(50))
+            for i, video in enumerate(batches.take(20))
         ]
     assert losses["plain"][0] > losses["plain"][-1] + 10
-    # Training amplifies rounding errors: measured 8e-5 at the last step, 3e-7 at the first ones.
+    # Training amplifies rounding errors: measured 8e-5 at step 50, 3e-7 at the first ones.
     np.testing.assert_allclose(losses["fast"][:5], losses["plain"][:5], rtol=1e-5)
     np.testing.assert_allclose(losses["fast"], losses["plain"], rtol=1e-3)
 
