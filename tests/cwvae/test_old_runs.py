@@ -52,9 +52,7 @@ def without_precision(folder):
     return folder
 
 
-@pytest.fixture(
-    params=["cwvae", *(pytest.param(m, marks=pytest.mark.slow) for m in ("svg", "vta"))]
-)
+@pytest.fixture(params=["cwvae", pytest.param("vta", marks=pytest.mark.slow)])
 def run(request, tmp_path):
     """A copy of an old run's folder without a precision, and what is expected of it."""
     folder = without_precision(shutil.copytree(FOLDER / request.param, tmp_path / "run"))

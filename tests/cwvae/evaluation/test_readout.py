@@ -507,17 +507,14 @@ def test_data_without_attributes_have_no_readout(own_cache):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "right", "error"), [("quickstart", 91, 0.5), ("moving_mnist", 88, 1.1)]
-)
-def test_held_out_digits_are_read(name, right, error, own_cache):
+def test_held_out_digits_are_read(own_cache):
     del own_cache
-    options = config.load(f"configs/{name}.yml", ["data.digits=sklearn"]).data_options()
+    options = config.load("configs/quickstart.yml").data_options()
     train, test = (data_loaders.load(split=split, **options) for split in ("train", "test"))
     frames, readings = stacked(test, range(1000), 30, 1)
     scores = readout.fit(train).scores(frames, readings)
-    assert scores["readout_digits"].mean() > right
-    assert scores["readout_positions"].mean() < error
+    assert scores["readout_digits"].mean() > 91
+    assert scores["readout_positions"].mean() < 0.5
 
 
 @pytest.mark.slow

@@ -392,14 +392,7 @@ def test_noise_does_not_depend_on_the_kernels():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "model",
-    [
-        "cwvae",
-        pytest.param("svg", marks=pytest.mark.slow),
-        pytest.param("vta", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("model", ["cwvae", "svg"])
 def test_without_the_folder_plain_kernels_train_and_evaluate(model, tmp_path):
     for name in ("cwvae", "data_loaders", "configs"):
         ignore = shutil.ignore_patterns("fast", "__pycache__")

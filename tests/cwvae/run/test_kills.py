@@ -23,7 +23,7 @@ from cwvae.run import checkpoints
 
 SEED = 0
 # Of each command; there are two runs.
-KILLS = {"prepare": 20, "train": 12, "eval": 9, "export": 9, "compare": 20}
+KILLS = {"prepare": 8, "train": 5, "eval": 4, "export": 4, "compare": 6}
 
 
 @dataclasses.dataclass
@@ -239,7 +239,7 @@ def config(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_leave_no_trace(config, tmp_path, monkeypatch):
+def test_forty_kills_leave_no_trace(config, tmp_path, monkeypatch):
     """The moments are seeded, and printed on stdout."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
@@ -247,7 +247,7 @@ def test_a_hundred_kills_leave_no_trace(config, tmp_path, monkeypatch):
     go_through(Command.observe, whole)
     go_through(Command.kill_often, killed, whole)
     every = [command for stage in killed for track in stage for command in track]
-    assert sum(KILLS[command.name] for command in every) == 100
+    assert sum(KILLS[command.name] for command in every) == 40
     writing = {command.name: command.writing for command in every}
     print(f"kills that left a half-written file: {writing}")
-    assert sum(command.writing for command in every) >= 15
+    assert sum(command.writing for command in every) >= 6
