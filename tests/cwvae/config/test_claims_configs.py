@@ -19,7 +19,7 @@ def runs(name):
 
 
 def test_these_are_the_files():
-    assert NAMES == ["digits", "mazes", "paper_size", "speed"]
+    assert NAMES == ["digits", "mazes", "paper_size", "small_states", "speed"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -27,9 +27,10 @@ def test_the_runs_of_a_file_can_be_compared(name, tmp_path):
     assert campaign.plan(CONFIGS / "claims" / f"{name}.yml", tmp_path, "standard")
 
 
-def test_the_factor_and_the_depth_are_all_that_differs_between_hierarchies_on_digits():
-    hierarchies = {name: config for name, config in runs("digits").items() if name[0] == "L"}
-    assert len(hierarchies) == 6
+@pytest.mark.parametrize(("name", "count"), [("digits", 6), ("small_states", 2)])
+def test_the_factor_and_the_depth_are_all_that_differs_between_hierarchies(name, count):
+    hierarchies = {name: config for name, config in runs(name).items() if name[0] == "L"}
+    assert len(hierarchies) == count
     for name, config in hierarchies.items():
         levels, factor = name[1:].split("-k")
         changed = configuration.differences(hierarchies["L2-k2"], config)
@@ -41,6 +42,12 @@ def test_the_wide_single_level_has_as_many_weights_as_two_levels():
     of = runs("digits")
     counts = [factory.build(of[name]).count_trainable() for name in ("RSSM-wide", "L2-k8")]
     assert counts[0] == pytest.approx(counts[1], rel=0.02)
+
+
+def test_only_the_levels_differ_between_models_with_small_states():
+    of = runs("small_states")
+    changed = configuration.differences(of["RSSM"], of["L2-k8"])
+    assert {line.split(":")[0] for line in changed} == {"model.levels", "model.factor"}
 
 
 def test_only_the_speed_differs_between_the_runs_on_speed():
