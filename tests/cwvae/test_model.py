@@ -357,7 +357,6 @@ def test_weight_paths_are_unique():
     [
         (3,),
         pytest.param((), id="RSSM", marks=pytest.mark.slow),
-        pytest.param((1, 1), id="NoTmpAbs", marks=pytest.mark.slow),
     ],
 )
 def test_learning_overfits_four_clips(factors):

@@ -171,11 +171,10 @@ def test_training_in_bfloat16_keeps_weights_in_float32(model, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vta", "svg"])
-def test_steps_of_the_published_size_can_be_repeated(name):
+def test_steps_of_the_published_size_can_be_repeated():
     # TensorFlow 2.21 may rewrite sums in a loop so that the second call fails (see `build_steps`).
     overrides = ["training.batch_size=2", "training.seq_len=40"]
-    settings = config.load(f"configs/baselines/moving_mnist_{name}.yml", overrides)
+    settings = config.load("configs/baselines/moving_mnist_vta.yml", overrides)
     model = factory.build(settings, seed=0)
     optimizer = loop.build_optimizer(settings.training, model)
     step = training_step.build_step(settings, model, optimizer)

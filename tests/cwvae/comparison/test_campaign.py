@@ -1083,8 +1083,8 @@ def test_from_nothing_to_tables_also_of_blind_levels(write, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_models_with_two_seeds_side_by_side(write, tmp_path):
-    out, labels = tmp_path / "out", ["CW-VAE", "NoTmpAbs"]
+def test_two_seeds_side_by_side(write, tmp_path):
+    out, labels = tmp_path / "out", ["CW-VAE"]
     path = write(tiny(labels, seeds=[0, 7]))
     words = ["--train", path, "--out", out, "--jobs", 2, "--set", "training.steps=3"]
     # From another folder, in which Python would not find the package.
@@ -1093,7 +1093,7 @@ def test_two_models_with_two_seeds_side_by_side(write, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     for number, name in enumerate(["CW-VAE, seed 0", "CW-VAE, seed 7"], 1):
-        assert f"[{number}/4] {name}: evaluated in " in result.stdout
+        assert f"[{number}/2] {name}: evaluated in " in result.stdout
     rows = {}
     with open(out / "table.csv", newline="") as file:
         for row in csv.DictReader(file):
@@ -1111,7 +1111,7 @@ def test_two_models_with_two_seeds_side_by_side(write, tmp_path):
             assert abs(rows[label, row] - value) <= 0.005 + 1e-9
     assert "means over 2 training seeds ±" in result.stdout
     again = succeed("compare.py", *words)
-    assert again.stdout.count("trained and evaluated already") == 4
+    assert again.stdout.count("trained and evaluated already") == 2
     # The same runs, given by hand, make the same table.
     by_hand = [f"{label}={out / f'{label}-seed_{seed}'}" for seed in (0, 7) for label in labels]
     succeed("compare.py", *by_hand, "--out", tmp_path / "by_hand")

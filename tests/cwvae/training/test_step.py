@@ -118,10 +118,9 @@ def test_the_whole_step_compiles_under_xla_and_computes_the_same(overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["svg", "vta"])
-def test_two_replicas_equal_a_batch_in_two_pieces_with_batch_normalization(model):
-    pieces = results("training.accumulate=2", model=model)
-    assert_same(pieces, results(model=model, strategy=mirrored()), 1e-3)
+def test_two_replicas_equal_a_batch_in_two_pieces_with_batch_normalization():
+    pieces = results("training.accumulate=2", model="svg")
+    assert_same(pieces, results(model="svg", strategy=mirrored()), 1e-3)
     assert (pieces[0]["finite"] == 1).all()
 
 
