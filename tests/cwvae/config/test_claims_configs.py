@@ -19,7 +19,7 @@ def runs(name):
 
 
 def test_these_are_the_files():
-    assert NAMES == ["digits", "mazes", "paper_size", "small_states", "speed"]
+    assert NAMES == ["digits", "mazes", "memory", "paper_size", "small_states", "speed"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -27,7 +27,7 @@ def test_the_runs_of_a_file_can_be_compared(name, tmp_path):
     assert campaign.plan(CONFIGS / "claims" / f"{name}.yml", tmp_path, "standard")
 
 
-@pytest.mark.parametrize(("name", "count"), [("digits", 6), ("small_states", 2)])
+@pytest.mark.parametrize(("name", "count"), [("digits", 6), ("memory", 6), ("small_states", 2)])
 def test_the_factor_and_the_depth_are_all_that_differs_between_hierarchies(name, count):
     hierarchies = {name: config for name, config in runs(name).items() if name[0] == "L"}
     assert len(hierarchies) == count
@@ -44,8 +44,9 @@ def test_the_wide_single_level_has_as_many_weights_as_two_levels():
     assert counts[0] == pytest.approx(counts[1], rel=0.02)
 
 
-def test_only_the_levels_differ_between_models_with_small_states():
-    of = runs("small_states")
+@pytest.mark.parametrize("name", ["memory", "small_states"])
+def test_only_the_levels_differ_between_hierarchies_and_rssm(name):
+    of = runs(name)
     changed = configuration.differences(of["RSSM"], of["L2-k8"])
     assert {line.split(":")[0] for line in changed} == {"model.levels", "model.factor"}
 
