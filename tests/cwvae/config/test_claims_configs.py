@@ -66,8 +66,15 @@ def test_digits_at_normal_speed_are_a_run_of_the_study_on_memory():
 
 def test_the_mazes_have_the_papers_five_models_and_blind_levels():
     found = configuration.load_comparison(CONFIGS / "claims" / "mazes.yml")
-    assert {*found.runs} == {"CW-VAE", "NoTmpAbs", "RSSM", "VTA", "SVG-LP"} | {"CW-VAE-L2-k8"}
+    assert [*found.runs] == ["CW-VAE", "CW-VAE-L2-k8", "NoTmpAbs", "RSSM", "VTA", "SVG-LP"]
     assert found.reset_levels
+
+
+def test_the_factor_and_the_depth_are_all_that_differs_between_hierarchies_on_mazes():
+    of = runs("mazes")
+    for name in ("CW-VAE-L2-k8", "NoTmpAbs", "RSSM"):
+        changed = configuration.differences(of["CW-VAE"], of[name])
+        assert {line.split(":")[0] for line in changed} <= {"model.levels", "model.factor"}
 
 
 def test_the_papers_size_differs_from_its_configuration_only_in_depth_factor_and_length():
