@@ -19,7 +19,7 @@ def runs(name):
 
 
 def test_these_are_the_files():
-    assert NAMES == ["digits", "mazes", "memory", "paper_size", "small_states", "speed"]
+    assert NAMES == ["digits", "mazes", "memory", "paper_size", "small_states"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -29,7 +29,8 @@ def test_the_runs_of_a_file_can_be_compared(name, tmp_path):
 
 @pytest.mark.parametrize(("name", "count"), [("digits", 6), ("memory", 7), ("small_states", 2)])
 def test_the_factor_and_the_depth_are_all_that_differs_between_hierarchies(name, count):
-    hierarchies = {name: config for name, config in runs(name).items() if name[0] == "L"}
+    of = runs(name)
+    hierarchies = {run: of[run] for run in of if run[0] == "L" and "@" not in run}
     assert len(hierarchies) == count
     for name, config in hierarchies.items():
         levels, factor = name[1:].split("-k")
@@ -52,16 +53,12 @@ def test_only_the_levels_differ_between_hierarchies_and_rssm(name):
 
 
 def test_only_the_speed_differs_between_the_runs_on_speed():
-    of = runs("speed")
-    slow, normal, fast = (config.data.speed for config in of.values())
-    assert [2 * v for v in slow] == [*normal] == [v / 2 for v in fast]
-    for config in of.values():
-        changed = configuration.differences(of["L2-k8@normal"], config)
-        assert {line.split(":")[0] for line in changed} <= {"data.speed"}
-
-
-def test_digits_at_normal_speed_are_a_run_of_the_study_on_memory():
-    assert not configuration.differences(runs("memory")["L2-k8"], runs("speed")["L2-k8@normal"])
+    of = runs("memory")
+    normal, slow, fast = of["L2-k8"], of["L2-k8@slow"], of["L2-k8@fast"]
+    for config, ratio in ((slow, 0.5), (fast, 2)):
+        assert [*config.data.speed] == [ratio * speed for speed in normal.data.speed]
+        changed = configuration.differences(normal, config)
+        assert {line.split(":")[0] for line in changed} == {"data.speed"}
 
 
 def test_the_mazes_have_the_papers_five_models_and_blind_levels():
