@@ -57,6 +57,9 @@ def no_tensorflow(tmp_path_factory):
     return ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
+import cwvae  # noqa: E402, F401  First: it sets what TensorFlow reads when it starts.
+
+# isort: split
 import tensorflow as tf  # noqa: E402
 
 # Two devices, for tests of several replicas. TensorFlow must not have started yet.

@@ -1,6 +1,7 @@
 """Starting where Keras, memory or the keyboard get in the way."""
 
 import json
+import platform
 
 import numpy as np
 import pytest
@@ -35,6 +36,23 @@ def test_the_settings_of_a_users_keras_do_not_matter(tmp_path):
     settings = {"image_data_format": "channels_first", "floatx": "float64", "backend": "torch"}
     (tmp_path / "keras.json").write_text(json.dumps(settings | {"epsilon": 1e-7}))
     assert build(tmp_path, KERAS_BACKEND="jax") == build()
+
+
+@pytest.mark.skipif(
+    (platform.system(), platform.machine()) != ("Linux", "x86_64"), reason="another TensorFlow"
+)
+@pytest.mark.parametrize(("given", "used"), [({}, True), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, False)])
+def test_convolutions_are_those_of_onednn_unless_they_are_switched_off(given, used):
+    code = """
+import cwvae  # As in the scripts, before TensorFlow.
+import tensorflow as tf
+with tf.device("CPU"):
+    tf.nn.conv2d(tf.ones((1, 8, 8, 1)), tf.ones((3, 3, 1, 1)), 1, "SAME")
+"""
+    own = {k: v for k, v in ENVIRONMENT.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
+    result = run("-c", code, env=own | {"ONEDNN_VERBOSE": "1"} | given)
+    assert result.returncode == 0, result.stderr
+    assert (",convolution," in result.stdout) == used
 
 
 def test_a_process_with_another_keras_gets_one_sentence():
