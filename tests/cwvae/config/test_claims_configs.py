@@ -1,6 +1,7 @@
 """configs/claims/: each file holds the runs that docs/claims.md needs, and nothing else differs."""
 
 import pathlib
+import re
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_the_runs_of_a_file_can_be_compared(name, tmp_path):
 @pytest.mark.parametrize(("name", "count"), [("digits", 6), ("memory", 7), ("small_states", 2)])
 def test_the_factor_and_the_depth_are_all_that_differs_between_hierarchies(name, count):
     of = runs(name)
-    hierarchies = {run: of[run] for run in of if run[0] == "L" and "@" not in run}
+    hierarchies = {run: of[run] for run in of if re.fullmatch(r"L\d-k\d", run)}
     assert len(hierarchies) == count
     for name, config in hierarchies.items():
         levels, factor = name[1:].split("-k")
@@ -59,6 +60,19 @@ def test_only_the_speed_differs_between_the_runs_on_speed():
         assert [*config.data.speed] == [ratio * speed for speed in normal.data.speed]
         changed = configuration.differences(normal, config)
         assert {line.split(":")[0] for line in changed} == {"data.speed"}
+
+
+def test_one_setting_differs_between_the_runs_on_collapse():
+    of = runs("memory")
+    found = {
+        run: [line.split(":")[0] for line in configuration.differences(of["L3-k2"], of[run])]
+        for run in ("L3-k2-beta", "L3-k2-free", "L3-k2-warmup")
+    }
+    assert found == {
+        "L3-k2-beta": ["model.beta"],
+        "L3-k2-free": ["model.free_nats"],
+        "L3-k2-warmup": ["training.warmup"],
+    }
 
 
 def test_the_mazes_have_the_papers_five_models_and_blind_levels():
