@@ -136,6 +136,13 @@ def warnings(config: Config, longest: dict[str, int]) -> Iterator[str]:
                     " changes. Raise training.seq_len, or lower model.factor or model.levels."
                 )
                 break
+    if isinstance(model, SVGConfig) and model.context >= training.seq_len - 1:
+        yield (
+            f"model.context = {model.context}: in a training clip of training.seq_len ="
+            f" {training.seq_len} frames every frame has the skips of the one before. Predictions"
+            " have only those of the last context frame, so the model learns to stand still. Lower"
+            " model.context, or raise training.seq_len."
+        )
     for split, length in longest.items():
         if length < training.video_length:
             yield (

@@ -8,6 +8,7 @@ import pytest
 from cwvae import config as configuration
 from cwvae import factory
 from cwvae.comparison import campaign
+from cwvae.config import constraints
 
 CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
 NAMES = sorted(path.stem for path in (CONFIGS / "claims").iterdir())
@@ -26,6 +27,13 @@ def test_these_are_the_files():
 @pytest.mark.parametrize("name", NAMES)
 def test_the_runs_of_a_file_can_be_compared(name, tmp_path):
     assert campaign.plan(CONFIGS / "claims" / f"{name}.yml", tmp_path, "standard")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_run_has_settings_that_are_warned_of(name):
+    for config in runs(name).values():
+        longest = {"training": config.data.train_length, "test": config.data.test_length}
+        assert [*constraints.warnings(config, longest)] == []
 
 
 @pytest.mark.parametrize(("name", "count"), [("digits", 6), ("memory", 7), ("small_states", 2)])

@@ -846,7 +846,17 @@ def test_a_level_that_ticks_once_in_a_training_clip_is_warned_of():
     (warning,) = warnings("model.factor=[2, 50]", "training.seq_len=100")
     assert warning.startswith("level 3 ticks every 100 frames")
     assert warnings("model.levels=1", "training.seq_len=5") == []
-    assert warnings("model.name=svg", "training.seq_len=5") == []
+    assert warnings("model.name=svg", "model.context=3", "training.seq_len=5") == []
+
+
+def test_skips_that_never_stay_behind_in_training_are_warned_of():
+    # Frame t has the skips of frame min(t - 1, context - 1). Frame 4 is the last one.
+    svg = ("model.name=svg", "training.seq_len=5")
+    assert warnings(*svg, "model.context=3") == []
+    for context in (4, 36):
+        (warning,) = warnings(*svg, f"model.context={context}")
+        assert warning.startswith(f"model.context = {context}: in a training clip of")
+    assert warnings("training.seq_len=37", "evaluation.context=36") == []
 
 
 def test_videos_that_end_before_video_length_are_warned_of():
