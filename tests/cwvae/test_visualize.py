@@ -355,7 +355,9 @@ def test_an_mp4_plays_everywhere_and_shows_the_frames(tmp_path, height, width):
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
-def test_an_mp4_of_parts_is_that_of_the_whole_clip():
+def test_an_mp4_of_parts_is_that_of_the_whole_clip(monkeypatch):
+    # Without loss: of some 1,000 lossy clips on a Zen 5, libx264 encoded a few differently.
+    monkeypatch.setitem(visualize._H264, "crf", "0")
     video = np.random.default_rng(0).integers(0, 256, (9, 32, 48, 3), dtype=np.uint8)
     found = []
     for data in (visualize.mp4_bytes(video), visualize.mp4_of_parts([video[:4], video[4:]])):
