@@ -61,6 +61,15 @@ def test_only_the_levels_differ_between_hierarchies_and_rssm(name):
     assert {line.split(":")[0] for line in changed} == {"model.levels", "model.factor"}
 
 
+@pytest.mark.parametrize("name", ["VTA", "SVG-LP"])
+def test_the_baselines_of_the_study_on_memory_are_those_of_the_quick_comparison(name):
+    quick = configuration.load_comparison(CONFIGS / "comparison_quick.yml").runs
+    own, other = runs("memory")[name], next(iter(quick[name].values()))
+    changed = configuration.differences(own, other)
+    settings = {line.split(":")[0] for line in changed}
+    assert {key for key in settings if key.startswith("model.")} == {"model.decoder_stddev"}
+
+
 def test_only_the_speed_differs_between_the_runs_on_speed():
     of = runs("memory")
     normal, slow, fast = of["L2-k8"], of["L2-k8@slow"], of["L2-k8@fast"]
